@@ -1,0 +1,116 @@
+"""From settings to a broker: which store, which class, and who looks after the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import BadSetting
+from .contract import Broker
+from .embedded import EmbeddedServer, default_directory
+from .memory import MemoryBroker, MemoryStore
+
+_memory_stores: dict[str, MemoryStore] = {}
+
+
+class StoreSettings(Protocol):
+    """The settings that decide on the store."""
+
+    @property
+    def data_store(self) -> str: ...
+    @property
+    def message_broker(self) -> str | None: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def result_ttl(self) -> float: ...
+    @property
+    def dead_ttl(self) -> float: ...
+
+
+class Store:
+    """Where an application keeps its tasks. Resolved once in a process; makes brokers.
+
+    `url` is what another process of this application needs to find the same store.
+    """
+
+    def __init__(self, settings: StoreSettings, config_file: str | None = None) -> None:
+        self._settings = settings
+        self._url = settings.message_broker or settings.data_store or "embedded://"
+        self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
+        self._server: EmbeddedServer | None = None
+        self._memory: MemoryStore | None = None
+        if self._url.startswith("memory://"):
+            self._memory = _memory_stores.setdefault(self._url, MemoryStore())
+
+    @property
+    def url(self) -> str:
+        """The URL, with the directory of an embedded server spelt out."""
+        return f"embedded://{self._directory}" if self._directory else self._url
+
+    @property
+    def is_memory(self) -> bool:
+        """True when the tasks live in this process alone."""
+        return self._memory is not None
+
+    @property
+    def server(self) -> EmbeddedServer | None:
+        """The embedded server, once attached."""
+        return self._server
+
+    def attach(self) -> None:
+        """Find or start the embedded server, if that is the store. Blocks for some tens of ms."""
+        if self._directory is not None and self._server is None:
+            server = EmbeddedServer(self._directory)
+            server.attach()
+            self._server = server
+
+    def detach(self) -> None:
+        """Leave the embedded server; the last one out stops it."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.detach()
+
+    async def broker(self, *, name: str = "pq", patience: float = 30.0) -> Broker:
+        """A broker on this store, not opened yet."""
+        settings = self._settings
+        ttl: dict[str, Any] = {"result_ttl": settings.result_ttl, "dead_ttl": settings.dead_ttl}
+        if self._memory is not None:
+            return MemoryBroker(self._memory, namespace=settings.namespace, **ttl)
+        from .redis import RedisBroker  # redis-py takes a tenth of a second to import
+
+        url = self._url
+        ensure = None
+        if self._directory is not None:
+            await asyncio.to_thread(self.attach)
+            server = self._server
+            assert server is not None
+            url = server.url
+
+            async def ensure() -> None:
+                await asyncio.to_thread(server.ensure)
+
+        return RedisBroker(
+            plain_url(url), namespace=settings.namespace, name=name, patience=patience, on_unreachable=ensure, **ttl
+        )
+
+    def sync_url(self) -> str:
+        """The URL for a plain Redis client, for a thread with a connection of its own."""
+        return plain_url(self._server.url if self._server is not None else self._url)
+
+
+def plain_url(url: str) -> str:
+    """`url` as redis-py takes it: valkey:// is another word for redis://."""
+    for ours, theirs in (("valkeys://", "rediss://"), ("valkey://", "redis://")):
+        if url.startswith(ours):
+            return theirs + url[len(ours) :]
+    if url.startswith(("redis+sentinel://", "redis+cluster://")):
+        scheme = url.partition("://")[0]
+        raise BadSetting(f"data_store: {scheme}:// is not supported yet", hint="use redis://, rediss:// or unix://")
+    return url
+
+
+def _directory(url: str, config_file: str | None) -> Path:
+    path = url.removeprefix("embedded://")
+    return Path(path).expanduser() if path else default_directory(config_file)

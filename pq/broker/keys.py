@@ -1,0 +1,61 @@
+"""Every key and channel name, in one place.
+
+All keys of one queue begin with the same prefix, `<namespace>:{<queue>}:`. The braces are a hash tag
+of Redis Cluster: only what is between them decides the slot, so a queue lives whole in one slot and
+its scripts stay atomic there. The scripts make the rest of a key by appending a word of the table:
+
+| key               | type   | holds |
+|-------------------|--------|-------|
+| `…ready`          | LIST   | ids, first in first out |
+| `…prio`           | ZSET   | ids with a priority other than 0 |
+| `…delayed`        | ZSET   | id → due, in ms of the server's clock |
+| `…task:<id>`      | STRING | the record (`pq.broker.records`) |
+| `…held:<lease>`   | SET    | `<id>:<batch>` of what is held under one lease |
+| `…leases`         | ZSET   | lease → deadline in ms; 0: being reclaimed |
+| `…batches`        | HASH   | lease → number of its last reserve call that took something |
+| `…crashes`        | HASH   | id → how many workers died with it |
+| `…wake`           | LIST   | at most one token; idle workers block on it |
+| `…revoked`        | SET    | finished ids that still lie in `ready`, to be skipped |
+| `…cancelling`     | SET    | held ids that were asked to stop |
+| `…dead`           | ZSET   | id → when it failed for good, ms |
+| `…recent`         | LIST   | the last finished ids |
+| `…stats:<minute>` | HASH   | counters of one minute |
+| `…meta`           | HASH   | `paused`, and counters that order `prio` |
+"""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The names within one namespace."""
+
+    def __init__(self, namespace: str = "pq") -> None:
+        self.namespace = namespace
+        self.queues = f"{namespace}:queues"
+        """SET of all queues that were ever used."""
+        self.task_channel = f"{namespace}:task"
+        """Task events, to every listener."""
+        self.consumer_channel = f"{namespace}:consumer"
+        """Heartbeats of the consumers."""
+        self.control_channel = f"{namespace}:control"
+        """Requests to the workers: cancel now."""
+
+    def prefix(self, queue: str) -> str:
+        """What all keys of a queue begin with."""
+        return f"{self.namespace}:{{{queue}}}:"
+
+    def record(self, queue: str, id: str) -> str:
+        """The record of one task."""
+        return f"{self.namespace}:{{{queue}}}:task:{id}"
+
+    def wake(self, queue: str) -> str:
+        """The list that idle workers block on."""
+        return f"{self.namespace}:{{{queue}}}:wake"
+
+    def reply(self, producer: str) -> str:
+        """The channel on which one producer hears of its own tasks."""
+        return f"{self.namespace}:reply:{producer}"
+
+    def consumer(self, name: str) -> str:
+        """STRING with a TTL: the last heartbeat of one consumer."""
+        return f"{self.namespace}:consumer:{name}"

@@ -1,0 +1,144 @@
+"""One connection to the store, used with care.
+
+redis-py makes the connection (TCP, TLS, Unix socket, login) and parses replies. What goes over it is
+ours to decide, because the client library is part of the protocol:
+
+* Nothing is repeated behind our back. Whoever repeats a call knows that it may be repeated.
+* A call that does not end normally (cancelled, timed out, broken) leaves a reply under way, and the
+  next caller would read it as its own. So the connection is dropped, always, and made anew next time.
+* Each call has an end: `timeout` seconds.
+
+Several commands go out in one write, and their replies are read in one go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+from redis import exceptions as redis_errors
+from redis.asyncio.connection import AbstractConnection
+
+from ..errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
+
+Command = tuple[Any, ...]
+
+
+class ScriptMissing(StoreError):
+    """The server does not know a script (any more): load it and repeat. Never leaves the broker."""
+
+
+class Link:
+    """A connection, made on first use and again after each failure. Calls take turns."""
+
+    def __init__(self, make: Callable[[], AbstractConnection], *, where: str, timeout: float = 10.0) -> None:
+        self._make = make
+        self._where = where
+        self._timeout = timeout
+        self._connection: AbstractConnection | None = None
+        self._turn = asyncio.Lock()
+        self.connected_since: float | None = None
+        """When this connection was made, by the loop's clock; None while there is none."""
+
+    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
+        """Send commands in one write; return their replies, errors included as values.
+
+        Raises `StoreUnavailable` when the connection fails: then any of them may have been applied.
+        """
+        async with self._turn:
+            try:
+                async with asyncio.timeout(timeout or self._timeout):
+                    connection = self._connection or await self._connect()
+                    packed = [hiredis.pack_command(command) for command in commands]
+                    await connection.send_packed_command(packed, check_health=False)
+                    return [await _reply(connection) for _ in commands]
+            except BaseException as exc:
+                await self._drop()
+                if isinstance(exc, (TimeoutError, OSError, redis_errors.RedisError)):
+                    raise translate(exc, self._where) from exc
+                raise
+
+    async def close(self) -> None:
+        """Close the connection; twice is harmless."""
+        await self._drop()
+
+    async def _connect(self) -> AbstractConnection:
+        connection = self._make()
+        self._connection = connection
+        await connection.connect()
+        self.connected_since = asyncio.get_running_loop().time()
+        return connection
+
+    async def _drop(self) -> None:
+        connection, self._connection, self.connected_since = self._connection, None, None
+        if connection is not None:
+            try:
+                await connection.disconnect(nowait=True)
+            except (OSError, redis_errors.RedisError, asyncio.CancelledError):
+                pass  # it was broken already
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except (redis_errors.ConnectionError, redis_errors.TimeoutError):
+        raise
+    except redis_errors.ResponseError as exc:
+        return exc  # of this command alone; the connection is in order
+
+
+def checked(reply: Any, where: str) -> Any:
+    """`reply`, or the error in it as one of ours, raised."""
+    if isinstance(reply, Exception):
+        raise translate(reply, where) from reply
+    return reply
+
+
+# Beginnings of error texts that say "not now": the call may be repeated.
+_PASSING = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+    "UNKILLABLE",
+)
+_REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR DB index")
+
+
+def translate(exc: BaseException, where: str) -> StoreError:
+    """The error of redis-py, the socket or the server as one of ours.
+
+    By text as well as by class: a script passes an error on as text, and servers differ in which.
+    """
+    text = str(exc) or type(exc).__name__
+    if isinstance(exc, redis_errors.NoScriptError) or "NOSCRIPT" in text:
+        return ScriptMissing(text)
+    if (
+        isinstance(exc, redis_errors.OutOfMemoryError)
+        or "OOM " in text
+        or "used memory > 'maxmemory'" in text
+    ):
+        return QueueFull(
+            f"the store at {where} is full: {text}",
+            hint="let the workers catch up, give it more memory (maxmemory), or shorten result_ttl",
+        )
+    if isinstance(exc, redis_errors.AuthenticationError) or any(word in text for word in _REFUSALS):
+        return StoreRefused(
+            f"{where} refused: {text}",
+            hint="check user, password and rights in data_store; percent-encode @ : / in a password",
+        )
+    if isinstance(exc, (redis_errors.ConnectionError, redis_errors.TimeoutError, TimeoutError, OSError)):
+        said = "no answer in time" if isinstance(exc, TimeoutError) else text
+        return StoreUnavailable(
+            f"no Redis or Valkey at {where}: {said}",
+            hint="start it, or remove data_store (PQ_DATA_STORE) to use the embedded server",
+        )
+    if any(word in text for word in _PASSING):
+        return StoreUnavailable(f"{where} cannot serve now: {text}", hint="it is repeated until it can")
+    return StoreError(f"{where}: {text}")

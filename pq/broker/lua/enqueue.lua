@@ -1,0 +1,48 @@
+-- enqueue: make tasks known and put them where they wait. All or nothing, idempotent by id.
+--
+-- KEYS[1]  prefix of the queue
+-- ARGV     now | events channel | always | n | n x (id, record) | rest x (id, record, delay ms, priority)
+-- returns  the ids that were known already
+--
+-- The first write may be refused for lack of memory, and then nothing was written; later ones are not.
+--@use now chunks events wake place
+local p, now = KEYS[1], clock(ARGV[1])
+local plain = tonumber(ARGV[4])
+local known, ids = {}, {}
+local event = heard(ARGV[2], ARGV[3]) and parcels(ARGV[2], 'queued')
+
+local at = 5
+for _ = 1, plain do
+  local id, record = ARGV[at], ARGV[at + 1]
+  if redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+    ids[#ids + 1] = id
+    if event then event.add(id, record) end
+  else
+    known[#known + 1] = id
+  end
+  at = at + 2
+end
+each_chunk(ids, function(...) redis.call('RPUSH', p .. 'ready', ...) end)
+
+local ready = #ids > 0
+while at <= #ARGV do
+  local id, record, delay, prio = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  if redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+    if event then event.add(id, record) end
+    if delay and delay > 0 then
+      redis.call('ZADD', p .. 'delayed', now + delay, id)
+      -- It may be due before anybody would look again: an idle worker should know of it.
+      if redis.call('ZRANGE', p .. 'delayed', 0, 0)[1] == id then ready = true end
+    else
+      place_back(p, id)
+      ready = true
+    end
+  else
+    known[#known + 1] = id
+  end
+  at = at + 4
+end
+
+if event then event.flush() end
+if ready then wake(p) end
+return known

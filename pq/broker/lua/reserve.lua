@@ -1,0 +1,173 @@
+-- reserve: hand out tasks under a lease; on the way promote what is due and reclaim what was abandoned.
+--
+-- KEYS     prefixes of the queues, in order of preference (one slot, or no cluster)
+-- ARGV     now | lease | batch | want | may reclaim | idle | events channel | always | note | solo after
+-- returns  per queue: {alive, ms to next due or -1, vanished, left, flags, {id, crashes, …}, id, record, …}
+--          flags: 1 the task runs alone, 2 the next task must run alone and the caller is not idle
+--
+-- Guarantees: a task is in exactly one place before and after. The same batch number again (its reply
+-- was lost) hands out the same tasks again. The first write is a removal, which a full server accepts.
+--@use now chunks events wake place reclaim
+local now = clock(ARGV[1])
+local lease, batch, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local may_reclaim, idle = ARGV[5] == '1', ARGV[6] == '1'
+local solo_after = tonumber(ARGV[10])
+local taken_before, stop = 0, false
+
+local function housekeeping(p)
+  if may_reclaim then
+    for _, other in ipairs(redis.call('ZRANGEBYSCORE', p .. 'leases', '-inf', now, 'LIMIT', 0, 2)) do
+      if other ~= lease then
+        reclaim(p, other, true, 100)
+        break
+      end
+    end
+  end
+  local due = redis.call('ZRANGEBYSCORE', p .. 'delayed', '-inf', now, 'LIMIT', 0, 100)
+  for _, id in ipairs(due) do
+    redis.call('ZREM', p .. 'delayed', id)
+    place_back(p, id)
+  end
+end
+
+local function pop(p, n)
+  local ids = {}
+  local function from_prio(low, high)
+    local some = redis.call('ZRANGEBYSCORE', p .. 'prio', low, high, 'LIMIT', 0, n - #ids)
+    if #some > 0 then
+      redis.call('ZREM', p .. 'prio', unpack(some))
+      for _, id in ipairs(some) do ids[#ids + 1] = id end
+    end
+  end
+  local prio = redis.call('EXISTS', p .. 'prio') == 1
+  if prio then from_prio('-inf', '(0') end
+  if #ids < n then
+    local some = redis.call('LPOP', p .. 'ready', n - #ids)
+    if some then
+      if #ids == 0 then ids = some else for _, id in ipairs(some) do ids[#ids + 1] = id end end
+    end
+  end
+  if prio and #ids < n then from_prio('0', '+inf') end
+  return ids
+end
+
+-- What may start of `ids`: not what was revoked while it waited, and a suspect only by itself.
+local function admit(p, ids, out)
+  if redis.call('EXISTS', p .. 'revoked') == 1 then
+    local kept = {}
+    for _, id in ipairs(ids) do
+      if redis.call('SREM', p .. 'revoked', id) == 0 then kept[#kept + 1] = id end
+    end
+    ids = kept
+  end
+  if #ids == 0 or redis.call('EXISTS', p .. 'crashes') == 0 then return ids end
+  local counts = redis.call('HMGET', p .. 'crashes', unpack(ids))
+  local kept = {}
+  for i, id in ipairs(ids) do
+    local crashes = tonumber(counts[i] or 0)
+    local suspect = crashes >= solo_after
+    if stop or (suspect and not (idle and #kept == 0 and taken_before == 0)) then
+      if not stop then out[5] = out[5] + 2 end
+      stop = true
+      for j = #ids, i, -1 do place_front(p, ids[j]) end
+      break
+    end
+    kept[#kept + 1] = id
+    if crashes > 0 then
+      out[6][#out[6] + 1] = id
+      out[6][#out[6] + 1] = crashes
+    end
+    if suspect then
+      out[5] = out[5] + 1
+      stop = true
+      for j = #ids, i + 1, -1 do place_front(p, ids[j]) end
+      break
+    end
+  end
+  return kept
+end
+
+local function hand_out(p, ids, out)
+  local event = #ids > 0 and heard(ARGV[7], ARGV[8]) and parcels(ARGV[7], 'started ' .. now .. ' ' .. ARGV[9])
+  local members = {}
+  for first = 1, #ids, 500 do
+    local last = math.min(first + 499, #ids)
+    local keys = {}
+    for i = first, last do keys[#keys + 1] = p .. 'task:' .. ids[i] end
+    local records = redis.call('MGET', unpack(keys))
+    for i = first, last do
+      local id, record = ids[i], records[i - first + 1]
+      if record and string.byte(record) == 113 then  -- 'q': live
+        members[#members + 1] = id .. ':' .. batch
+        out[#out + 1] = id
+        out[#out + 1] = record
+        if event then event.add(id, record) end
+      else
+        out[3] = out[3] + 1
+        redis.call('HDEL', p .. 'crashes', id)
+      end
+    end
+  end
+  if #members > 0 then
+    each_chunk(members, function(...) redis.call('SADD', p .. 'held:' .. lease, ...) end)
+    redis.call('HSET', p .. 'batches', lease, batch)
+  end
+  if event then event.flush() end
+  return #members
+end
+
+local function again(p, out)
+  for _, member in ipairs(redis.call('SMEMBERS', p .. 'held:' .. lease)) do
+    local id, its = string.match(member, '^(.*):(%d+)$')
+    if its == batch then
+      local record = redis.call('GET', p .. 'task:' .. id)
+      if record then
+        out[#out + 1] = id
+        out[#out + 1] = record
+        local crashes = tonumber(redis.call('HGET', p .. 'crashes', id) or 0)
+        if crashes > 0 then
+          out[6][#out[6] + 1] = id
+          out[6][#out[6] + 1] = crashes
+          if crashes >= solo_after then out[5] = 1 end
+        end
+      else
+        redis.call('SREM', p .. 'held:' .. lease, member)
+      end
+    end
+  end
+end
+
+local function reserve(p)
+  local out = { 1, -1, 0, 0, 0, {} }
+  redis.call('ZREM', p .. 'leases', '')  -- the removal that comes first; it removes nothing
+  local deadline = redis.call('ZSCORE', p .. 'leases', lease)
+  if not deadline or tonumber(deadline) == 0 then
+    out[1] = 0
+    return out
+  end
+  housekeeping(p)
+  local paused = redis.call('HGET', p .. 'meta', 'paused')
+  if redis.call('HGET', p .. 'batches', lease) == batch then
+    again(p, out)
+    want = want - (#out - 6) / 2
+  elseif want > 0 and not stop and not paused then
+    local ids = pop(p, math.min(want, 1000))
+    if #ids > 0 then
+      local taken = hand_out(p, admit(p, ids, out), out)
+      taken_before = taken_before + taken
+      want = want - taken
+    end
+  end
+  local left = redis.call('LLEN', p .. 'ready') + redis.call('ZCARD', p .. 'prio')
+  out[4] = left
+  local first = redis.call('ZRANGE', p .. 'delayed', 0, 0, 'WITHSCORES')
+  if first[2] then out[2] = math.max(0, math.floor(first[2] - now)) end
+  -- With delayed tasks about, a token may tell somebody of an earlier due time: it is left alone.
+  if left > 0 and not paused then wake(p)
+  elseif not first[1] or paused then redis.call('DEL', p .. 'wake') end
+  return out
+end
+
+local replies = {}
+for i, p in ipairs(KEYS) do replies[i] = reserve(p) end
+return replies

@@ -1,0 +1,552 @@
+"""The broker in one process: for tests, notebooks, and as the reference model of the protocol.
+
+It keeps the whole contract (`pq.broker.contract`) with plain dicts and lists, so it can be read in one
+sitting; the Lua scripts are held against it by property tests. What it does not have is other
+processes, and data that outlive this one. It is safe within one event loop's thread; the lease thread
+of a worker may renew, so each verb holds a lock.
+
+`MemoryStore` is the data, `MemoryBroker` a connection to it: two brokers on one store see each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from ..clock import SYSTEM, Clock
+from . import records
+from .contract import (
+    ACK,
+    CANCELLED,
+    CANCELLING,
+    FAIL,
+    FINISHED,
+    RELEASE,
+    RETRY,
+    SOLO_AFTER,
+    UNKNOWN,
+    Entry,
+    Exchange,
+    Message,
+    QueueState,
+    Renewal,
+    Reserved,
+    Settlement,
+)
+from .keys import Keys
+
+BOUND = 100
+"""How much housekeeping one reserve does."""
+
+
+@dataclass
+class QueueData:
+    """One queue, as the table in `pq.broker.keys` has it."""
+
+    ready: deque[str] = field(default_factory=deque)
+    prio: dict[str, tuple[int, int]] = field(default_factory=dict)  # id -> (-priority, turn)
+    delayed: dict[str, int] = field(default_factory=dict)
+    task: dict[str, bytes] = field(default_factory=dict)
+    expires: dict[str, int] = field(default_factory=dict)  # finished id -> ms
+    held: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    leases: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)
+    crashes: dict[str, int] = field(default_factory=dict)
+    revoked: set[str] = field(default_factory=set)
+    cancelling: set[str] = field(default_factory=set)
+    dead: dict[str, int] = field(default_factory=dict)
+    paused: bool = False
+    head: int = 0
+    tail: int = 0
+
+    # ------------------------------------------------------------------------------- places
+    def place(self, id: str, *, front: bool) -> bool:
+        """Put a live task where it waits. False when there is none: it vanished."""
+        record = self.task.get(id)
+        if record is None or not records.is_live(record):
+            return False
+        priority = records.priority(record)
+        if priority:
+            if front:
+                self.head -= 1
+            else:
+                self.tail += 1
+            self.prio[id] = (-priority, self.head if front else self.tail)
+        elif front:
+            self.ready.appendleft(id)
+        else:
+            self.ready.append(id)
+        return True
+
+    def ordered_prio(self) -> list[str]:
+        return sorted(self.prio, key=lambda id: (self.prio[id], id))
+
+    def pop(self, want: int) -> list[str]:
+        """Up to `want` ids: higher priorities, then the ordinary, then lower priorities."""
+        order = self.ordered_prio()
+        high = [id for id in order if self.prio[id][0] < 0][:want]
+        ids = list(high)
+        while self.ready and len(ids) < want:
+            ids.append(self.ready.popleft())
+        ids += [id for id in order if self.prio[id][0] > 0][: max(0, want - len(ids))]
+        for id in ids:
+            self.prio.pop(id, None)
+        return ids
+
+    def held_by(self, lease: str) -> set[tuple[str, int]]:
+        return self.held.get(lease, set())
+
+    def drop_held(self, lease: str, member: tuple[str, int]) -> bool:
+        members = self.held.get(lease)
+        if not members or member not in members:
+            return False
+        members.remove(member)
+        if not members:
+            del self.held[lease]
+        return True
+
+    def finish(self, id: str, record: bytes, until: int) -> None:
+        self.task[id] = record
+        self.expires[id] = until
+
+    # --------------------------------------------------------------------------- transitions
+    def expire(self, now: int) -> None:
+        """Drop finished records whose time is over, as the server does by itself."""
+        for id in [id for id, at in self.expires.items() if at <= now]:
+            del self.expires[id]
+            self.task.pop(id, None)
+
+    def reclaim(self, lease: str, *, charge: bool, limit: int) -> int:
+        """Take at most `limit` tasks from a lease and put them back to the front, oldest batch first."""
+        members = sorted(self.held_by(lease), key=lambda m: (m[1], m[0]))[:limit]
+        for id, batch in sorted(members, key=lambda m: (m[1], f"{m[0]}:{m[1]}"), reverse=True):
+            self.drop_held(lease, (id, batch))
+            if self.place(id, front=True):
+                if charge:
+                    self.crashes[id] = self.crashes.get(id, 0) + 1
+            else:
+                self.crashes.pop(id, None)
+            self.cancelling.discard(id)
+        if not self.held_by(lease):
+            self.leases.pop(lease, None)
+            self.batches.pop(lease, None)
+        else:
+            self.leases[lease] = 0
+        return len(members)
+
+
+class MemoryStore:
+    """The data of all queues, and who listens."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self.clock = clock
+        self.queues: dict[str, QueueData] = {}
+        self.heartbeats: dict[str, tuple[int, bytes]] = {}
+        self.listeners: set[MemorySubscription] = set()
+        self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self.lock = threading.RLock()
+
+    def now(self) -> int:
+        return int(self.clock.time() * 1000)
+
+    def queue(self, name: str) -> QueueData:
+        found = self.queues.get(name)
+        if found is None:
+            found = self.queues[name] = QueueData()
+        found.expire(self.now())
+        return found
+
+    def wake(self) -> None:
+        for loop, event in list(self.waiters):
+            loop.call_soon_threadsafe(event.set)
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        for listener in list(self.listeners):
+            listener.deliver(channel, payload)
+
+
+class MemoryBroker:
+    """Keeps the contract on a `MemoryStore`."""
+
+    where = "memory://"
+    connected_since: float | None = 0.0
+
+    def __init__(
+        self,
+        store: MemoryStore | None = None,
+        *,
+        namespace: str = "pq",
+        result_ttl: float = 3600.0,
+        dead_ttl: float = 7 * 86_400.0,
+    ) -> None:
+        self.store = store or MemoryStore()
+        self.keys = Keys(namespace)
+        self._ttl = int(max(60.0, result_ttl) * 1000)
+        self._dead_ttl = int(max(60.0, result_ttl, dead_ttl) * 1000)
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    # ------------------------------------------------------------------------------- queueing
+    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> set[str]:
+        known: set[str] = set()
+        with self.store.lock:
+            data, now = self.store.queue(queue), self.store.now()
+            fresh: list[tuple[str, bytes]] = []
+            for id, record, delay, _ in sorted(entries, key=lambda e: e.delay is not None or e.priority != 0):
+                if id in data.task:
+                    known.add(id)
+                    continue
+                data.task[id] = record
+                fresh.append((id, record))
+                if delay is not None and delay > 0:
+                    data.delayed[id] = now + delay
+                else:
+                    data.place(id, front=False)
+            self._announce(b"queued", fresh)
+            if fresh:
+                self.store.wake()
+        return known
+
+    async def retry_dead(self, queue: str, entry: Entry) -> bool:
+        with self.store.lock:
+            data = self.store.queue(queue)
+            record = data.task.get(entry.id)
+            if record is None or records.is_live(record):
+                return False
+            data.dead.pop(entry.id, None)
+            data.expires.pop(entry.id, None)
+            data.crashes.pop(entry.id, None)
+            data.task[entry.id] = entry.record
+            if entry.id in data.revoked:
+                data.revoked.remove(entry.id)
+            else:
+                data.place(entry.id, front=False)
+            self._announce(b"queued", [(entry.id, entry.record)])
+            self.store.wake()
+            return True
+
+    # ------------------------------------------------------------------------- leases and work
+    async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
+        with self.store.lock:
+            for queue in queues:
+                self.store.queue(queue).leases[lease] = self.store.now() + ttl
+
+    async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
+        return self.renew_now(lease, queues, ttl)
+
+    def renew_now(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
+        """The same for a thread."""
+        with self.store.lock:
+            alive, cancelling = True, set[str]()
+            for queue in queues:
+                data = self.store.queue(queue)
+                if data.leases.get(lease, 0) > 0:
+                    data.leases[lease] = self.store.now() + ttl
+                    cancelling |= data.cancelling
+                else:
+                    alive = False
+            return Renewal(alive, frozenset(cancelling))
+
+    async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
+        with self.store.lock:
+            total = 0
+            for queue in queues:
+                data = self.store.queue(queue)
+                total += data.reclaim(lease, charge=crashed, limit=len(data.held_by(lease)))
+            if total:
+                self.store.wake()
+            return total
+
+    async def exchange(
+        self,
+        lease: str,
+        settlements: dict[str, list[Settlement]],
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        *,
+        idle: bool = False,
+        may_reclaim: bool = False,
+        note: str = "",
+    ) -> Exchange:
+        with self.store.lock:
+            answer = Exchange()
+            for queue, ended in settlements.items():
+                if ended:
+                    answer.refused += [(queue, id) for id in self._settle(queue, lease, ended)]
+            if want > 0:
+                self._reserve(answer, lease, queues, want, batch, idle, may_reclaim, note)
+            return answer
+
+    def _settle(self, queue: str, lease: str, ended: Sequence[Settlement]) -> list[str]:
+        data, now = self.store.queue(queue), self.store.now()
+        refused: list[str] = []
+        done: list[tuple[str, bytes]] = []
+        again: list[tuple[str, bytes]] = []
+        replies: dict[str, list[tuple[str, bytes]]] = {}
+        # Successes go first, as on the wire, where they travel in a denser form.
+        for op, id, batch, record, reply, wait in sorted(ended, key=lambda s: s.op != ACK):
+            if not data.drop_held(lease, (id, batch)):
+                mine = records.token(data.task.get(id, b"")) == f"{lease}:{batch}"
+                if op != RELEASE and not mine:
+                    refused.append(id)
+                continue
+            data.cancelling.discard(id)
+            if op == RELEASE:
+                data.place(id, front=True)
+                self.store.wake()
+                continue
+            data.crashes.pop(id, None)
+            if op == RETRY:
+                data.task[id] = record
+                data.delayed[id] = now + wait
+                again.append((id, record))
+                continue
+            data.finish(id, record, now + (self._dead_ttl if op == FAIL else self._ttl))
+            done.append((id, record))
+            if reply:
+                replies.setdefault(reply, []).append((id, record))
+            if op == FAIL:
+                data.dead[id] = now
+                for old in [old for old, at in data.dead.items() if at <= now - self._dead_ttl]:
+                    del data.dead[old]
+        for reply, sent in replies.items():
+            self.store.publish(reply, b"done\n" + b"".join(records.parcel(*item) for item in sent))
+        self._announce(b"done", done)
+        self._announce(b"retry", again)
+        return refused
+
+    def _reserve(
+        self,
+        answer: Exchange,
+        lease: str,
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        idle: bool,
+        may_reclaim: bool,
+        note: str,
+    ) -> None:
+        taken, stop = 0, False
+        started: list[tuple[str, bytes]] = []
+        for queue in queues:
+            data, now = self.store.queue(queue), self.store.now()
+            if data.leases.get(lease, 0) <= 0:
+                answer.lost_lease = True
+                continue
+            self._housekeeping(data, lease, now, may_reclaim)
+            if data.batches.get(lease) == batch:
+                for id, its in sorted(data.held_by(lease)):
+                    record = data.task.get(id)
+                    if its == batch and record is not None:
+                        crashes = data.crashes.get(id, 0)
+                        answer.tasks.append(Reserved(queue, id, batch, record, crashes))
+                        answer.solo = answer.solo or crashes >= SOLO_AFTER
+                        want -= 1
+            elif want > 0 and not stop and not data.paused:
+                ids = [id for id in data.pop(min(want, 1000)) if not _skip(data.revoked, id)]
+                ids, stop = self._admit(data, ids, answer, idle=idle and not taken)
+                for id in ids:
+                    record = data.task.get(id)
+                    if record is None or not records.is_live(record):
+                        answer.vanished += 1
+                        data.crashes.pop(id, None)
+                        continue
+                    data.held.setdefault(lease, set()).add((id, batch))
+                    data.batches[lease] = batch
+                    answer.tasks.append(Reserved(queue, id, batch, record, data.crashes.get(id, 0)))
+                    started.append((id, record))
+                    taken += 1
+                    want -= 1
+            answer.left = answer.left or bool(data.ready or data.prio)
+            if data.delayed:
+                due = max(0, min(data.delayed.values()) - now)
+                answer.next_due = due if answer.next_due is None else min(answer.next_due, due)
+        self._announce(f"started {self.store.now()} {note}".encode(), started)
+
+    def _housekeeping(self, data: QueueData, lease: str, now: int, may_reclaim: bool) -> None:
+        if may_reclaim:
+            expired = sorted((at, other) for other, at in data.leases.items() if at <= now)[:2]
+            for _, other in expired:
+                if other != lease:
+                    data.reclaim(other, charge=True, limit=BOUND)
+                    break
+        due = sorted((at, id) for id, at in data.delayed.items() if at <= now)[:BOUND]
+        for _, id in due:
+            del data.delayed[id]
+            data.place(id, front=False)
+
+    def _admit(
+        self, data: QueueData, ids: list[str], answer: Exchange, *, idle: bool
+    ) -> tuple[list[str], bool]:
+        """What may start of `ids`, and whether to stop there: a suspect runs by itself or not at all."""
+        for i, id in enumerate(ids):
+            if data.crashes.get(id, 0) < SOLO_AFTER:
+                continue
+            alone = idle and i == 0
+            answer.solo, answer.blocked = answer.solo or alone, answer.blocked or not alone
+            kept = ids[: i + 1] if alone else ids[:i]
+            for back in reversed(ids[len(kept) :]):
+                data.place(back, front=True)
+            return kept, True
+        return ids, False
+
+    # ---------------------------------------------------------------------------------- cancel
+    async def cancel(
+        self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
+    ) -> list[str]:
+        with self.store.lock:
+            return [self._cancel(queue, *item, at_front=at_front) for item in items]
+
+    def _cancel(self, queue: str, id: str, record: bytes, reply: str, *, at_front: bool) -> str:
+        data = self.store.queue(queue)
+        stored = data.task.get(id)
+        if stored is None:
+            return UNKNOWN
+        if not records.is_live(stored):
+            return FINISHED
+        if data.delayed.pop(id, None) is None and data.prio.pop(id, None) is None:
+            if any(id == held for members in data.held.values() for held, _ in members):
+                data.cancelling.add(id)
+                return CANCELLING
+            if at_front and id in data.ready:
+                data.ready.remove(id)
+            else:
+                data.revoked.add(id)
+        data.finish(id, record, self.store.now() + self._ttl)
+        data.crashes.pop(id, None)
+        if reply:
+            self.store.publish(reply, b"done\n" + records.parcel(id, record))
+        self._announce(b"done", [(id, record)])
+        return CANCELLED
+
+    # ----------------------------------------------------------------------------------- looks
+    async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        with self.store.lock:
+            return [self.store.queue(queue).task.get(id) for id in ids]
+
+    async def peek(self, queue: str, count: int) -> list[str]:
+        with self.store.lock:
+            data = self.store.queue(queue)
+            order = data.ordered_prio()
+            high = [id for id in order if data.prio[id][0] < 0]
+            low = [id for id in order if data.prio[id][0] > 0]
+            delayed = sorted(data.delayed, key=lambda id: (data.delayed[id], id))
+            return [*high, *data.ready, *low, *delayed][:count]
+
+    async def state(self, queue: str) -> QueueState:
+        with self.store.lock:
+            data = self.store.queue(queue)
+            return QueueState(
+                len(data.ready) - len(data.revoked),
+                len(data.prio),
+                len(data.delayed),
+                sum(len(members) for members in data.held.values()),
+                len(data.leases),
+                len(data.dead),
+                data.paused,
+            )
+
+    async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
+        with self.store.lock:
+            dead = self.store.queue(queue).dead
+            newest = sorted(dead, key=lambda id: (dead[id], id), reverse=True)[:count]
+            return [(id, dead[id] / 1000) for id in newest]
+
+    async def pause(self, queue: str, paused: bool) -> None:
+        with self.store.lock:
+            self.store.queue(queue).paused = paused
+            self.store.wake()
+
+    async def queue_names(self) -> list[str]:
+        return sorted(self.store.queues)
+
+    # ---------------------------------------------------------------------------------- events
+    async def wait(self, queues: Sequence[str], seconds: float) -> bool:
+        event = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), event)
+        self.store.waiters.add(waiter)
+        try:
+            with self.store.lock:
+                datas = [self.store.queue(queue) for queue in queues]
+                if any((data.ready or data.prio) and not data.paused for data in datas):
+                    return True
+            async with asyncio.timeout(seconds):
+                await event.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self.store.waiters.discard(waiter)
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        self.store.publish(channel, payload)
+
+    async def beat(self, consumer: str, payload: bytes, ttl: float) -> None:
+        self.store.heartbeats[consumer] = (self.store.now() + int(ttl * 1000), payload)
+        self.store.publish(self.keys.consumer_channel, payload)
+
+    async def consumers(self) -> list[bytes]:
+        now = self.store.now()
+        return [beat for until, beat in self.store.heartbeats.values() if until > now]
+
+    async def subscription(self) -> MemorySubscription:
+        return MemorySubscription(self.store)
+
+    async def now(self) -> int:
+        return self.store.now()
+
+    def _announce(self, head: bytes, items: Sequence[tuple[str, bytes]]) -> None:
+        if items:
+            self.store.publish(
+                self.keys.task_channel, head + b"\n" + b"".join(records.parcel(*i) for i in items)
+            )
+
+
+class MemorySubscription:
+    """Channels heard within the process; bounded, the oldest message gives way."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._channels: set[str] = set()
+        self._messages: deque[Message] = deque(maxlen=10_000)
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def deliver(self, channel: str, payload: bytes) -> None:
+        if channel in self._channels:
+            self._messages.append(Message(channel, payload))
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    async def subscribe(self, *channels: str) -> None:
+        self._channels.update(channels)
+        self._store.listeners.add(self)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._store.listeners.discard(self)
+        self._arrived.set()
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        while not self._closed:
+            while self._messages:
+                yield self._messages.popleft()
+            self._arrived.clear()
+            if not self._messages:
+                await self._arrived.wait()
+
+
+def _skip(revoked: set[str], id: str) -> bool:
+    """True, once, for an id that was cancelled while it lay in `ready`."""
+    if id in revoked:
+        revoked.remove(id)
+        return True
+    return False

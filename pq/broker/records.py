@@ -1,0 +1,89 @@
+"""What the store keeps of a task: a short text header, a line feed, and the message.
+
+The scripts read the header alone and never look into the message, so they serve every wire format,
+and an encrypted message as well as a plain one.
+
+    live       q<priority> <lease>:<batch>\\n      priority empty for 0; the token only after a retry
+    finished   d<status> <lease>:<batch>\\n        the token names who settled it, and under which call
+
+The token makes settling idempotent: a worker whose reply was lost sends the same again, and the record
+shows that it was this very call that has settled it.
+
+Events carry records in *parcels*, many in one message: `<id> <length>:<record>` one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import UnreadableMessage
+
+
+def live_header(priority: int | None = None, token: str = "") -> bytes:
+    """The header of a task that is to be run."""
+    if not priority and not token:
+        return b"q\n"
+    return f"q{priority or ''}{' ' + token if token else ''}\n".encode("ascii")
+
+
+def finished_header(status: int, token: str) -> bytes:
+    """The header of a finished task, settled under `token` (`<lease>:<batch>`)."""
+    return f"d{status} {token}\n".encode("ascii")
+
+
+def message(record: bytes) -> bytes:
+    """The message in a record. Raises `UnreadableMessage` where there is no header."""
+    cut = record.find(b"\n", 0, 256)
+    if cut < 0:
+        raise UnreadableMessage(f"a record of {len(record)} bytes has no header")
+    return record[cut + 1 :]
+
+
+def is_live(record: bytes) -> bool:
+    """True for a task that is still to be run or running."""
+    return record[:1] == b"q"
+
+
+def is_finished(record: bytes) -> bool:
+    """True for a task that has ended."""
+    return record[:1] == b"d"
+
+
+def priority(record: bytes) -> int:
+    """The priority in the header of a live record; 0 where none can be read."""
+    header = record[1 : max(record.find(b"\n", 0, 256), 1)].split(b" ", 1)[0]
+    try:
+        return int(header) if header else 0
+    except ValueError:
+        return 0
+
+
+def token(record: bytes) -> str:
+    """The token in a header: who settled it last; empty when nobody has."""
+    header = record[: max(record.find(b"\n", 0, 256), 0)]
+    return header.partition(b" ")[2].decode("ascii", "replace")
+
+
+def parcel(id: str, record: bytes) -> bytes:
+    """One record as a part of an event."""
+    return b"%s %d:%s" % (id.encode("ascii"), len(record), record)
+
+
+def parcels(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The ids and records in an event. Stops quietly where the bytes end or make no sense."""
+    at = 0
+    end = len(data)
+    while at < end:
+        space = data.find(b" ", at, at + 130)
+        colon = data.find(b":", space, space + 12)
+        if space < 0 or colon < 0:
+            return
+        try:
+            length = int(data[space + 1 : colon])
+        except ValueError:
+            return
+        start = colon + 1
+        if length < 0 or start + length > end:
+            return
+        yield data[at:space].decode("ascii", "replace"), data[start : start + length]
+        at = start + length

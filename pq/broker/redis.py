@@ -1,0 +1,479 @@
+"""The broker on Redis or Valkey: each verb is one script call, on connections of its own.
+
+Four connections per process, each with one duty, so that none waits for another: `main` (settle and
+reserve; queueing), `side` (looks, cancels, heartbeats), `block` (the blocking read of an idle worker)
+and one for a subscription. The lease is renewed over yet another, by a thread (`pq.worker.lease`).
+
+A call that failed in a way that may pass is repeated here, with back-off and jitter, for `patience`
+seconds; that is safe because every script is idempotent under blind repetition (see the contract).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from redis import exceptions as redis_errors
+from redis.asyncio import connection as redis_connection
+
+from ..clock import SYSTEM, Clock
+from ..config import redact
+from ..errors import StoreError, StoreRefused, StoreUnavailable
+from . import records
+from .contract import ACK, SOLO_AFTER, Entry, Exchange, Message, QueueState, Renewal, Reserved, Settlement
+from .keys import Keys
+from .link import Command, Link, ScriptMissing, checked, translate
+from .scripts import NAMES, script
+
+T = TypeVar("T")
+
+BLOCK_MARGIN = 5.0
+"""Seconds by which the time-out of a connection exceeds the blocking read on it."""
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """What redis-py needs to connect to `url`: class and arguments, its own retries and time-outs off."""
+    options: dict[str, Any] = dict(redis_connection.parse_url(url))
+    options.setdefault("connection_class", redis_connection.Connection)
+    options.update(
+        protocol=2,  # RESP2: the same reply types from every server
+        socket_timeout=None,  # time-outs are set per call (see Link)
+        retry=None,
+        retry_on_error=[],
+        health_check_interval=0,
+        lib_name=None,  # two round trips less for each connection
+        lib_version=None,
+    )
+    if options["connection_class"] is not redis_connection.UnixDomainSocketConnection:
+        options["socket_keepalive"] = True
+    return options
+
+
+class RedisBroker:
+    """Keeps the contract on one server. `patience`: seconds for which a failing call is repeated."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "pq",
+        result_ttl: float = 3600.0,
+        dead_ttl: float = 7 * 86_400.0,
+        patience: float = 30.0,
+        name: str = "pq",
+        clock: Clock = SYSTEM,
+        on_unreachable: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.url = url
+        self.where = redact(url)
+        self.keys = Keys(namespace)
+        self.patience = patience
+        # A finished record stays a minute even where results are not kept: until then a repeated
+        # enqueue or settle finds it, and is harmless.
+        self._ttl = str(int(max(60.0, result_ttl) * 1000))
+        self._dead_ttl = str(int(max(60.0, result_ttl, dead_ttl) * 1000))
+        self._clock = clock
+        self._on_unreachable = on_unreachable
+        options = connection_options(url)
+        self._connection_class = options.pop("connection_class")
+        self._options = {**options, "client_name": name}
+        self._main = self._link()
+        self._side = self._link()
+        self._block = self._link()
+        self._known_queues: set[str] = set()
+        self._subscriptions: set[RedisSubscription] = set()
+
+    # ------------------------------------------------------------------------------ connections
+    def connection(self) -> redis_connection.AbstractConnection:
+        """A new connection, not yet connected."""
+        made: redis_connection.AbstractConnection = self._connection_class(**self._options)
+        return made
+
+    def _link(self) -> Link:
+        return Link(self.connection, where=self.where)
+
+    @property
+    def connected_since(self) -> float | None:
+        """Since when (loop time) the connection for settling and reserving has stood unbroken."""
+        return self._main.connected_since
+
+    async def open(self) -> None:
+        (reply,) = await self._repeat(self._main, [("INFO", "server")])
+        info = dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line)
+        version = tuple(int(part) for part in info.get(b"redis_version", b"0").split(b".")[:2])
+        if version < (6, 2):
+            raise StoreRefused(
+                f"{self.where} is Redis {info.get(b'redis_version', b'?').decode()}, and 6.2 is the oldest that serves",
+                hint="upgrade it to Redis 6.2 or Valkey 7.2 or later",
+            )
+        if info.get(b"redis_mode") == b"cluster":
+            raise StoreRefused(
+                f"{self.where} is a node of a cluster", hint="name it as redis+cluster://host:port"
+            )
+
+    async def close(self) -> None:
+        for subscription in list(self._subscriptions):
+            await subscription.close()
+        for link in (self._main, self._side, self._block):
+            await link.close()
+
+    async def _repeat(
+        self, link: Link, commands: Sequence[Command], *, timeout: float | None = None
+    ) -> list[Any]:
+        """Call until it succeeds or patience ends. Every command of the protocol may be repeated."""
+        started = self._clock.monotonic()
+        pause = 0.02
+        while True:
+            try:
+                replies = await link.call(commands, timeout=timeout)
+                return [checked(reply, self.where) for reply in replies]
+            except ScriptMissing:
+                await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
+                continue
+            except StoreUnavailable:
+                if self._clock.monotonic() - started >= self.patience:
+                    raise
+                if self._on_unreachable is not None:
+                    await self._on_unreachable()
+            await asyncio.sleep(pause * (0.5 + self._clock.random()))
+            pause = min(1.0, pause * 2)
+
+    async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Link | None = None) -> Any:
+        command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)
+        return (await self._repeat(link or self._side, [command]))[0]
+
+    # ------------------------------------------------------------------------------------ verbs
+    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> set[str]:
+        plain: list[Any] = []
+        special: list[Any] = []
+        for id, record, delay, priority in entries:
+            if delay is None and not priority:
+                plain += (id, record)
+            else:
+                special += (id, record, delay if delay is not None else "", priority)
+        command = (
+            "EVALSHA", script("enqueue").digest, 1, self.keys.prefix(queue),
+            "", self.keys.task_channel, "", len(plain) // 2, *plain, *special,
+        )  # fmt: skip
+        commands: list[Command] = [command]
+        if queue not in self._known_queues:
+            commands.append(("SADD", self.keys.queues, queue))
+        known = (await self._repeat(self._main, commands))[0]
+        self._known_queues.add(queue)
+        return {id.decode() for id in known}
+
+    async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
+        prefixes = [self.keys.prefix(queue) for queue in queues]
+        await self._run("open_lease", prefixes, "", lease, ttl, link=self._main)
+        await self._repeat(self._main, [("SADD", self.keys.queues, *queues)])
+
+    async def exchange(
+        self,
+        lease: str,
+        settlements: dict[str, list[Settlement]],
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        *,
+        idle: bool = False,
+        may_reclaim: bool = False,
+        note: str = "",
+    ) -> Exchange:
+        commands: list[Command] = []
+        settled: list[str] = []
+        for queue, ended in settlements.items():
+            if ended:
+                settled.append(queue)
+                commands.append(self._settle_command(lease, queue, ended))
+        if want > 0:
+            commands.append(
+                (
+                    "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
+                    "", lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
+                    self.keys.task_channel, "", note, SOLO_AFTER,
+                )
+            )  # fmt: skip
+        if not commands:
+            return Exchange()
+        replies = await self._repeat(self._main, commands)
+        answer = Exchange()
+        for queue, refused in zip(settled, replies, strict=False):
+            answer.refused.extend((queue, id.decode()) for id in refused)
+        if want > 0:
+            for queue, reply in zip(queues, replies[-1], strict=True):
+                _read_reserve(answer, queue, batch, reply)
+        return answer
+
+    def _settle_command(self, lease: str, queue: str, ended: list[Settlement]) -> Command:
+        acks: list[Any] = []
+        rest: list[Any] = []
+        for op, id, batch, record, reply, wait in ended:
+            if op == ACK:
+                acks += (f"{id}:{batch}", record, reply)
+            else:
+                rest += (op, f"{id}:{batch}", record, reply, wait)
+        return (
+            "EVALSHA", script("settle").digest, 1, self.keys.prefix(queue),
+            "", lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
+        )  # fmt: skip
+
+    async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
+        replies = await self._run("renew", [self.keys.prefix(queue) for queue in queues], "", lease, ttl)
+        return read_renewal(replies)
+
+    async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
+        total = 0
+        for queue in queues:
+            while True:
+                limit = 500
+                n = await self._run("hand_back", [self.keys.prefix(queue)], lease, int(crashed), limit)
+                total += n
+                if n < limit:
+                    break
+        return total
+
+    async def cancel(
+        self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
+    ) -> list[str]:
+        flat = [part for item in items for part in item]
+        answers = await self._run(
+            "cancel", [self.keys.prefix(queue)], self.keys.task_channel, "", self._ttl, int(at_front), *flat
+        )
+        return [answer.decode() for answer in answers]
+
+    async def retry_dead(self, queue: str, entry: Entry) -> bool:
+        done = await self._run(
+            "retry_dead", [self.keys.prefix(queue)], self.keys.task_channel, "", entry.id, entry.record
+        )
+        return bool(done)
+
+    async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        if not ids:
+            return []
+        (found,) = await self._repeat(self._side, [("MGET", *[self.keys.record(queue, id) for id in ids])])
+        stored: list[bytes | None] = found
+        return stored
+
+    async def peek(self, queue: str, count: int) -> list[str]:
+        p = self.keys.prefix(queue)
+        high, ready, low, delayed = await self._repeat(
+            self._side,
+            [
+                ("ZRANGEBYSCORE", p + "prio", "-inf", "(0", "LIMIT", 0, count),
+                ("LRANGE", p + "ready", 0, count - 1),
+                ("ZRANGEBYSCORE", p + "prio", 0, "+inf", "LIMIT", 0, count),
+                ("ZRANGE", p + "delayed", 0, count - 1),
+            ],
+        )
+        return [id.decode() for id in [*high, *ready, *low, *delayed][:count]]
+
+    async def state(self, queue: str) -> QueueState:
+        ready, prio, delayed, held, leases, dead, paused = await self._run(
+            "inspect", [self.keys.prefix(queue)]
+        )
+        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused))
+
+    async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
+        key = self.keys.prefix(queue) + "dead"
+        (found,) = await self._repeat(self._side, [("ZREVRANGE", key, 0, count - 1, "WITHSCORES")])
+        return [(id.decode(), float(at) / 1000) for id, at in zip(found[::2], found[1::2], strict=True)]
+
+    async def pause(self, queue: str, paused: bool) -> None:
+        p = self.keys.prefix(queue)
+        if paused:
+            await self._repeat(self._side, [("HSET", p + "meta", "paused", "1")])
+        else:
+            await self._repeat(
+                self._side, [("HDEL", p + "meta", "paused"), ("DEL", p + "wake"), ("LPUSH", p + "wake", 1)]
+            )
+
+    async def queue_names(self) -> list[str]:
+        (names,) = await self._repeat(self._side, [("SMEMBERS", self.keys.queues)])
+        return sorted(name.decode() for name in names)
+
+    async def wait(self, queues: Sequence[str], seconds: float) -> bool:
+        # Not repeated: whoever waits looks at the queues next anyway, and meets the failure there.
+        command = ("BLPOP", *[self.keys.wake(queue) for queue in queues], f"{max(seconds, 0.01):.3f}")
+        try:
+            (reply,) = await self._block.call([command], timeout=seconds + BLOCK_MARGIN)
+            return checked(reply, self.where) is not None
+        except StoreUnavailable:
+            await asyncio.sleep(min(seconds, 0.1))
+            return True
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        await self._repeat(self._side, [("PUBLISH", channel, payload)])
+
+    async def beat(self, consumer: str, payload: bytes, ttl: float) -> None:
+        commands: list[Command] = [
+            ("SET", self.keys.consumer(consumer), payload, "PX", int(ttl * 1000)),
+            ("PUBLISH", self.keys.consumer_channel, payload),
+        ]
+        await self._repeat(self._side, commands)
+
+    async def consumers(self) -> list[bytes]:
+        found: list[bytes] = []
+        cursor: Any = 0
+        while True:
+            (reply,) = await self._repeat(
+                self._side, [("SCAN", cursor, "MATCH", self.keys.consumer("*"), "COUNT", 1000)]
+            )
+            cursor, names = reply
+            if names:
+                (beats,) = await self._repeat(self._side, [("MGET", *names)])
+                found += [beat for beat in beats if beat is not None]
+            if int(cursor) == 0:
+                return found
+
+    async def subscription(self) -> RedisSubscription:
+        made = RedisSubscription(self)
+        self._subscriptions.add(made)
+        return made
+
+    async def now(self) -> int:
+        ((seconds, micros),) = await self._repeat(self._side, [("TIME",)])
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
+    """Add what one queue's `reserve` said to the answer."""
+    alive, next_due, vanished, left, flags, crashed = reply[:6]
+    if not alive:
+        answer.lost_lease = True
+        return
+    if next_due >= 0 and (answer.next_due is None or next_due < answer.next_due):
+        answer.next_due = next_due
+    answer.vanished += vanished
+    answer.left = answer.left or left > 0
+    answer.solo = answer.solo or bool(flags & 1)
+    answer.blocked = answer.blocked or bool(flags & 2)
+    crashes = {crashed[i]: crashed[i + 1] for i in range(0, len(crashed), 2)} if crashed else {}
+    tasks = answer.tasks
+    for i in range(6, len(reply), 2):
+        id = reply[i]
+        tasks.append(
+            Reserved(
+                queue,
+                id.decode("ascii", "replace"),
+                batch,
+                reply[i + 1],
+                crashes.get(id, 0) if crashes else 0,
+            )
+        )
+
+
+def read_renewal(replies: list[Any]) -> Renewal:
+    """The answer of the script `renew` over all queues."""
+    alive = all(reply[0] for reply in replies)
+    return Renewal(alive, frozenset(id.decode() for reply in replies for id in reply[1:]))
+
+
+class RedisSubscription:
+    """Channels heard over one connection, which is made again when it breaks.
+
+    After each new connection a `Message` with an empty channel is delivered: events may have been
+    missed meanwhile, so whoever waits for one should look at the records.
+    """
+
+    def __init__(self, broker: RedisBroker) -> None:
+        self._broker = broker
+        self._channels: dict[str, asyncio.Event] = {}
+        self._connection: redis_connection.AbstractConnection | None = None
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._ready: list[Message] = []
+
+    async def subscribe(self, *channels: str) -> None:
+        fresh = [channel for channel in channels if channel not in self._channels]
+        for channel in fresh:
+            self._channels[channel] = asyncio.Event()
+        self._changed.set()
+        if fresh and self._connection is not None:
+            try:
+                await self._connection.send_command("SUBSCRIBE", *fresh, check_health=False)
+            except (OSError, redis_errors.RedisError):
+                pass  # the reader meets it too, connects again and subscribes to all
+        for channel in channels:
+            try:
+                async with asyncio.timeout(self._broker.patience):
+                    await self._channels[channel].wait()
+            except TimeoutError:
+                raise StoreUnavailable(
+                    f"no Redis or Valkey at {self._broker.where}: could not subscribe"
+                ) from None
+
+    async def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+        self._broker._subscriptions.discard(self)
+        await self._drop()
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        pause = 0.02
+        first = True
+        while not self._closed:
+            if not self._channels:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            try:
+                await self._connect()
+                pause = 0.02
+                if not first:
+                    yield Message("", b"")
+                first = False
+                while not self._closed:
+                    message = await self._read()
+                    if message is not None:
+                        yield message
+            except (OSError, TimeoutError, redis_errors.RedisError) as exc:
+                await self._drop()
+                if self._closed:
+                    return
+                error = translate(exc, self._broker.where)
+                if isinstance(error, StoreRefused):
+                    raise error from exc
+                first = False
+                await asyncio.sleep(pause * (0.5 + self._broker._clock.random()))
+                pause = min(1.0, pause * 2)
+
+    async def _connect(self) -> None:
+        connection = self._broker.connection()
+        async with asyncio.timeout(10.0):
+            await connection.connect()
+            await connection.send_command("SUBSCRIBE", *self._channels, check_health=False)
+        self._connection = connection
+
+    async def _read(self) -> Message | None:
+        connection = self._connection
+        if connection is None:
+            raise redis_errors.ConnectionError("closed")
+        try:
+            # A quiet connection may be dead without our knowing it: ask now and then.
+            async with asyncio.timeout(15.0):
+                reply = await connection.read_response(disconnect_on_error=False)
+        except TimeoutError:
+            await connection.send_command("PING", check_health=False)
+            async with asyncio.timeout(10.0):
+                reply = await connection.read_response(disconnect_on_error=False)
+        if type(reply) is not list or len(reply) < 3:
+            return None
+        kind, channel, payload = reply[:3]
+        if kind == b"message":
+            return Message(channel.decode(), payload)
+        if kind == b"subscribe":
+            confirmed = self._channels.get(channel.decode())
+            if confirmed is not None:
+                confirmed.set()
+        return None
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        for confirmed in self._channels.values():
+            confirmed.clear()
+        if connection is not None:
+            try:
+                await connection.disconnect(nowait=True)
+            except (OSError, redis_errors.RedisError):
+                pass

@@ -1,0 +1,7 @@
+"""Settings: declared once in `settings`, checked by `parsers`, brought together by `load`."""
+
+from .load import load
+from .parsers import redact
+from .settings import SETTINGS, Setting, Settings
+
+__all__ = ["SETTINGS", "Setting", "Settings", "load", "redact"]

@@ -1,0 +1,189 @@
+"""What the value of a setting may be: one parser for each kind of value.
+
+A parser takes what a person wrote, a Python value in a program or a config file, or text in a variable
+or on the command line, and returns the value in its one canonical form. What does not fit is a
+`ValueError` whose text completes the sentence "the value is not …", so every mistake can say what would
+have fitted. A parser leaves its own results unchanged: settings may be parsed again and again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from ..model.names import NAME
+
+Parser = Callable[[object], object]
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "redis+cluster",
+    "valkey",
+    "valkeys",
+    "embedded",
+    "memory",
+)
+ALIASES = {"valkey": "redis", "valkeys": "rediss"}
+
+_SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|secret|token)[^=&#]*=)[^&#]*")
+
+
+def whole(least: int, most: int | None = None) -> Parser:
+    """A whole number within bounds. `True` is none, although Python counts it as 1."""
+    fits = f"a whole number of {least} or more" if most is None else f"a whole number, {least} to {most}"
+
+    def parse(value: object) -> int:
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                raise ValueError(fits) from None
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(fits)
+        if value < least or (most is not None and value > most):
+            raise ValueError(fits)
+        return value
+
+    return parse
+
+
+def seconds(least: float) -> Parser:
+    """A finite number of seconds, or a `timedelta`."""
+    fits = f"a number of seconds, {least:g} or more"
+
+    def parse(value: object) -> float:
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError(fits)
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            raise ValueError(fits) from None
+        # Infinity would reach the store as a deadline; NaN passes every comparison with a bound.
+        if not math.isfinite(number) or number < least:
+            raise ValueError(fits)
+        return number
+
+    return parse
+
+
+def switch(value: object) -> bool:
+    """On or off. Text is read, because `bool("off")` is true."""
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in TRUE or word in FALSE:
+            return word in TRUE
+    elif isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    raise ValueError("one of 1/true/yes/on or 0/false/no/off")
+
+
+def choice(*words: str) -> Parser:
+    """One of a few words, in any case."""
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        raise ValueError("one of " + ", ".join(words))
+
+    return parse
+
+
+def name(value: object) -> str:
+    """A name that is safe within keys of the store, log lines and web pages."""
+    if isinstance(value, str) and NAME.fullmatch(value):
+        return value
+    raise ValueError("a name of up to 128 letters, digits, '.', '_' and '-', a letter or digit first")
+
+
+def names(value: object) -> tuple[str, ...]:
+    """One or more names, in order of preference and each once; text is separated by commas."""
+    found = _words(value, "a list of names")
+    if not found:
+        raise ValueError("a list of at least one name")
+    return tuple(dict.fromkeys(name(word) for word in found))
+
+
+def module_paths(value: object) -> tuple[str, ...]:
+    """Dotted paths of modules; `pkg.*` stands for every module of a package."""
+    fits = "a list of dotted module paths, such as 'shop.jobs' or 'shop.*'"
+    found = _words(value, fits)
+    for path in found:
+        if not all(part.isidentifier() for part in path.removesuffix(".*").split(".")):
+            raise ValueError(fits)
+    return tuple(dict.fromkeys(found))
+
+
+def optional(parse: Parser) -> Parser:
+    """The same, or None for "decided elsewhere"."""
+
+    def parse_or_none(value: object) -> object:
+        return None if value is None or value == "" else parse(value)
+
+    return parse_or_none
+
+
+def store_url(value: object) -> str:
+    """The URL of a store; empty text and None mean the embedded server.
+
+    The aliases `valkey://` and `valkeys://` leave here as `redis://` and `rediss://`, so nobody else has
+    to know them.
+    """
+    if value is None or value == "":
+        return ""
+    fits = "a store URL; its scheme is one of " + ", ".join(f"{scheme}://" for scheme in SCHEMES)
+    if not isinstance(value, str):
+        raise ValueError(fits)
+    scheme, separator, rest = value.strip().partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in SCHEMES:
+        raise ValueError(fits)
+    # Several hosts (Sentinel, Cluster) are no URL that the standard library could check.
+    if scheme in ("redis", "rediss", "valkey", "valkeys"):
+        try:
+            _ = urlsplit(f"redis://{rest}").port
+        except ValueError:
+            raise ValueError(
+                "a store URL whose host and port are right; write @ : / # in a password as %40 %3A %2F %23"
+            ) from None
+    if scheme == "unix" and not urlsplit(f"unix://{rest}").path:
+        raise ValueError("a store URL with the path of a socket, such as unix:///run/valkey.sock")
+    return f"{ALIASES.get(scheme, scheme)}://{rest}"
+
+
+def redact(url: str) -> str:
+    """`url` with `***` for its passwords, fit to be shown.
+
+    This works on the text and not on a parsed URL, because the URLs that get printed are often the wrong
+    ones: a raw '@' or '/' in a password, a missing scheme. Where it errs, it hides too much.
+    """
+    login, at, place = url.rpartition("@")
+    if at:
+        start = login.find("://") + 3 if "://" in login else 0
+        user, colon, _ = login[start:].partition(":")
+        if colon:
+            login = f"{login[:start]}{user}:***"
+    return _SECRET_PARAMETER.sub(r"\1***", f"{login}{at}{place}")
+
+
+def _words(value: object, fits: str) -> list[str]:
+    """The words of comma separated text, or of a list of such texts (a flag may be given repeatedly)."""
+    parts: Iterable[object] = (
+        [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]
+    )
+    found: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            raise ValueError(fits)
+        found += [word.strip() for word in part.split(",") if word.strip()]
+    return found

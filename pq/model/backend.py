@@ -1,0 +1,36 @@
+"""What a job may ask of the program that runs it.
+
+A job queues other jobs, reports progress, looks at settings. The producer and the worker implement
+this; the job knows only the protocol, so the arrow of imports keeps pointing down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+
+class TasksApi(Protocol):
+    """The part of `api.tasks` that jobs use."""
+
+    @property
+    def node_name(self) -> str: ...
+
+    def queue(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+
+    def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+
+
+class Backend(Protocol):
+    """The program around a running task."""
+
+    @property
+    def tasks(self) -> TasksApi:
+        """The tasks producer."""
+
+    @property
+    def cfg(self) -> Any:
+        """The frozen settings."""
+
+    def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
+        """Tell whoever listens how far `task` is. Never blocks, never raises; may be called from any thread."""

@@ -1,0 +1,345 @@
+"""A job: a registered recipe. Its name, its function, its options.
+
+Two ways to write one, with the same result, a subclass of `Job`:
+
+    @api.job(timeout=30)                       class Addition(api.Job):
+    def addition(self, a=0, b=0):                  timeout = 30
+        return a + b                               def __call__(self, a=0, b=0):
+                                                       return a + b
+
+A new instance is made for each attempt (`self.task` differs), so an instance may hold state of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+
+from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
+from .backend import Backend
+from .names import LIMITS, check_name, slug
+from .task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ASYNC_IO = "asyncio"
+"""In the worker's event loop (the default); a plain `def` runs inline."""
+THREAD_IO = "thread"
+"""In a bounded pool of threads: for blocking input and output."""
+CPUBOUND = "process"
+"""In a warm child process: for long computations; a time-out or a cancel kills it for real."""
+GREEN_IO = "green"
+"""In a greenlet on the loop: synchronous code may `self.wait(awaitable)` (extra `green`)."""
+
+CONCURRENCY = (ASYNC_IO, THREAD_IO, CPUBOUND, GREEN_IO)
+
+
+class Job:
+    """Base of all jobs. Subclass it with `__call__`, or decorate a function with `api.job`.
+
+    Class attributes are the options of the job; the instance attributes `backend`, `task` and `cfg`
+    belong to one run.
+    """
+
+    abstract: ClassVar[bool] = True
+    """An abstract job is not registered. Not inherited: a subclass is concrete unless it says so."""
+    name: str = ""
+    """How it is queued. Default: the slug of the class or function name (`process_html` → `process.html`)."""
+    concurrency: str = ASYNC_IO
+    default_queue: str | None = None
+    """Where its tasks go when no queue is named; None: the first queue of the settings."""
+    timeout: float | None = None
+    """Seconds an attempt may run; None means no limit."""
+    max_retries: int | None = None
+    """Attempts that may follow the first; None means none."""
+    retry_delay: float | None = None
+    """Seconds between attempts; None means exponential back-off with jitter."""
+    max_concurrency: int | None = None
+    """Tasks of this job that may run at once over all workers."""
+    expires: float | None = None
+    """Seconds after queueing past which a task is not started any more."""
+    priority: int | None = None
+    """Higher runs first; None is 0."""
+    doc_syntax: str = "markdown"
+    type: ClassVar[str] = "regular"
+
+    # Set per class by __init_subclass__: looked at for every task, so worked out once.
+    is_async: ClassVar[bool] = False
+    signature: ClassVar[inspect.Signature]
+    defined_at: ClassVar[str] = ""
+    function: ClassVar[Callable[..., Any] | None] = None
+
+    # Of one run.
+    backend: Backend
+    task: Task[Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "abstract" not in cls.__dict__:
+            cls.abstract = False
+        if cls.__call__ is Job.__call__:
+            cls.abstract = True
+            return
+        if not cls.__dict__.get("name"):
+            cls.name = slug(cls.__name__.lower())
+        _check_options(cls)
+        function = inspect.unwrap(cls.__dict__.get("function") or cls.__call__)
+        cls.is_async = inspect.iscoroutinefunction(function)
+        parameters = list(inspect.signature(function).parameters.values())
+        if cls.__dict__.get("function") is None or cls.takes_self():
+            parameters = parameters[1:]
+        cls.signature = inspect.Signature(parameters)
+        cls.defined_at = _place(function)
+
+    @classmethod
+    def takes_self(cls) -> bool:
+        """True when the function wants the job as its first argument."""
+        return not isinstance(cls.__dict__.get("__call__"), staticmethod)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise PqError(f"{type(self).__name__} has no __call__", hint="write `def __call__(self, …)` in it")
+
+    # --------------------------------------------------------------------------- of one run
+    @property
+    def cfg(self) -> Any:
+        """The settings of the program, frozen."""
+        return self.backend.cfg
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The logger `<name of the application>.<name of the job>`."""
+        return logging.getLogger(f"{getattr(self.cfg, 'name', 'pq')}.{self.name}")
+
+    def queue(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """Queue another job from this one; its task has this one's id as `meta['from_task']`."""
+        kwargs["meta_params"] = {**(kwargs.get("meta_params") or {}), "from_task": self.task.id}
+        return self.backend.tasks.queue(job, *args, **kwargs)
+
+    def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """The same, to the queue of this node."""
+        kwargs["queue"] = self.backend.tasks.node_name
+        return self.queue(job, *args, **kwargs)
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the task is. Cheap, never blocks, works in every concurrency mode."""
+        self.backend.progress(self.task, done, total, message)
+
+    async def run_in_executor(self, function: Callable[..., R], *args: Any) -> R:
+        """Run blocking `function(*args)` in a thread and await its result."""
+        return await asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args))
+
+    async def shell(
+        self, command: str | Sequence[str], *, timeout: float | None = None, **options: Any
+    ) -> str:
+        """Run a command and return its standard output as text.
+
+        `command` is a list of arguments (no shell is involved), or one string for the system's shell:
+        never put untrusted text into a string. `options` go to the subprocess (`cwd`, `env`, …).
+        Raises `ShellError` (with `returncode`, `stdout`, `stderr`) when it ends with another status
+        than 0, `TimeoutError` after `timeout` seconds. The command is killed when the task is cancelled.
+        """
+        streams: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE}
+        streams["stderr"] = asyncio.subprocess.PIPE
+        streams.update(options, start_new_session=True)
+        if isinstance(command, str):
+            process = await asyncio.create_subprocess_shell(command, **streams)
+        else:
+            process = await asyncio.create_subprocess_exec(*command, **streams)
+        try:
+            async with asyncio.timeout(timeout):
+                out, err = await process.communicate()
+        except BaseException:
+            _kill_group(process.pid)
+            await process.wait()
+            raise
+        stdout, stderr = (text.decode("utf-8", "replace") if text else "" for text in (out, err))
+        if process.returncode:
+            last = stderr.strip().rsplit("\n", 1)[-1][:500] or "nothing on standard error"
+            raise ShellError(
+                f"the command ended with status {process.returncode}: {last}",
+                returncode=process.returncode,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        return stdout
+
+    def wait(self, awaitable: Awaitable[R]) -> R:
+        """Wait for `awaitable` from the synchronous code of a GREEN_IO job.
+
+        The executor of green jobs puts the working method in place of this one.
+        """
+        raise PqError(
+            f"{self.name} runs as {self.concurrency!r}, where nothing can wait like this",
+            hint="write `await` in an async job, or use @api.job(concurrency=api.GREEN_IO)",
+        )
+
+
+class PeriodicJob(Job):
+    """A job that a scheduler queues again and again.
+
+    `run_every` is seconds, a `timedelta` or a cron line; `anchor` (`api.anchorDate()`) fixes the phase.
+    """
+
+    abstract = True
+    type = "periodic"
+    run_every: float | dt.timedelta | str | None = None
+    anchor: dt.datetime | None = None
+
+
+# ------------------------------------------------------------------------------------ the decorator
+class JobFunction(Generic[P, R]):
+    """What `@api.job` leaves in place of a function: still callable as before, and a job.
+
+    `job_class` is the `Job` subclass that is registered; `name` its name.
+    """
+
+    def __init__(self, function: Callable[P, R], job_class: type[Job]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.job_class = job_class
+        self.name = job_class.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function, as a unit test would; nothing is queued."""
+        return self.function(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        return self.function.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<job {self.name!r} at {self.job_class.defined_at}>"
+
+
+@overload
+def job(name: Callable[P, R], /) -> JobFunction[P, R]: ...
+
+
+@overload
+def job(
+    name: str | None = None, run_every: float | dt.timedelta | str | None = None, **options: Any
+) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
+
+
+def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, **options: Any) -> Any:
+    """Make a job of a function.
+
+        @api.job()
+        def addition(self, a=0, b=0):
+            return a + b
+
+    A first parameter named `self` receives the `Job` instance; a function without one is a job too.
+    Args:
+        name: how it is queued; default: the function's name with `_` as `.`.
+        run_every: makes it periodic: seconds, a `timedelta`, or a cron line.
+        options: any class attribute of `Job`: `concurrency`, `timeout`, `max_retries`, …
+
+    Raises `BadSetting` for an option that does not exist or does not fit.
+    """
+    if callable(name):  # `@api.job` without parentheses
+        return job()(name)
+
+    def decorate(function: Callable[P, R]) -> JobFunction[P, R]:
+        base = Job if run_every is None else PeriodicJob
+        for option in options:
+            if option.startswith("_") or option not in _OPTIONS:
+                raise BadSetting(
+                    f"jobs have no option {option!r} ({_place(function)})",
+                    hint="options are " + ", ".join(sorted(_OPTIONS)),
+                )
+        parameters = list(inspect.signature(function).parameters)
+        with_self = bool(parameters) and parameters[0] == "self"
+        body: dict[str, Any] = {
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__qualname__": function.__qualname__,
+            "__call__": function if with_self else staticmethod(function),
+            "function": staticmethod(function),
+            "name": name or slug(function.__name__),
+            **options,
+        }
+        if run_every is not None:
+            body["run_every"] = run_every
+        return JobFunction(function, type(function.__name__, (base,), body))
+
+    return decorate
+
+
+# ---------------------------------------------------------------------------------- small helpers
+_OPTIONS = frozenset(
+    {
+        "abstract", "concurrency", "default_queue", "timeout", "max_retries", "retry_delay", "max_concurrency",
+        "expires", "priority", "doc_syntax", "anchor",
+    }
+)  # fmt: skip
+
+PRIORITIES = range(-1000, 1001)
+
+
+def check_number(what: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Refuse what is no number between `low` and `high`; None passes. NaN is refused by the comparison."""
+    if value is None:
+        return
+    fits = type(value) is int or (type(value) is float and not whole)
+    if not fits or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise InvalidValue(f"{what} is {value!r}, and must be {kind} from {low:g} to {high:g}")
+
+
+def check_options(options: Any) -> None:
+    """Check the numbers that a job, or one queueing of it, may set. Raises `InvalidValue`."""
+    check_number("timeout", options.timeout, 0.001, LIMITS.delay)
+    check_number("retry_delay", options.retry_delay, 0, LIMITS.delay)
+    check_number("expires", options.expires, 0, LIMITS.delay)
+    check_number("max_retries", options.max_retries, 0, LIMITS.retries, whole=True)
+    check_number("priority", options.priority, PRIORITIES[0], PRIORITIES[-1], whole=True)
+
+
+def _check_options(cls: type[Job]) -> None:
+    where = f"job {cls.__name__}"
+    try:
+        check_name("job name", cls.name)
+        check_options(cls)
+        check_number("max_concurrency", cls.max_concurrency, 1, 1_000_000, whole=True)
+        if cls.default_queue is not None:
+            check_name("queue name", cls.default_queue)
+    except InvalidValue as exc:
+        raise BadSetting(f"{where}: {exc.message}", hint=exc.hint) from None
+    if cls.concurrency not in CONCURRENCY:
+        raise BadSetting(
+            f"{where}: concurrency is {cls.concurrency!r}",
+            hint="use api.ASYNC_IO, api.THREAD_IO, api.CPUBOUND or api.GREEN_IO",
+        )
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else getattr(function, "__module__", "?")
+
+
+def _kill_group(pid: int) -> None:
+    import os
+    import signal
+
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def check_arguments(cls: type[Job], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Check arguments against the job's signature. Raises `BadArguments` with the signature in it."""
+    try:
+        cls.signature.bind(*args, **kwargs)
+    except TypeError as exc:
+        raise BadArguments(f"{cls.name}{cls.signature} {_reword(str(exc))}; nothing was queued") from None
+
+
+def _reword(text: str) -> str:
+    """`got an unexpected keyword argument 'c'` reads better after the signature than the stdlib's start."""
+    return text if text.startswith("got ") else "was called wrongly: " + text

@@ -1,0 +1,35 @@
+"""The user's hooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Manager:
+    """Subclass it and pass the class to `PulsarQueue(Manager, …)`; one is made in every process.
+
+    `backend` is the program around it: `backend.cfg` its settings, `backend.node_name` its server.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def queues(self) -> list[str]:
+        """The queues a consumer takes from, in order of preference: the node's own, then `task_queues`."""
+        return [self.backend.node_name, *self.backend.cfg.task_queues]
+
+    async def store_message(self, message: Any) -> None:
+        """Called when a task is queued (by its producer), started and finished (by its worker).
+
+        What it raises is logged and stops nothing.
+        """
+
+    async def start(self) -> None:
+        """Called once before the first task, in each process."""
+
+    async def close(self) -> None:
+        """Called once at the end."""
+
+    def http(self) -> Any:
+        """A factory for the HTTP client of jobs; None for the default one."""
+        return None

@@ -1,0 +1,100 @@
+"""How an attempt ended, as a value.
+
+Executors never raise to say that a task failed: they return an `Outcome`, and one place (the worker's
+settling) turns it into a transition of the broker. So every ending, a return value, an exception, a
+time-out, a cancel, a child that died, goes the same way.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, NamedTuple
+
+from .names import LIMITS
+
+OK = 0
+"""The job returned; `value` is the result."""
+FAILED = 1
+"""It raised."""
+REVOKED = 2
+"""It was cancelled, or did not start in time."""
+TIMED_OUT = 3
+"""It ran longer than its time-out (status REVOKED; may be retried)."""
+CRASHED = 4
+"""The process that ran it died; only this task is charged."""
+RELEASED = 5
+"""It was not run, or not to its end, through no fault of its own: back to the front of its queue."""
+
+
+class Outcome(NamedTuple):
+    """The end of one attempt. `encoded` is the packed result where another process packed it already."""
+
+    kind: int
+    value: Any = None
+    error: str | None = None
+    stacktrace: str | None = None
+    reason: str | None = None
+    encoded: bytes | None = None
+    info: dict[str, Any] | None = None
+
+
+def succeeded(value: Any) -> Outcome:
+    return Outcome(OK, value)
+
+
+def failed(exc: BaseException, *, reason: str | None = None) -> Outcome:
+    """The outcome of an attempt that raised: texts alone, built so that no hostile exception can break us."""
+    return Outcome(FAILED, None, error_text(exc), stack_text(exc), reason or _slug(exc))
+
+
+def error_text(exc: BaseException) -> str:
+    """`ValueError: what it says`, bounded, even when `__str__` itself raises or recurses."""
+    kind = type(exc).__name__
+    try:
+        text = str(exc)
+    except BaseException as inner:
+        if isinstance(inner, (KeyboardInterrupt, SystemExit)):
+            raise
+        text = f"(its __str__ raised {type(inner).__name__})"
+    text = f"{kind}: {text}" if text else kind
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= LIMITS.error_text else text[: LIMITS.error_text - 1] + "…"
+
+
+def stack_text(exc: BaseException) -> str:
+    """The traceback as text, bounded, without the frames of this library (the user's own mistake is not there)."""
+    try:
+        frames = traceback.extract_tb(exc.__traceback__, limit=200)
+        own = [frame for frame in frames if not _is_ours(frame.filename)]
+        lines = ["Traceback (most recent call last):\n"]
+        lines += traceback.format_list(own or frames)
+        lines += traceback.format_exception_only(type(exc), exc)
+        cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+        if cause is not None and cause is not exc:
+            before = traceback.format_exception(
+                type(cause), cause, cause.__traceback__, limit=50, chain=False
+            )
+            lines = [*before, "\nwhich led to:\n\n", *lines]
+        text = "".join(lines)
+    except BaseException as inner:
+        if isinstance(inner, (KeyboardInterrupt, SystemExit)):
+            raise
+        text = f"(no traceback: formatting it raised {type(inner).__name__})"
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return (
+        text
+        if len(text) <= LIMITS.traceback
+        else text[: LIMITS.traceback // 2] + "\n…\n" + text[-LIMITS.traceback // 2 :]
+    )
+
+
+_HERE = __file__.rsplit("/", 2)[0] + "/"
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_HERE) and "/execution/" in filename
+
+
+def _slug(exc: BaseException) -> str:
+    slug = getattr(type(exc), "slug", None)
+    return slug if isinstance(slug, str) else "task-failed"

@@ -1,0 +1,141 @@
+"""All jobs of an application, by name.
+
+A registry is made for one application from its `task_paths`; nothing is registered by the mere act of
+defining it, so there is no hidden global list and two applications can live in one program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from ..errors import DuplicateJob, ImportFailed, TaskNotAvailable, did_you_mean
+from .job import Job, JobFunction
+
+
+class Registry:
+    """Names to job classes."""
+
+    def __init__(self, jobs: Iterable[Any] = ()) -> None:
+        self._jobs: dict[str, type[Job]] = {}
+        for item in jobs:
+            self.add(item)
+
+    @classmethod
+    def from_paths(cls, paths: Iterable[str]) -> Registry:
+        """Import the modules of `task_paths` (`pkg.*`: all in a package) and register their jobs.
+
+        Raises `ImportFailed` with the user's own line where the import broke, `DuplicateJob`.
+        """
+        registry = cls()
+        for path in paths:
+            for module in _modules(path):
+                registry.add_module(module)
+        return registry
+
+    def add(self, item: Any) -> type[Job]:
+        """Register a job class or a decorated function. The same one twice is harmless."""
+        job = job_class(item)
+        if job is None:
+            raise ImportFailed(f"{item!r} is no job", hint="decorate it with @api.job(), or subclass api.Job")
+        known = self._jobs.get(job.name)
+        if known is not None and known is not job and known.defined_at != job.defined_at:
+            raise DuplicateJob(
+                f"two jobs are named {job.name!r}: {known.defined_at} and {job.defined_at}",
+                hint="give one another name: @api.job(name=…)",
+            )
+        self._jobs[job.name] = job
+        return job
+
+    def add_module(self, module: ModuleType) -> None:
+        """Register the jobs that are defined in `module` (not those it merely imports)."""
+        for item in list(vars(module).values()):
+            job = job_class(item)
+            if job is not None and job.__module__ == module.__name__:
+                self.add(job)
+
+    def get(self, name: str) -> type[Job] | None:
+        """The job of that name, or None."""
+        return self._jobs.get(name)
+
+    def __getitem__(self, name: str) -> type[Job]:
+        try:
+            return self._jobs[name]
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def unknown(self, name: str) -> TaskNotAvailable:
+        """The error for a name that no job has, with the nearest names."""
+        hint = did_you_mean(name, self._jobs)
+        if hint is None:
+            known = sorted(self._jobs)
+            hint = (
+                "known: " + ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+                if known
+                else ("no job is registered: list its module in task_paths")
+            )
+        return TaskNotAvailable(f"no job named {name!r} ({len(self._jobs)} known)", hint=hint)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._jobs
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[type[Job]]:
+        return iter(sorted(self._jobs.values(), key=lambda job: job.name))
+
+
+def job_class(item: Any) -> type[Job] | None:
+    """The concrete job class behind a class or a decorated function; None for anything else."""
+    if isinstance(item, JobFunction):
+        item = item.job_class
+    if inspect.isclass(item) and issubclass(item, Job) and not item.abstract:
+        return item
+    return None
+
+
+def _modules(path: str) -> Iterator[ModuleType]:
+    if not path.endswith(".*"):
+        yield _import(path)
+        return
+    package = _import(path[:-2])
+    yield package
+    for info in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        yield _import(f"{package.__name__}.{info.name}")
+
+
+def _import(name: str) -> ModuleType:
+    if name == "__main__" and "__mp_main__" in sys.modules:
+        return sys.modules["__mp_main__"]  # a worker's child sees the program's script under this name
+    try:
+        return importlib.import_module(name)
+    except Exception as exc:
+        where = _user_line(exc)
+        missing = isinstance(exc, ModuleNotFoundError) and exc.name is not None
+        if missing and (name == exc.name or name.startswith(f"{exc.name}.")):  # type: ignore[attr-defined]
+            raise ImportFailed(
+                f"task_paths names {name!r}, and there is no module {exc.name!r}",  # type: ignore[attr-defined]
+                hint="module names are dotted paths seen from the project's folder, like 'sampletasks.*'",
+            ) from exc
+        raise ImportFailed(
+            f"{name} could not be imported: {type(exc).__name__}: {exc}{where}",
+            hint=f"mend it, install what is missing, or remove {name!r} from task_paths",
+        ) from exc
+
+
+def _user_line(exc: BaseException) -> str:
+    """Where in the user's files the import broke: the innermost frame that is not the import machinery."""
+    place = ""
+    tb = exc.__traceback__
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if "importlib" not in code.co_filename and code.co_filename != __file__:
+            place = f" ({code.co_filename}, line {tb.tb_lineno})"
+        tb = tb.tb_next
+    return place

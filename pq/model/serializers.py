@@ -1,0 +1,348 @@
+"""How values and messages become bytes, and come back as what they were.
+
+Two layers, decoded apart. The *envelope* (`pq.model.task`) is a flat list of numbers, strings and
+bytes. The *payload* (a task's arguments; its result) is packed by itself and lies in the envelope as
+opaque bytes. So a payload that cannot be read never makes a message unreadable, a worker that settles
+a task copies the arguments instead of packing them again, and nothing a user sends can be mistaken
+for something of ours.
+
+Two formats, `msgpack` (default) and `json`; every reader takes both, told apart by the first byte. In
+both, arguments arrive as they were sent: tuples as tuples, and the types of `_TAGS` below through an
+allow-list of extension types. There is no hook by which a message could name a class, and no pickle.
+
+Sources: the MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Protocol
+
+import msgpack
+
+from ..errors import ConfigError, NotSerializable, PayloadTooLarge, UnreadableMessage, did_you_mean
+from .names import LIMITS
+
+# --------------------------------------------------------------------- the types beyond JSON's own
+# code -> (type, to text or list, back). Codes are part of the wire format: never change one.
+_TAGS: dict[int, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    1: (tuple, list, tuple),
+    2: (set, list, set),
+    3: (frozenset, list, frozenset),
+    4: (dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
+    5: (dt.date, dt.date.isoformat, dt.date.fromisoformat),
+    6: (dt.time, dt.time.isoformat, dt.time.fromisoformat),
+    7: (dt.timedelta, lambda d: [d.days, d.seconds, d.microseconds], lambda v: dt.timedelta(*v)),
+    8: (Decimal, str, Decimal),
+    9: (uuid.UUID, str, uuid.UUID),
+    10: (int, str, int),  # beyond 64 bits
+    11: (complex, lambda c: [c.real, c.imag], lambda v: complex(*v)),
+}
+_CODES = {kind: code for code, (kind, _, _) in _TAGS.items() if kind is not int}
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    # A subclass travels as its base: a Counter arrives as a dict, a namedtuple as a tuple.
+    (dict, dict),
+    (list, list),
+    (tuple, tuple),
+    (str, str.__str__),
+    (int, int),
+    (float, float),
+    (bytes, bytes),
+    (bytearray, bytes),
+    (memoryview, bytes),
+)
+_BIG_INT_DIGITS = 4_000  # Python itself refuses longer texts (sys.set_int_max_str_digits)
+_SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
+# All that msgpack and json were seen to raise on bytes or values that they cannot take.
+_READ_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    ArithmeticError,
+)
+
+
+def _plain(value: Any) -> Any:
+    """What the packer may pack in place of `value`; the packer calls this for what it does not know."""
+    kind = type(value)
+    code = _CODES.get(kind)
+    if code is not None:
+        return msgpack.ExtType(code, _pack(_TAGS[code][1](value)))
+    if kind is int:
+        if value.bit_length() > _BIG_INT_DIGITS * 3:
+            raise NotSerializable(f"an integer of {value.bit_length()} bits is too large to send")
+        return msgpack.ExtType(10, _pack(str(value)))
+    if isinstance(value, Enum):
+        return value.value
+    for base, convert in _BASES:
+        if isinstance(value, base):
+            return convert(value)
+    raise _NotPlain(value)
+
+
+class _NotPlain(Exception):
+    """Inside this module: the packer met `value`, which cannot be sent."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+def _ext(code: int, data: bytes) -> Any:
+    tag = _TAGS.get(code)
+    if tag is None:
+        raise UnreadableMessage(
+            f"extension type {code} is not known here", hint="it may come from a newer version of pq"
+        )
+    return tag[2](_unpack(data))
+
+
+# One packer for all: making one costs more than packing a small message. It has no hook, so no Python
+# code runs while it packs, so no other thread can enter it half way (the GIL is not let go).
+_PACKER = msgpack.Packer(use_bin_type=True, strict_types=True)
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes
+    try:
+        packed = _PACKER.pack(value)
+    except (TypeError, OverflowError):  # something that needs `_plain`, which packs within packing
+        packed = msgpack.packb(value, use_bin_type=True, strict_types=True, default=_plain)
+    return packed
+
+
+def _unpack(data: bytes) -> Any:
+    return msgpack.unpackb(data, ext_hook=_ext, strict_map_key=False, raw=False)
+
+
+# ----------------------------------------------------------------------------------------- formats
+class Serializer(Protocol):
+    """One wire format. `dumps` and `loads` are for user values, `pack` for our own flat envelopes."""
+
+    name: str
+
+    def dumps(self, value: Any) -> bytes: ...
+    def loads(self, data: bytes) -> Any: ...
+    def pack(self, envelope: list[Any]) -> bytes: ...
+    def unpack(self, data: bytes) -> list[Any]: ...
+
+
+class MsgPack:
+    """Compact and fast, binary-safe; the default."""
+
+    name = "msgpack"
+
+    def dumps(self, value: Any) -> bytes:
+        return _pack(value)
+
+    def loads(self, data: bytes) -> Any:
+        return _unpack(data)
+
+    def pack(self, envelope: list[Any]) -> bytes:
+        packed: bytes = _PACKER.pack(envelope)
+        return packed
+
+    def unpack(self, data: bytes) -> list[Any]:
+        value: list[Any] = msgpack.unpackb(data)
+        return value
+
+
+class Json:
+    """Text that any language reads. Types that JSON lacks are written as `{"$pq": [code, value]}`."""
+
+    name = "json"
+
+    def dumps(self, value: Any) -> bytes:
+        return json.dumps(self._out(value), separators=(",", ":")).encode("utf-8")
+
+    def loads(self, data: bytes) -> Any:
+        return self._in(json.loads(data))
+
+    def pack(self, envelope: list[Any]) -> bytes:
+        flat = [v.decode("utf-8") if type(v) is bytes else v for v in envelope]
+        return json.dumps(flat, separators=(",", ":")).encode("utf-8")
+
+    def unpack(self, data: bytes) -> list[Any]:
+        value: list[Any] = json.loads(data)
+        return value
+
+    def _out(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            value.encode("utf-8")  # lone surrogates would pass json and fail every other reader
+            return value
+        if value is None or kind is bool or kind is float or kind is int:
+            return value
+        if kind is list:
+            return [self._out(item) for item in value]
+        if kind is dict:
+            if all(type(key) is str for key in value) and "$pq" not in value:
+                return {self._out(key): self._out(item) for key, item in value.items()}
+            return {"$pq": [0, [[self._out(k), self._out(v)] for k, v in value.items()]]}
+        if kind is bytes:
+            return {"$pq": [-1, base64.b64encode(value).decode("ascii")]}
+        code = _CODES.get(kind)
+        if code is not None:
+            return {"$pq": [code, self._out(_TAGS[code][1](value))]}
+        if isinstance(value, Enum):
+            return self._out(value.value)
+        for base, convert in _BASES:
+            if isinstance(value, base):
+                return self._out(convert(value))
+        raise _NotPlain(value)
+
+    def _in(self, value: Any) -> Any:
+        if type(value) is list:
+            return [self._in(item) for item in value]
+        if type(value) is not dict:
+            return value
+        if "$pq" not in value:
+            return {key: self._in(item) for key, item in value.items()}
+        code, inner = value["$pq"]
+        if code == 0:
+            return {self._in(k): self._in(v) for k, v in inner}
+        if code == -1:
+            return base64.b64decode(inner, validate=True)
+        tag = _TAGS.get(code)
+        if tag is None:
+            raise UnreadableMessage(f"type code {code!r} is not known here")
+        return tag[2](self._in(inner))
+
+
+MSGPACK = MsgPack()
+JSON = Json()
+_BY_NAME: dict[str, Serializer] = {"msgpack": MSGPACK, "json": JSON}
+
+
+def serializer(name: str) -> Serializer:
+    """The serializer of that name, else a `ConfigError`."""
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise ConfigError(
+            f"no message serializer is named {name!r}",
+            hint=did_you_mean(name, _BY_NAME) or "use msgpack or json",
+        ) from None
+
+
+def detect(body: bytes) -> Serializer:
+    """The serializer that wrote an envelope: JSON lists begin with `[`, msgpack lists never do."""
+    return JSON if body[:1] == b"[" else MSGPACK
+
+
+# ----------------------------------------------------------------------------------------- payloads
+def dump_payload(fmt: Serializer, value: Any, *, what: str, limit: int = LIMITS.size) -> bytes:
+    """Pack a user's value, or say what in it cannot be sent.
+
+    `what` names the whole ("arguments of 'addition'") in errors. Raises `NotSerializable` with the
+    path of the culprit, `PayloadTooLarge` with both sizes.
+    """
+    try:
+        data = fmt.dumps(value)
+    except (_NotPlain, *_READ_ERRORS, NotSerializable) as exc:
+        raise _explain(value, what, exc) from None
+    if len(data) > limit:
+        raise PayloadTooLarge(
+            f"the {what} take {len(data):,} bytes, and {limit:,} are allowed",
+            hint="store the data elsewhere and pass a key or a path; or raise max_message_size",
+        )
+    if len(data) > LIMITS.depth:  # a byte a level at least: shorter payloads cannot be deeper
+        _check_depth(value, what)
+    return data
+
+
+def load_payload(fmt: Serializer, data: bytes | str) -> Any:
+    """The user's value again. Raises `UnreadableMessage`, whatever the bytes are."""
+    try:
+        return fmt.loads(data if isinstance(data, bytes) else data.encode("utf-8"))
+    except UnreadableMessage:
+        raise
+    except _READ_ERRORS as exc:
+        raise UnreadableMessage(
+            f"a payload of {len(data)} bytes cannot be read: {type(exc).__name__}: {exc}"
+        ) from None
+
+
+def unpack_envelope(body: bytes) -> tuple[Serializer, list[Any]]:
+    """The flat list of an envelope and the format it came in. Raises `UnreadableMessage`."""
+    fmt = detect(body)
+    try:
+        fields = fmt.unpack(body)
+    except _READ_ERRORS as exc:
+        raise UnreadableMessage(
+            f"{len(body)} bytes that are no message: {type(exc).__name__}: {exc}"
+        ) from None
+    if type(fields) is not list:
+        raise UnreadableMessage(f"a message is a list, and this is a {type(fields).__name__}")
+    return fmt, fields
+
+
+def _check_depth(value: Any, what: str) -> None:
+    """Refuse what is nested so deeply that a reader (or `repr`) could run out of stack."""
+    level = [value]
+    for _ in range(LIMITS.depth + 2):  # 2: the payload's own list and the mapping of arguments
+        below: list[Any] = []
+        for container in level:
+            items = container.values() if isinstance(container, dict) else container
+            below.extend(item for item in items if type(item) not in _SCALARS and _is_container(item))
+        if not below:
+            return
+        level = below
+    raise NotSerializable(f"the {what} are nested more than {LIMITS.depth} deep", hint="flatten them")
+
+
+def _is_container(item: Any) -> bool:
+    return isinstance(item, (dict, list, tuple, set, frozenset))
+
+
+def _explain(value: Any, what: str, exc: BaseException) -> NotSerializable:
+    path, culprit = _culprit(value)
+    if isinstance(exc, RecursionError) or "recursion limit" in str(exc):
+        return NotSerializable(
+            f"the {what} are nested too deeply, or contain themselves", hint="flatten them"
+        )
+    if isinstance(exc, NotSerializable):
+        return exc
+    if isinstance(exc, UnicodeEncodeError):
+        reason = "is text with a lone surrogate, which is no valid Unicode"
+        hint = "text.encode('utf-8', 'surrogateescape') makes bytes of it"
+    else:
+        reason = f"is a {type(culprit).__name__} and cannot be sent"
+        hint = _hint_for(culprit)
+    where = f"{path} in the {what}" if path else f"the {what}"
+    return NotSerializable(f"{where} {reason}", hint=hint, path=path)
+
+
+def _hint_for(value: object) -> str:
+    if hasattr(value, "read"):
+        return "pass its path instead of the open file"
+    if hasattr(value, "__dataclass_fields__"):
+        return "pass dataclasses.asdict(it)"
+    if hasattr(value, "tolist"):
+        return "pass it.tolist()"
+    return "send plain data: numbers, text, bytes, lists, dicts, sets, dates, Decimal, UUID"
+
+
+def _culprit(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any]:
+    """The first part of `value` that cannot be sent, and the way to it, as one would write it."""
+    if depth < LIMITS.depth:
+        pairs: list[tuple[str, Any]] = []
+        if isinstance(value, dict):
+            pairs = [(f"{path}[{key!r}]" if path else str(key), item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            pairs = [(f"{path}[{i}]", item) for i, item in enumerate(value)]
+        for name, item in pairs:
+            try:
+                MSGPACK.dumps(item)
+            except (_NotPlain, *_READ_ERRORS, NotSerializable):
+                return _culprit(item, name, depth + 1)
+    return path, value

@@ -1,0 +1,318 @@
+"""A task: one requested run of a job, with its arguments and its state. This is what travels.
+
+On the wire a task is a flat list, in the order of `WIRE`; what is None at its end is left out, so a
+queued task is small and one that has run says more. New fields are appended and readers ignore what
+they do not know, so workers of two versions can share a queue. Arguments, result, meta data and run
+info are *payloads*: packed by themselves, unpacked when somebody asks (see `pq.model.serializers`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from ..errors import (
+    PqError,
+    ResultNotSerializable,
+    TaskCrashed,
+    TaskError,
+    TaskLost,
+    TaskRevoked,
+    TaskTimeout,
+    TooManyTasksForJob,
+    UnreadableMessage,
+)
+from .serializers import MSGPACK, Serializer, load_payload, unpack_envelope
+from .states import QUEUED, READY_STATES, SUCCESS, status_string
+
+R = TypeVar("R")
+
+WIRE_VERSION = 1
+
+WIRE = (
+    "version", "id", "name", "queue", "call", "status", "retry", "time_queued", "reply",
+    "delay", "timeout", "expires", "max_retries", "retry_delay", "priority", "meta",
+    "time_started", "time_ended", "worker", "node", "result", "exception", "stacktrace", "reason", "run_info",
+)  # fmt: skip
+
+_ERRORS: dict[str | None, type[TaskError]] = {
+    kind.slug: kind
+    for kind in (TaskTimeout, TaskRevoked, TaskCrashed, TaskLost, ResultNotSerializable, TooManyTasksForJob)
+}
+_UNSET: Any = object()
+
+
+class Task(Generic[R]):
+    """One run of a job.
+
+    Attributes:
+        id: unique, made by the producer; stays the same through all attempts.
+        name: the job's name.
+        queue: where it was queued; None when it was executed without a queue.
+        args, kwargs: what the job is called with.
+        status: a number of `pq.model.states`; `status_string` is its name.
+        retry: the attempt, from 1.
+        max_retries: how many attempts may follow the first; None means none.
+        delay: seconds to wait before the first attempt.
+        timeout: seconds that an attempt may run.
+        expires: seconds after `time_queued` past which it is not started any more.
+        priority: higher runs first; 0 is usual.
+        time_queued, time_started, time_ended: seconds since the epoch.
+        worker, node: who ran it, and on which server.
+        result: what the job returned.
+        exception, stacktrace: texts, when it failed. `reason` is the slug of the error.
+        meta: the user's own data about the task. run_info: what the worker noted about the run.
+    """
+
+    __slots__ = (
+        "_args", "_kwargs", "_meta", "_result", "_run_info",
+        "awaiter", "call", "delay", "exception", "expires", "format", "id", "max_retries",
+        "meta_bytes", "name", "node", "priority", "queue", "reason", "reply", "result_bytes", "retry",
+        "retry_delay", "run_info_bytes", "stacktrace", "status", "time_ended", "time_queued", "time_started",
+        "timeout", "worker",
+    )  # fmt: skip
+
+    type = "task"
+
+    # One positional call makes a task of its wire list. Parameters are in the order of WIRE, after the
+    # version; `call`, `result`, `meta` and `run_info` are bytes here.
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        queue: str | None = None,
+        call: bytes | str = b"",
+        status: int = QUEUED,
+        retry: int = 1,
+        time_queued: float | None = None,
+        reply: str | None = None,
+        delay: float | None = None,
+        timeout: float | None = None,
+        expires: float | None = None,
+        max_retries: int | None = None,
+        retry_delay: float | None = None,
+        priority: int | None = None,
+        meta: bytes | None = None,
+        time_started: float | None = None,
+        time_ended: float | None = None,
+        worker: str | None = None,
+        node: str | None = None,
+        result: bytes | None = None,
+        exception: str | None = None,
+        stacktrace: str | None = None,
+        reason: str | None = None,
+        run_info: bytes | None = None,
+        *_newer: object,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.queue = queue
+        self.call = call
+        self.status = status
+        self.retry = retry
+        self.time_queued = time_queued
+        self.reply = reply
+        self.delay = delay
+        self.timeout = timeout
+        self.expires = expires
+        self.max_retries = max_retries
+        self.retry_delay = retry_delay
+        self.priority = priority
+        self.meta_bytes = meta
+        self.time_started = time_started
+        self.time_ended = time_ended
+        self.worker = worker
+        self.node = node
+        self.result_bytes = result
+        self.exception = exception
+        self.stacktrace = stacktrace
+        self.reason = reason
+        self.run_info_bytes = run_info
+        self.format: Serializer = MSGPACK
+        self._kwargs: dict[str, Any] | None = None
+        self._result: Any = _UNSET
+        self._meta: dict[str, Any] | None = None
+        self._run_info: dict[str, Any] | None = None
+
+    awaiter: Any
+
+    # ------------------------------------------------------------------------------- wire
+    @classmethod
+    def from_wire(cls, body: bytes) -> Task[Any]:
+        """The task in `body`. Raises `UnreadableMessage` on anything that is not one."""
+        fmt, fields = unpack_envelope(body)
+        if len(fields) < 9 or fields[0] != WIRE_VERSION:
+            raise UnreadableMessage(
+                f"a message of wire version {fields[0] if fields else None!r}, and this program reads {WIRE_VERSION}",
+                hint="upgrade pq here, or let the newer workers have this queue",
+            )
+        del fields[0]
+        task = cls(*fields)
+        # Only what the broker and the worker lean on without looking; the rest is the attempt's to judge.
+        if (
+            type(task.id) is not str
+            or type(task.name) is not str
+            or type(task.retry) is not int
+            or (type(task.reply) is not str and task.reply is not None)
+            or (type(task.call) is not bytes and type(task.call) is not str)
+        ):
+            raise UnreadableMessage(
+                "a message whose id, name, attempt, reply or arguments are of a wrong type"
+            )
+        if fmt is not MSGPACK:
+            task.format = fmt
+        return task
+
+    def to_wire(self) -> bytes:
+        """The task as bytes, in the format that it came in."""
+        status = self.status
+        head = [
+            WIRE_VERSION, self.id, self.name, self.queue, self.call, status, self.retry,
+            self.time_queued, self.reply,
+        ]  # fmt: skip
+        if status == QUEUED or status not in READY_STATES:
+            tail = [
+                self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay, self.priority,
+                self.meta_bytes, self.time_started, None, self.worker, self.node, None,
+                self.exception, self.stacktrace, self.reason, self.run_info_bytes,
+            ]  # fmt: skip
+            while tail and tail[-1] is None:
+                tail.pop()
+            return self.format.pack(head + tail)
+        head += (
+            self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay, self.priority,
+            self.meta_bytes, self.time_started, self.time_ended, self.worker, self.node, self.result_bytes,
+        )  # fmt: skip
+        if self.exception is not None or self.run_info_bytes is not None:
+            head += (self.exception, self.stacktrace, self.reason, self.run_info_bytes)
+        return self.format.pack(head)
+
+    # ------------------------------------------------------------------------------- payloads
+    def _load_call(self) -> dict[str, Any]:
+        if not self.call:
+            self._args, self._kwargs = [], {}
+            return self._kwargs
+        loaded = load_payload(self.format, self.call)
+        if (
+            type(loaded) is not list
+            or len(loaded) != 2
+            or type(loaded[0]) is not list
+            or type(loaded[1]) is not dict
+        ):
+            raise UnreadableMessage("the arguments of a task are a list and a mapping, and these are not")
+        self._args, self._kwargs = loaded
+        kwargs: dict[str, Any] = loaded[1]
+        return kwargs
+
+    @property
+    def args(self) -> list[Any]:
+        """Positional arguments. Raises `UnreadableMessage` when they cannot be read here."""
+        if self._kwargs is None:
+            self._load_call()
+        args: list[Any] = self._args
+        return args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword arguments. Raises `UnreadableMessage` when they cannot be read here."""
+        kwargs = self._kwargs
+        return kwargs if kwargs is not None else self._load_call()
+
+    @property
+    def result(self) -> R | None:
+        """What the job returned; None while it has not, and for a job that returns nothing."""
+        if self._result is _UNSET:
+            self._result = None if self.result_bytes is None else load_payload(self.format, self.result_bytes)
+        result: R | None = self._result
+        return result
+
+    @result.setter
+    def result(self, value: R) -> None:
+        self._result = value
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The user's own data about this task."""
+        if self._meta is None:
+            self._meta = load_payload(self.format, self.meta_bytes) if self.meta_bytes else {}
+        meta: dict[str, Any] = self._meta
+        return meta
+
+    @property
+    def run_info(self) -> dict[str, Any]:
+        """What the worker noted: crashes so far, the process of a process job, progress."""
+        if self._run_info is None:
+            self._run_info = load_payload(self.format, self.run_info_bytes) if self.run_info_bytes else {}
+        info: dict[str, Any] = self._run_info
+        return info
+
+    def note(self, **facts: Any) -> None:
+        """Add to `run_info`."""
+        self.run_info.update(facts)
+        self.run_info_bytes = self.format.dumps(self.run_info)
+
+    # ------------------------------------------------------------------------------- looks
+    @property
+    def status_string(self) -> str:
+        """The name of the status: `'SUCCESS'`, …"""
+        return status_string(self.status)
+
+    @property
+    def expiry(self) -> float | None:
+        """Seconds since the epoch after which the task is not started any more, or None."""
+        if self.expires is None or self.time_queued is None:
+            return None
+        return self.time_queued + (self.delay or 0.0) + self.expires
+
+    @property
+    def full_name(self) -> str:
+        """`task.<name of the job>`."""
+        return f"{self.type}.{self.name}"
+
+    def done(self) -> bool:
+        """True when the task is finished, however it ended."""
+        return self.status in READY_STATES
+
+    def info(self) -> str:
+        """One short line: `task.addition<i26a…><SUCCESS>`."""
+        return f"{self.full_name}<{self.id}><{self.status_string}>"
+
+    def __repr__(self) -> str:
+        return f"{self.full_name}<{self.id[:9]}><{self.status_string}>"
+
+    def tojson(self) -> dict[str, Any]:
+        """All of it as a dictionary of plain names, without what is None."""
+        facts: dict[str, Any] = {"type": self.type, "status_string": self.status_string}
+        for key in WIRE[1:]:
+            if key in ("call", "reply"):
+                continue
+            value = getattr(self, key)
+            if value is not None and not (key in ("meta", "run_info") and not value):
+                facts[key] = value
+        facts["args"], facts["kwargs"] = self.args, self.kwargs
+        return facts
+
+    @property
+    def done_callback(self) -> Any:
+        """The future of this task's end, for a task that was queued with `callback=False`."""
+        try:
+            return self.awaiter(self)
+        except AttributeError:
+            raise PqError(
+                f"{self.info()} did not come from a producer", hint="use the task that api.tasks.queue or get returned"
+            ) from None
+
+    # ------------------------------------------------------------------------------- outcome
+    def get(self) -> R:
+        """The result of a task that succeeded; for one that did not, its error is raised.
+
+        Raises a `TaskError`: `TaskTimeout`, `TaskRevoked`, `TaskCrashed`, … by how it ended. The
+        original exception is text (type, message, traceback): errors are data, no class is imported
+        because a message names it.
+        """
+        if self.status == SUCCESS:
+            return self.result  # type: ignore[return-value]
+        if self.status not in READY_STATES:
+            raise PqError(f"{self.info()} is not finished", hint="await its future first")
+        kind = _ERRORS.get(self.reason, TaskError)
+        text = self.exception or f"{self.full_name} ended {self.status_string}"
+        raise kind(text, remote_traceback=self.stacktrace)
