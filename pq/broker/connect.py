@@ -35,9 +35,11 @@ class Store:
     `url` is what another process of this application needs to find the same store.
     """
 
-    def __init__(self, settings: StoreSettings, config_file: str | None = None) -> None:
+    def __init__(
+        self, settings: StoreSettings, config_file: str | None = None, *, url: str | None = None
+    ) -> None:
         self._settings = settings
-        self._url = settings.message_broker or settings.data_store or "embedded://"
+        self._url = url or settings.message_broker or settings.data_store or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
         self._memory: MemoryStore | None = None
@@ -92,7 +94,12 @@ class Store:
                 await asyncio.to_thread(server.ensure)
 
         return RedisBroker(
-            plain_url(url), namespace=settings.namespace, name=name, patience=patience, on_unreachable=ensure, **ttl
+            plain_url(url),
+            namespace=settings.namespace,
+            name=name,
+            patience=patience,
+            on_unreachable=ensure,
+            **ttl,
         )
 
     def sync_url(self) -> str:
@@ -107,7 +114,9 @@ def plain_url(url: str) -> str:
             return theirs + url[len(ours) :]
     if url.startswith(("redis+sentinel://", "redis+cluster://")):
         scheme = url.partition("://")[0]
-        raise BadSetting(f"data_store: {scheme}:// is not supported yet", hint="use redis://, rediss:// or unix://")
+        raise BadSetting(
+            f"data_store: {scheme}:// is not supported yet", hint="use redis://, rediss:// or unix://"
+        )
     return url
 
 

@@ -21,6 +21,7 @@ FAIL = "f"  # failed for good: the same, and into the dead set
 REVOKE = "v"  # cancelled, timed out, expired: finished, not dead
 RETRY = "t"  # again after `wait` ms; the record is replaced by a live one
 RELEASE = "l"  # handed back unspent: to the front, the record as it was
+CRASH = "c"  # the same, charged with a crash: the process that ran it died
 
 SOLO_AFTER = 2
 """From this many crashes on a task runs alone in its worker, so that it can take nobody with it."""
@@ -128,6 +129,10 @@ class Subscription(Protocol):
 
 class Broker(Protocol):
     """The verbs. See the module's docstring for what holds for all of them."""
+
+    @property
+    def connected_since(self) -> float | None:
+        """Since when, by the loop's clock, the connection for reserving has stood unbroken; None while it does not."""
 
     async def open(self) -> None:
         """Connect and check the store. Raises `StoreUnavailable`, `StoreRefused`."""

@@ -64,10 +64,15 @@ class Link:
         """Close the connection; twice is harmless."""
         await self._drop()
 
+    async def reset(self) -> None:
+        """Have the next call make a new connection."""
+        async with self._turn:
+            await self._drop()
+
     async def _connect(self) -> AbstractConnection:
         connection = self._make()
         self._connection = connection
-        await connection.connect()
+        await connection.connect()  # type: ignore[no-untyped-call]
         self.connected_since = asyncio.get_running_loop().time()
         return connection
 
@@ -117,6 +122,9 @@ def translate(exc: BaseException, where: str) -> StoreError:
     By text as well as by class: a script passes an error on as text, and servers differ in which.
     """
     text = str(exc) or type(exc).__name__
+    code = getattr(exc, "status_code", None)
+    if isinstance(code, str) and code != "ERR" and not text.startswith(code):
+        text = f"{code} {text}"  # redis-py takes the code off the text of the errors that it knows
     if isinstance(exc, redis_errors.NoScriptError) or "NOSCRIPT" in text:
         return ScriptMissing(text)
     if (

@@ -22,6 +22,7 @@ from .contract import (
     ACK,
     CANCELLED,
     CANCELLING,
+    CRASH,
     FAIL,
     FINISHED,
     RELEASE,
@@ -67,6 +68,8 @@ class QueueData:
         """Put a live task where it waits. False when there is none: it vanished."""
         record = self.task.get(id)
         if record is None or not records.is_live(record):
+            if front:
+                self.crashes.pop(id, None)
             return False
         priority = records.priority(record)
         if priority:
@@ -124,11 +127,8 @@ class QueueData:
         members = sorted(self.held_by(lease), key=lambda m: (m[1], m[0]))[:limit]
         for id, batch in sorted(members, key=lambda m: (m[1], f"{m[0]}:{m[1]}"), reverse=True):
             self.drop_held(lease, (id, batch))
-            if self.place(id, front=True):
-                if charge:
-                    self.crashes[id] = self.crashes.get(id, 0) + 1
-            else:
-                self.crashes.pop(id, None)
+            if self.place(id, front=True) and charge:
+                self.crashes[id] = self.crashes.get(id, 0) + 1
             self.cancelling.discard(id)
         if not self.held_by(lease):
             self.leases.pop(lease, None)
@@ -295,12 +295,13 @@ class MemoryBroker:
         for op, id, batch, record, reply, wait in sorted(ended, key=lambda s: s.op != ACK):
             if not data.drop_held(lease, (id, batch)):
                 mine = records.token(data.task.get(id, b"")) == f"{lease}:{batch}"
-                if op != RELEASE and not mine:
+                if op not in (RELEASE, CRASH) and not mine:
                     refused.append(id)
                 continue
             data.cancelling.discard(id)
-            if op == RELEASE:
-                data.place(id, front=True)
+            if op in (RELEASE, CRASH):
+                if data.place(id, front=True) and op == CRASH:
+                    data.crashes[id] = data.crashes.get(id, 0) + 1
                 self.store.wake()
                 continue
             data.crashes.pop(id, None)
@@ -336,21 +337,32 @@ class MemoryBroker:
     ) -> None:
         taken, stop = 0, False
         started: list[tuple[str, bytes]] = []
+        # A call that has given something already gives the same again, and no more.
+        replay = any(self.store.queue(queue).batches.get(lease) == batch for queue in queues)
         for queue in queues:
             data, now = self.store.queue(queue), self.store.now()
             if data.leases.get(lease, 0) <= 0:
                 answer.lost_lease = True
                 continue
-            self._housekeeping(data, lease, now, may_reclaim)
+            self._housekeeping(data, lease, now, may_reclaim, answer)
             if data.batches.get(lease) == batch:
                 for id, its in sorted(data.held_by(lease)):
                     record = data.task.get(id)
-                    if its == batch and record is not None:
-                        crashes = data.crashes.get(id, 0)
-                        answer.tasks.append(Reserved(queue, id, batch, record, crashes))
-                        answer.solo = answer.solo or crashes >= SOLO_AFTER
-                        want -= 1
-            elif want > 0 and not stop and not data.paused:
+                    if its != batch:
+                        continue
+                    if record is None:
+                        answer.vanished += 1
+                        data.drop_held(lease, (id, its))
+                        data.cancelling.discard(id)
+                        data.crashes.pop(id, None)
+                        continue
+                    crashes = data.crashes.get(id, 0)
+                    answer.tasks.append(Reserved(queue, id, batch, record, crashes))
+                    if crashes >= SOLO_AFTER:
+                        answer.solo = stop = True
+                    taken += 1
+                    want -= 1
+            elif want > 0 and not stop and not replay and not data.paused:
                 ids = [id for id in data.pop(min(want, 1000)) if not _skip(data.revoked, id)]
                 ids, stop = self._admit(data, ids, answer, idle=idle and not taken)
                 for id in ids:
@@ -371,7 +383,9 @@ class MemoryBroker:
                 answer.next_due = due if answer.next_due is None else min(answer.next_due, due)
         self._announce(f"started {self.store.now()} {note}".encode(), started)
 
-    def _housekeeping(self, data: QueueData, lease: str, now: int, may_reclaim: bool) -> None:
+    def _housekeeping(
+        self, data: QueueData, lease: str, now: int, may_reclaim: bool, answer: Exchange
+    ) -> None:
         if may_reclaim:
             expired = sorted((at, other) for other, at in data.leases.items() if at <= now)[:2]
             for _, other in expired:
@@ -381,7 +395,8 @@ class MemoryBroker:
         due = sorted((at, id) for id, at in data.delayed.items() if at <= now)[:BOUND]
         for _, id in due:
             del data.delayed[id]
-            data.place(id, front=False)
+            if not data.place(id, front=False):
+                answer.vanished += 1
 
     def _admit(
         self, data: QueueData, ids: list[str], answer: Exchange, *, idle: bool
@@ -411,7 +426,7 @@ class MemoryBroker:
         if stored is None:
             return UNKNOWN
         if not records.is_live(stored):
-            return FINISHED
+            return CANCELLED if stored == record else FINISHED
         if data.delayed.pop(id, None) is None and data.prio.pop(id, None) is None:
             if any(id == held for members in data.held.values() for held, _ in members):
                 data.cancelling.add(id)
@@ -439,7 +454,8 @@ class MemoryBroker:
             high = [id for id in order if data.prio[id][0] < 0]
             low = [id for id in order if data.prio[id][0] > 0]
             delayed = sorted(data.delayed, key=lambda id: (data.delayed[id], id))
-            return [*high, *data.ready, *low, *delayed][:count]
+            ready = [id for id in data.ready if id not in data.revoked]
+            return [*high, *ready, *low, *delayed][:count]
 
     async def state(self, queue: str) -> QueueState:
         with self.store.lock:

@@ -19,8 +19,7 @@ from redis.asyncio import connection as redis_connection
 
 from ..clock import SYSTEM, Clock
 from ..config import redact
-from ..errors import StoreError, StoreRefused, StoreUnavailable
-from . import records
+from ..errors import QueueFull, StoreRefused, StoreUnavailable
 from .contract import ACK, SOLO_AFTER, Entry, Exchange, Message, QueueState, Renewal, Reserved, Settlement
 from .keys import Keys
 from .link import Command, Link, ScriptMissing, checked, translate
@@ -82,7 +81,12 @@ class RedisBroker:
         self._side = self._link()
         self._block = self._link()
         self._known_queues: set[str] = set()
+        self.time_override: Callable[[], int] | None = None
         self._subscriptions: set[RedisSubscription] = set()
+
+    def _given(self) -> int | str:
+        """The time that scripts are to take for the store's; '' is its own. A test may set `time_override`."""
+        return "" if self.time_override is None else self.time_override()
 
     # ------------------------------------------------------------------------------ connections
     def connection(self) -> redis_connection.AbstractConnection:
@@ -126,14 +130,19 @@ class RedisBroker:
         pause = 0.02
         while True:
             try:
-                replies = await link.call(commands, timeout=timeout)
-                return [checked(reply, self.where) for reply in replies]
-            except ScriptMissing:
-                await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
-                continue
+                try:
+                    replies = await link.call(commands, timeout=timeout)
+                    return [checked(reply, self.where) for reply in replies]
+                except ScriptMissing:
+                    loaded = await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
+                    for reply in loaded:
+                        checked(reply, self.where)
+                    continue
             except StoreUnavailable:
                 if self._clock.monotonic() - started >= self.patience:
                     raise
+                # Whoever answers "not now" may be the wrong server by now: look it up again.
+                await link.reset()
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
             await asyncio.sleep(pause * (0.5 + self._clock.random()))
@@ -154,19 +163,23 @@ class RedisBroker:
                 special += (id, record, delay if delay is not None else "", priority)
         command = (
             "EVALSHA", script("enqueue").digest, 1, self.keys.prefix(queue),
-            "", self.keys.task_channel, "", len(plain) // 2, *plain, *special,
+            self._given(), self.keys.task_channel, "", len(plain) // 2, *plain, *special,
         )  # fmt: skip
-        commands: list[Command] = [command]
         if queue not in self._known_queues:
-            commands.append(("SADD", self.keys.queues, queue))
-        known = (await self._repeat(self._main, commands))[0]
-        self._known_queues.add(queue)
+            # By itself and first: a store may take the one and refuse the other, and a refusal means
+            # that nothing was queued.
+            await self._repeat(self._main, [("SADD", self.keys.queues, queue)])
+            self._known_queues.add(queue)
+        (known,) = await self._repeat(self._main, [command])
         return {id.decode() for id in known}
 
     async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
         prefixes = [self.keys.prefix(queue) for queue in queues]
-        await self._run("open_lease", prefixes, "", lease, ttl, link=self._main)
-        await self._repeat(self._main, [("SADD", self.keys.queues, *queues)])
+        await self._run("open_lease", prefixes, self._given(), lease, ttl, link=self._main)
+        try:
+            await self._repeat(self._main, [("SADD", self.keys.queues, *queues)])
+        except QueueFull:
+            pass  # a full store is drained under this lease; its queues are known already
 
     async def exchange(
         self,
@@ -190,7 +203,7 @@ class RedisBroker:
             commands.append(
                 (
                     "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
-                    "", lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
+                    self._given(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
                     self.keys.task_channel, "", note, SOLO_AFTER,
                 )
             )  # fmt: skip
@@ -215,11 +228,12 @@ class RedisBroker:
                 rest += (op, f"{id}:{batch}", record, reply, wait)
         return (
             "EVALSHA", script("settle").digest, 1, self.keys.prefix(queue),
-            "", lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
+            self._given(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
         )  # fmt: skip
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
-        replies = await self._run("renew", [self.keys.prefix(queue) for queue in queues], "", lease, ttl)
+        prefixes = [self.keys.prefix(queue) for queue in queues]
+        replies = await self._run("renew", prefixes, self._given(), lease, ttl)
         return read_renewal(replies)
 
     async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
@@ -257,15 +271,23 @@ class RedisBroker:
 
     async def peek(self, queue: str, count: int) -> list[str]:
         p = self.keys.prefix(queue)
-        high, ready, low, delayed = await self._repeat(
+        high, low, delayed = await self._repeat(
             self._side,
             [
                 ("ZRANGEBYSCORE", p + "prio", "-inf", "(0", "LIMIT", 0, count),
-                ("LRANGE", p + "ready", 0, count - 1),
                 ("ZRANGEBYSCORE", p + "prio", 0, "+inf", "LIMIT", 0, count),
                 ("ZRANGE", p + "delayed", 0, count - 1),
             ],
         )
+        ready: list[bytes] = []
+        start = 0
+        while len(high) + len(ready) < count:  # what was cancelled lies there still, and is passed over
+            (page,) = await self._repeat(self._side, [("LRANGE", p + "ready", start, start + count - 1)])
+            if not page:
+                break
+            (cancelled,) = await self._repeat(self._side, [("SMISMEMBER", p + "revoked", *page)])
+            ready += [id for id, gone in zip(page, cancelled, strict=True) if not gone]
+            start += count
         return [id.decode() for id in [*high, *ready, *low, *delayed][:count]]
 
     async def state(self, queue: str) -> QueueState:
@@ -280,13 +302,7 @@ class RedisBroker:
         return [(id.decode(), float(at) / 1000) for id, at in zip(found[::2], found[1::2], strict=True)]
 
     async def pause(self, queue: str, paused: bool) -> None:
-        p = self.keys.prefix(queue)
-        if paused:
-            await self._repeat(self._side, [("HSET", p + "meta", "paused", "1")])
-        else:
-            await self._repeat(
-                self._side, [("HDEL", p + "meta", "paused"), ("DEL", p + "wake"), ("LPUSH", p + "wake", 1)]
-            )
+        await self._run("pause", [self.keys.prefix(queue)], int(paused))
 
     async def queue_names(self) -> list[str]:
         (names,) = await self._repeat(self._side, [("SMEMBERS", self.keys.queues)])
@@ -382,7 +398,6 @@ class RedisSubscription:
         self._connection: redis_connection.AbstractConnection | None = None
         self._closed = False
         self._changed = asyncio.Event()
-        self._ready: list[Message] = []
 
     async def subscribe(self, *channels: str) -> None:
         fresh = [channel for channel in channels if channel not in self._channels]
@@ -420,11 +435,13 @@ class RedisSubscription:
             try:
                 await self._connect()
                 pause = 0.02
-                if not first:
-                    yield Message("", b"")
-                first = False
+                again, first = not first, False
                 while not self._closed:
                     message = await self._read()
+                    # Not before all is confirmed: what is sent until then is missed too.
+                    if again and all(confirmed.is_set() for confirmed in self._channels.values()):
+                        again = False
+                        yield Message("", b"")
                     if message is not None:
                         yield message
             except (OSError, TimeoutError, redis_errors.RedisError) as exc:
@@ -441,9 +458,9 @@ class RedisSubscription:
     async def _connect(self) -> None:
         connection = self._broker.connection()
         async with asyncio.timeout(10.0):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
+            self._connection = connection
             await connection.send_command("SUBSCRIBE", *self._channels, check_health=False)
-        self._connection = connection
 
     async def _read(self) -> Message | None:
         connection = self._connection

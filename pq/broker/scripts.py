@@ -22,6 +22,7 @@ NAMES = (
     "hand_back",
     "cancel",
     "retry_dead",
+    "pause",
     "inspect",
 )
 

@@ -38,7 +38,9 @@ def event_pattern(text: str) -> re.Pattern[str]:
     becomes a regular expression, so none can be made to run for ever.
     """
     if not isinstance(text, str) or not text or len(text) > 200:
-        raise InvalidValue(f"{str(text)[:40]!r} is no event pattern", hint="use '*', 'done' or 'started|done'")
+        raise InvalidValue(
+            f"{str(text)[:40]!r} is no event pattern", hint="use '*', 'done' or 'started|done'"
+        )
     choices = text.replace(".*", "*").strip("^$()").split("|")
     return re.compile("|".join(re.sub(r"(?:\\\*)+", "[^|]*", re.escape(choice)) for choice in choices))
 
@@ -51,9 +53,13 @@ class Listeners:
 
     def add(self, channel: str, pattern: str, callback: Callback) -> None:
         if channel not in ("task", "consumer"):
-            raise InvalidValue(f"there are no {channel!r} events", hint="message_type is 'task' or 'consumer'")
+            raise InvalidValue(
+                f"there are no {channel!r} events", hint="message_type is 'task' or 'consumer'"
+            )
         if not callable(callback):
-            raise InvalidValue(f"{callback!r} cannot be called", hint="pass a function (channel, event, message)")
+            raise InvalidValue(
+                f"{callback!r} cannot be called", hint="pass a function (channel, event, message)"
+            )
         self._callbacks.setdefault(channel, []).append((pattern, event_pattern(pattern), callback))
 
     def remove(self, channel: str, pattern: str, callback: Callback) -> None:

@@ -298,7 +298,8 @@ class Task(Generic[R]):
             return self.awaiter(self)
         except AttributeError:
             raise PqError(
-                f"{self.info()} did not come from a producer", hint="use the task that api.tasks.queue or get returned"
+                f"{self.info()} did not come from a producer",
+                hint="use the task that api.tasks.queue or get returned",
             ) from None
 
     # ------------------------------------------------------------------------------- outcome

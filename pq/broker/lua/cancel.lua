@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     events channel | always | ttl ms | at front (1 or 0) | n x (id, finished record, reply)
--- returns  per task: cancelled, cancelling, finished or unknown
+-- returns  per task: cancelled, cancelling, finished or unknown; a repeat of this very call: cancelled
 --
 -- An id in the middle of a long list cannot be removed cheaply, so it stays there, noted in `revoked`,
 -- and reserve skips it. Whether a task is held is looked up in the held sets: they are as small as the
@@ -29,7 +29,8 @@ for at = 5, #ARGV, 3 do
   local state = redis.call('GETRANGE', p .. 'task:' .. id, 0, 0)
   local answer = 'cancelled'
   if state == '' then answer = 'unknown'
-  elseif state ~= 'q' then answer = 'finished'
+  elseif state ~= 'q' then
+    answer = redis.call('GET', p .. 'task:' .. id) == record and 'repeat' or 'finished'
   elseif redis.call('ZREM', p .. 'delayed', id) == 1 or redis.call('ZREM', p .. 'prio', id) == 1 then
     -- It was where a removal is cheap.
   elseif at_front and redis.call('LREM', p .. 'ready', 1, id) == 1 then
@@ -46,7 +47,7 @@ for at = 5, #ARGV, 3 do
     if reply ~= '' then redis.call('PUBLISH', reply, 'done\n' .. id .. ' ' .. #record .. ':' .. record) end
     if event then event.add(id, record) end
   end
-  answers[#answers + 1] = answer
+  answers[#answers + 1] = answer == 'repeat' and 'cancelled' or answer
 end
 if event then event.flush() end
 return answers

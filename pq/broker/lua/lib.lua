@@ -56,7 +56,10 @@ end
 
 local function place_front(p, id)
   local prio = priority(p, id)
-  if not prio then return false end
+  if not prio then
+    redis.call('HDEL', p .. 'crashes', id)  -- nobody else would
+    return false
+  end
   if prio == 0 then redis.call('LPUSH', p .. 'ready', id)
   else redis.call('ZADD', p .. 'prio', score(prio, redis.call('HINCRBY', p .. 'meta', 'head', -1)), id) end
   return true
@@ -82,11 +85,7 @@ local function reclaim(p, lease, charge, limit)
   end)
   for _, member in ipairs(members) do
     local id = string.match(member, '^(.*):')
-    if place_front(p, id) then
-      if charge then redis.call('HINCRBY', p .. 'crashes', id, 1) end
-    else
-      redis.call('HDEL', p .. 'crashes', id)
-    end
+    if place_front(p, id) and charge then redis.call('HINCRBY', p .. 'crashes', id, 1) end
     redis.call('SREM', p .. 'cancelling', id)
   end
   if redis.call('EXISTS', p .. 'held:' .. lease) == 0 then

@@ -6,7 +6,7 @@
 --          flags: 1 the task runs alone, 2 the next task must run alone and the caller is not idle
 --
 -- Guarantees: a task is in exactly one place before and after. The same batch number again (its reply
--- was lost) hands out the same tasks again. The first write is a removal, which a full server accepts.
+-- was lost) hands out the same tasks again, and no others. The first write is a removal, which a full server accepts.
 --@use now chunks events wake place reclaim
 local now = clock(ARGV[1])
 local lease, batch, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -14,7 +14,7 @@ local may_reclaim, idle = ARGV[5] == '1', ARGV[6] == '1'
 local solo_after = tonumber(ARGV[10])
 local taken_before, stop = 0, false
 
-local function housekeeping(p)
+local function housekeeping(p, out)
   if may_reclaim then
     for _, other in ipairs(redis.call('ZRANGEBYSCORE', p .. 'leases', '-inf', now, 'LIMIT', 0, 2)) do
       if other ~= lease then
@@ -26,7 +26,7 @@ local function housekeeping(p)
   local due = redis.call('ZRANGEBYSCORE', p .. 'delayed', '-inf', now, 'LIMIT', 0, 100)
   for _, id in ipairs(due) do
     redis.call('ZREM', p .. 'delayed', id)
-    place_back(p, id)
+    if not place_back(p, id) then out[3] = out[3] + 1 end
   end
 end
 
@@ -128,16 +128,30 @@ local function again(p, out)
         if crashes > 0 then
           out[6][#out[6] + 1] = id
           out[6][#out[6] + 1] = crashes
-          if crashes >= solo_after then out[5] = 1 end
+          if crashes >= solo_after then
+            out[5] = 1
+            stop = true
+          end
         end
+        taken_before = taken_before + 1
       else
+        out[3] = out[3] + 1
         redis.call('SREM', p .. 'held:' .. lease, member)
+        redis.call('SREM', p .. 'cancelling', id)
+        redis.call('HDEL', p .. 'crashes', id)
       end
     end
   end
 end
 
-local function reserve(p)
+-- Which of the queues gave something to this very call already.
+local last, replay = {}, false
+for i, p in ipairs(KEYS) do
+  last[i] = redis.call('HGET', p .. 'batches', lease)
+  replay = replay or last[i] == batch
+end
+
+local function reserve(p, i)
   local out = { 1, -1, 0, 0, 0, {} }
   redis.call('ZREM', p .. 'leases', '')  -- the removal that comes first; it removes nothing
   local deadline = redis.call('ZSCORE', p .. 'leases', lease)
@@ -145,12 +159,12 @@ local function reserve(p)
     out[1] = 0
     return out
   end
-  housekeeping(p)
+  housekeeping(p, out)
   local paused = redis.call('HGET', p .. 'meta', 'paused')
-  if redis.call('HGET', p .. 'batches', lease) == batch then
+  if last[i] == batch then
     again(p, out)
     want = want - (#out - 6) / 2
-  elseif want > 0 and not stop and not paused then
+  elseif want > 0 and not stop and not replay and not paused then
     local ids = pop(p, math.min(want, 1000))
     if #ids > 0 then
       local taken = hand_out(p, admit(p, ids, out), out)
@@ -169,5 +183,5 @@ local function reserve(p)
 end
 
 local replies = {}
-for i, p in ipairs(KEYS) do replies[i] = reserve(p) end
+for i, p in ipairs(KEYS) do replies[i] = reserve(p, i) end
 return replies

@@ -3,7 +3,7 @@
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | lease | ttl ms | dead ttl ms | events channel | always
 --          | n | n x (id:batch, record, reply) | rest x (op, id:batch, record, reply, wait ms)
---          ops: f fail, v revoke, t retry, l release
+--          ops: f fail, v revoke, t retry, l release, c release and charge a crash
 -- returns  the ids that were refused
 --
 -- `SREM held` is the fence and the first write: it frees memory, so a full server drains.
@@ -56,7 +56,7 @@ local succeeded = #done
 while at <= #ARGV do
   local op, member, record, reply = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if redis.call('SREM', held, member) == 0 then
-    if op ~= 'l' then refuse(member) end
+    if op ~= 'l' and op ~= 'c' then refuse(member) end
   elseif op == 'f' then
     local id = finish(member, record, reply, dead_ttl)
     redis.call('ZADD', p .. 'dead', now, id)
@@ -71,10 +71,12 @@ while at <= #ARGV do
       redis.call('SET', p .. 'task:' .. id, record)
       redis.call('ZADD', p .. 'delayed', now + tonumber(ARGV[at + 4]), id)
       redis.call('HDEL', p .. 'crashes', id)
+      -- Whoever sleeps until the next due task should know of an earlier one.
+      if redis.call('ZRANGE', p .. 'delayed', 0, 0)[1] == id then wake(p) end
       if again then again.add(id, record) end
       retried = retried + 1
     else
-      place_front(p, id)
+      if place_front(p, id) and op == 'c' then redis.call('HINCRBY', p .. 'crashes', id, 1) end
       wake(p)
     end
   end

@@ -1,0 +1,93 @@
+"""The public names of `pq`: `from pq import api` or `from pq.api import PulsarQueue`."""
+
+from __future__ import annotations
+
+from .app import PulsarQueue
+from .app import PulsarQueue as PusarQueue
+from .errors import (
+    BadArguments,
+    ConfigError,
+    InvalidValue,
+    NotSerializable,
+    PayloadTooLarge,
+    PqError,
+    QueueFull,
+    QueueingError,
+    ResultNotSerializable,
+    ShellError,
+    StoreError,
+    StoreUnavailable,
+    TaskCrashed,
+    TaskError,
+    TaskLost,
+    TaskNotAvailable,
+    TaskRevoked,
+    TaskTimeout,
+    TooManyTasksForJob,
+    WaitInLoop,
+)
+from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, JobFunction, PeriodicJob, job
+from .model.manager import Manager
+from .model.schedule import anchorDate
+from .model.states import (
+    FAILURE,
+    FULL_RUN_STATES,
+    QUEUED,
+    READY_STATES,
+    RETRY,
+    REVOKED,
+    STARTED,
+    SUCCESS,
+    status_string,
+)
+from .model.task import Task
+from .producer.future import MessageFuture, TaskFuture
+from .producer.producer import Producer
+
+__all__ = [
+    "ASYNC_IO",
+    "CPUBOUND",
+    "FAILURE",
+    "FULL_RUN_STATES",
+    "GREEN_IO",
+    "QUEUED",
+    "READY_STATES",
+    "RETRY",
+    "REVOKED",
+    "STARTED",
+    "SUCCESS",
+    "THREAD_IO",
+    "BadArguments",
+    "ConfigError",
+    "InvalidValue",
+    "Job",
+    "JobFunction",
+    "Manager",
+    "MessageFuture",
+    "NotSerializable",
+    "PayloadTooLarge",
+    "PeriodicJob",
+    "PqError",
+    "Producer",
+    "PulsarQueue",
+    "PusarQueue",
+    "QueueFull",
+    "QueueingError",
+    "ResultNotSerializable",
+    "ShellError",
+    "StoreError",
+    "StoreUnavailable",
+    "Task",
+    "TaskCrashed",
+    "TaskError",
+    "TaskFuture",
+    "TaskLost",
+    "TaskNotAvailable",
+    "TaskRevoked",
+    "TaskTimeout",
+    "TooManyTasksForJob",
+    "WaitInLoop",
+    "anchorDate",
+    "job",
+    "status_string",
+]

@@ -1,0 +1,84 @@
+"""The child's end of the connection to its worker.
+
+Sending blocks until the worker has taken the bytes, which it always does; any thread may send. Only
+the main thread reads: between tasks it waits for the next one, and while an async job awaits an
+answer its loop reads instead. Nothing is read in between, since nothing is sent unasked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import threading
+from typing import Any
+
+from ..errors import PqError
+from .frames import ANSWER, AWAIT, QUEUE, TASK, FrameReader, frame
+
+_CHUNK = 262_144
+
+
+class Channel:
+    """Frames to and from the worker. `limit` is the largest frame that is believed."""
+
+    def __init__(self, connection: socket.socket, limit: int) -> None:
+        connection.set_inheritable(False)
+        self._socket = connection
+        self._frames = FrameReader(limit)
+        self._sending = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[list[Any]]] = {}
+
+    def send(self, *fields: Any) -> None:
+        """Send one frame. Fields that cannot be packed raise, and nothing is sent."""
+        data = frame(*fields)
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        except OSError:
+            os._exit(1)  # the worker let go of us, or is no more: there is nobody to work for
+
+    def next_task(self) -> bytes | None:
+        """Wait for a task and return its wire bytes; None at the end."""
+        while data := self._socket.recv(_CHUNK):
+            for fields in self._frames.feed(data):
+                # Answers to a job that did not stay to hear them pass by.
+                if fields[0] == TASK:
+                    body: bytes = fields[1]
+                    return body
+        return None
+
+    def ask(self, name: str, arguments: bytes) -> int:
+        """Ask the worker to queue a task; the number is for `answer`."""
+        number = next(self._numbers)
+        self.send(QUEUE, number, name, arguments)
+        return number
+
+    async def answer(self, number: int) -> list[Any]:
+        """The fields of the answer to question `number`."""
+        if threading.current_thread() is not threading.main_thread():
+            raise PqError("in a process job only the main thread can await what it queued")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+        if not self._answers:
+            loop.add_reader(self._socket, self._read_answers)
+        self._answers[number] = answer
+        self.send(AWAIT, number)
+        try:
+            return await answer
+        finally:
+            self._answers.pop(number, None)
+            if not self._answers:
+                loop.remove_reader(self._socket)
+
+    def _read_answers(self) -> None:
+        data = self._socket.recv(_CHUNK)
+        if not data:
+            os._exit(1)
+        for fields in self._frames.feed(data):
+            if fields[0] == ANSWER:
+                answer = self._answers.get(fields[1])
+                if answer is not None and not answer.done():
+                    answer.set_result(fields[2:])

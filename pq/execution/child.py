@@ -1,0 +1,167 @@
+"""The program of a child process: import the jobs once, then run one task after another.
+
+The result is packed here, so the worker passes on bytes and never packs what a child has made; a
+result that cannot be packed, or is too large, is therefore an outcome of this process too.
+
+Everything is one thread and one task at a time. Async jobs share one event loop, kept from task to task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import socket
+import sys
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable
+from ..model.outcome import FAILED, OK, Outcome, error_text, failed, stack_text
+from ..model.registry import Registry
+from ..model.serializers import dump_payload
+from ..model.task import Task
+from .attempt import current_task, invoke
+from .channel import Channel
+from .child_backend import ChildBackend
+from .frames import BROKEN, DONE, LOG, READY, SLACK
+from .isolation import isolate
+from .output import Allowance, shorten
+
+LEFTOVER_TIME = 1.0
+"""Seconds that asyncio tasks which an async job left running get to end after they were cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What a child is told when it starts: plain values, the same for all children of a pool."""
+
+    app_name: str
+    task_paths: tuple[str, ...]
+    settings: dict[str, Any]
+    node_name: str
+    limit: int  # bytes of the largest result, and of the arguments of a task that is queued
+    log_level: int
+
+
+def child_main(connection: socket.socket, stdout: Connection, stderr: Connection, spec: ChildSpec) -> None:
+    """Run until the worker closes the connection."""
+    isolate(stdout, stderr)
+    channel = Channel(connection, spec.limit + SLACK)
+    forward = _forward_logs(channel, spec)
+    try:
+        registry = Registry.from_paths(spec.task_paths)
+    except BaseException as exc:  # a module may call sys.exit, too
+        slug = exc.slug if isinstance(exc, PqError) else "import-failed"
+        channel.send(BROKEN, error_text(exc), stack_text(exc), slug)
+        return
+    settings = {**spec.settings, "name": spec.app_name}
+    backend = ChildBackend(channel, registry, settings=settings, node_name=spec.node_name, limit=spec.limit)
+    channel.send(READY)
+    info = {"pid": os.getpid()}
+    with asyncio.Runner() as runner:
+        while (body := channel.next_task()) is not None:
+            outcome = _run(body, registry, backend, runner, spec.limit)
+            _flush(forward)
+            channel.send(
+                DONE, outcome.kind, outcome.encoded, outcome.error, outcome.stacktrace, outcome.reason, info
+            )
+
+
+def _run(
+    body: bytes, registry: Registry, backend: ChildBackend, runner: asyncio.Runner, limit: int
+) -> Outcome:
+    try:
+        task = Task.from_wire(body)
+        job_class = registry[task.name]
+        context = contextvars.copy_context()
+        context.run(current_task.set, task)
+        value = context.run(invoke, task, job_class, backend)
+        if hasattr(type(value), "__await__"):
+            try:
+                value = runner.run(_await(value), context=context)
+            finally:
+                _end_leftovers(runner)
+        return _packed(task, value, limit)
+    except BaseException as exc:
+        return failed(exc)
+
+
+def _packed(task: Task[Any], value: Any, limit: int) -> Outcome:
+    if value is None:
+        return Outcome(OK)
+    try:
+        return Outcome(
+            OK, encoded=dump_payload(task.format, value, what=f"result of {task.name!r}", limit=limit)
+        )
+    except (NotSerializable, PayloadTooLarge) as exc:
+        kind = ResultNotSerializable
+        text = shorten(f"{kind.__name__}: {exc.message}" + (f" ({exc.hint})" if exc.hint else ""))
+        return Outcome(FAILED, error=text, reason=kind.slug)
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _end_leftovers(runner: asyncio.Runner) -> None:
+    """Cancel the asyncio tasks that a job left behind: between jobs the loop stands still."""
+    left = asyncio.all_tasks(runner.get_loop())
+    if left:
+        for task in left:
+            task.cancel()
+        runner.run(_ended(left))
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, timeout=LEFTOVER_TIME)
+
+
+# ------------------------------------------------------------------------------------------- output
+class _Forward(logging.Handler):
+    """Sends log records to the worker, which has the loggers and handlers of the application."""
+
+    def __init__(self, channel: Channel, app_name: str) -> None:
+        super().__init__()
+        self._channel = channel
+        self._prefix = f"{app_name}."
+        self._allowance = Allowance()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            # The worker logs it as the job; a record of another logger carries that name in its text.
+            if not record.name.startswith(self._prefix):
+                text = f"{record.name}: {text}"
+            if self._allowance.take(len(text)):
+                self.report()
+                self._channel.send(LOG, record.levelno, shorten(text))
+        except Exception:
+            self.handleError(record)
+
+    def report(self) -> None:
+        """Tell how many records were dropped, if any were."""
+        report = self._allowance.report()
+        if report:
+            self._channel.send(LOG, logging.WARNING, report)
+
+
+def _forward_logs(channel: Channel, spec: ChildSpec) -> _Forward:
+    forward = _Forward(channel, spec.app_name)
+    root = logging.getLogger()
+    root.handlers[:] = [forward]
+    root.setLevel(spec.log_level)
+    return forward
+
+
+def _flush(forward: _Forward) -> None:
+    """Before a task is done: what it printed must be in the pipe by then, and its log be told to its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # the job replaced it, or closed it
+    forward.report()

@@ -1,0 +1,70 @@
+"""What a job in a child asks of its worker: to queue a task, and what became of it.
+
+The worker does it with the backend of the attempt, as the job itself would in the loop. The future that
+comes of it is kept while the attempt lasts and awaited when the job awaits; it is let go with the
+attempt, as that of a job in the loop would be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import PqError
+from ..model.outcome import error_text
+from ..model.serializers import MSGPACK, load_payload
+from ..model.task import Task
+from .attempt import Attempt
+from .frames import ANSWER, frame
+
+
+class Errands:
+    """The errands of one attempt in a child. `send` takes frames to it, `log` a line about it."""
+
+    def __init__(
+        self, attempt: Attempt, send: Callable[[bytes], None], log: Callable[[Task[Any], int, str], None]
+    ) -> None:
+        self._attempt = attempt
+        self._send = send
+        self._log = log
+        self._futures: dict[int, Any] = {}
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def queue(self, number: int, name: str, arguments: bytes) -> None:
+        """Queue a task. A refusal is logged, as the job may never ask, and is the answer if it does."""
+        try:
+            args, kwargs = load_payload(MSGPACK, arguments)
+            future = self._attempt.backend.tasks.queue(name, *args, **kwargs)
+            self._futures[number] = asyncio.ensure_future(future) if inspect.iscoroutine(future) else future
+        except Exception as exc:
+            self._futures[number] = exc
+            self._log(self._attempt.task, logging.ERROR, f"{name} was not queued: {error_text(exc)}")
+
+    def answer(self, number: int) -> None:
+        """Somebody awaits number: answer when it is there."""
+        answering = asyncio.ensure_future(self._answer(number))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+
+    def end(self) -> None:
+        """The attempt is over: nobody awaits any more."""
+        self._futures.clear()
+        for answering in self._answering:
+            answering.cancel()
+
+    async def _answer(self, number: int) -> None:
+        future = self._futures.get(number)
+        try:
+            if isinstance(future, Exception):
+                raise future
+            if future is None:
+                raise PqError(f"there is no errand {number}")
+            task: Task[Any] = await future
+            answer = frame(ANSWER, number, task.to_wire(), None, None)
+        except Exception as exc:
+            text = exc.message if isinstance(exc, PqError) else error_text(exc)
+            answer = frame(ANSWER, number, None, text, getattr(type(exc), "slug", None))
+        self._send(answer)

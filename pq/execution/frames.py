@@ -1,0 +1,69 @@
+"""What a worker and its child process say to each other, and how it is cut into frames.
+
+A frame is its length in four bytes and a msgpack list: a word (below) and its fields. Tasks, arguments
+and results travel in it as the bytes they already are. Nothing is pickled, so a child that runs wild
+can at worst send nonsense, which ends that child.
+
+    to the child    TASK    the wire bytes of a task: run it
+                    ANSWER  number, wire bytes of a task | None, error text, its slug
+    to the worker   READY   its modules are imported
+                    BROKEN  they cannot be: error text, traceback, slug
+                    DONE    kind, encoded result, error, traceback, reason, info
+                    LOG     level, text
+                    PROGRESS  done, total, message
+                    QUEUE   number, name of a job, its packed arguments
+                    AWAIT   number: somebody waits for what came of that QUEUE
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import UnreadableMessage
+from ..model.serializers import MSGPACK, load_payload
+
+TASK, ANSWER = 1, 2
+READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT = 11, 12, 13, 14, 15, 16, 17
+
+SLACK = 1_048_576
+"""Bytes that a frame may have beyond the largest message: error text, traceback, names."""
+
+_HEAD = struct.Struct(">I")
+
+
+def frame(*fields: Any) -> bytes:
+    """One frame: a word and its fields, all of them plain numbers, texts and bytes."""
+    body = MSGPACK.pack(list(fields))
+    return _HEAD.pack(len(body)) + body
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames. `limit` is the largest frame that is believed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[list[Any]]:
+        """The frames that `data` completes. Raises `UnreadableMessage` on what is none."""
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        try:
+            while len(buffer) - start >= _HEAD.size:
+                (size,) = _HEAD.unpack_from(buffer, start)
+                if size > self._limit:
+                    raise UnreadableMessage(f"a frame of {size:,} bytes, and {self._limit:,} are allowed")
+                end = start + _HEAD.size + size
+                if len(buffer) < end:
+                    break
+                body = bytes(buffer[start + _HEAD.size : end])
+                start = end
+                fields = load_payload(MSGPACK, body)
+                if type(fields) is not list or not fields:
+                    raise UnreadableMessage("a frame is a list that begins with a word")
+                yield fields
+        finally:
+            del buffer[:start]

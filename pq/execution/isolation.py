@@ -1,0 +1,72 @@
+"""How a child process cuts itself loose from everything but its parent, and dies with it.
+
+*Loose*: a session and process group of its own, so that Ctrl-C in the terminal reaches the server
+alone; SIGINT and SIGTERM ignored, because a service manager signals every process of a service and a
+running task may finish while its server drains. Standard output and error become pipes to the parent,
+at the level of descriptors, so that C libraries and programs that a job starts write there too.
+
+*Dies with it*: a parent that is killed tells nobody, and a child that goes on computing would work
+beside the second attempt of its own task. So the child holds the read end of a pipe whose write end
+only the parent has (multiprocessing makes it for every process). On Linux the kernel is asked to send
+SIGKILL to the child's whole group when that pipe closes, which works even while C code holds the
+interpreter; elsewhere, and besides, a thread waits for the end of the pipe.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import TextIO
+
+
+def isolate(stdout: Connection, stderr: Connection) -> None:
+    """Do all of it. Called first in the child."""
+    os.setsid()
+    _die_with_parent()
+    _reset_signals()
+    sys.stdout = _redirect(1, stdout)
+    sys.stderr = _redirect(2, stderr)
+    # A child that segfaults says where; the parent finds these last words in the pipe.
+    faulthandler.enable(all_threads=False)
+
+
+def _redirect(descriptor: int, pipe: Connection) -> TextIO:
+    os.dup2(pipe.fileno(), descriptor)
+    pipe.close()
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # A handler that a Python program installed came along in the fork, and belongs to the parent.
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a process started by multiprocessing has a parent to die with"
+    pipe = parent.sentinel
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    # Started after the kernel was asked: a parent that was gone before is noticed here.
+    threading.Thread(target=_watch, args=(pipe,), name="pq-parent-watch", daemon=True).start()
+
+
+def _watch(pipe: int) -> None:
+    try:
+        os.read(pipe, 1)
+    finally:
+        os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,334 @@
+"""What a producer does within one event loop: send what was queued, hear what is done.
+
+*Sending.* What is queued in one turn of the loop goes out in one call, without a timer: while a call is
+under way the next batch piles up, so batches grow with the load by themselves and a lone task leaves
+at once.
+
+*Hearing.* One subscription per engine brings the records of our own finished tasks. It is confirmed
+before the first task is sent. Events only make futures fast; the stored record is the truth, and a
+watch looks it up for futures that wait long, and for all of them after the connection was lost. So no
+future hangs because a message was lost; a record that is gone twice in a row resolves its future with
+`TaskLost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..broker import records
+from ..broker.contract import Broker, Entry, Subscription
+from ..broker.keys import Keys
+from ..clock import SYSTEM, Clock
+from ..errors import PqError, TaskLost, UnreadableMessage
+from ..model.events import EventBus
+from ..model.task import Task
+from .future import TaskFuture
+
+logger = logging.getLogger("pq.producer")
+
+BATCH = 1000
+"""Tasks in one enqueue call at most."""
+BATCH_BYTES = 1_000_000
+LOOK_AFTER = 2.0
+"""Seconds a future waits before its record is looked up, and between two such looks."""
+LOOK_AT_ONCE = 1000
+"""Records looked up in one turn of the watch."""
+
+
+_Outgoing = tuple[Task[Any], Entry, TaskFuture[Any], bool]
+"""A task on its way, its future, and whether that waits for the end."""
+
+
+class Engine:
+    """The sending and hearing of one producer in one loop. Everything here runs in that loop."""
+
+    def __init__(self, keys: Keys, bus: EventBus, *, clock: Clock = SYSTEM) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.reply_channel = keys.reply(os.urandom(8).hex())
+        self._keys = keys
+        self._bus = bus
+        self._clock = clock
+        self._broker: Broker | None = None
+        self._subscription: Subscription | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._outbox: deque[_Outgoing] = deque()
+        self._flushing = False
+        self._sent = asyncio.Event()
+        self._sent.set()
+        self._waiting: dict[str, list[TaskFuture[Any]]] = {}
+        self._since: dict[str, float] = {}  # id -> when it was last looked up, or queued
+        self._missed: dict[str, int] = {}
+        self._watching = False
+        self._opened: asyncio.Future[Broker] | None = None
+        self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
+        self.closed = False
+
+    # ------------------------------------------------------------------------------ life
+    @property
+    def ready(self) -> bool:
+        """True once it is connected and hears its own tasks."""
+        return self._broker is not None
+
+    async def open(self, make_broker: Callable[[], Coroutine[Any, Any, Broker]]) -> Broker:
+        """Connect and listen; once, however many ask."""
+        if self._opened is None:
+            self._opened = self.loop.create_future()
+            try:
+                broker = await make_broker()
+                await broker.open()
+                self._subscription = await broker.subscription()
+                self.spawn(self._listen(self._subscription))
+                await self._subscription.subscribe(self.reply_channel)
+            except BaseException as exc:
+                opened, self._opened = self._opened, None
+                if isinstance(exc, Exception):
+                    opened.set_exception(exc)
+                    opened.exception()  # seen here; others that await it see it too
+                else:
+                    opened.cancel()
+                raise
+            self._broker = broker
+            self._opened.set_result(broker)
+            return broker
+        return await asyncio.shield(self._opened)
+
+    async def close(self) -> None:
+        """Send what is left, stop, disconnect. Futures that still wait are cancelled."""
+        if self.closed:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self._sent.wait()
+        self.closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._subscription is not None:
+            await self._subscription.close()
+        if self._broker is not None:
+            await self._broker.close()
+        for waiting in list(self._waiting.values()):
+            for future in list(waiting):
+                future.cancel()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task of this engine: held, and its end looked at."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the producer stumbled: %s: %s", type(error).__name__, error, exc_info=error)
+
+    # ------------------------------------------------------------------------------ sending
+    def put(self, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool) -> None:
+        """Queue a task; `future` is resolved when it is done, or when it is queued."""
+        if wait_for_end:
+            self.expect(future)
+        self._outbox.append((task, entry, future, wait_for_end))
+        if not self._flushing:
+            self._flushing = True
+            self._sent.clear()
+            self.loop.call_soon(self._start_flush)
+
+    def _start_flush(self) -> None:
+        self.spawn(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            while self._outbox:
+                await self._send(self._take_batch())
+        finally:
+            self._flushing = False
+            self._sent.set()
+
+    def _take_batch(self) -> list[_Outgoing]:
+        batch: list[_Outgoing] = []
+        size = 0
+        while self._outbox and len(batch) < BATCH and size < BATCH_BYTES:
+            item = self._outbox.popleft()
+            size += len(item[1].record)
+            batch.append(item)
+        return batch
+
+    async def _send(self, batch: list[_Outgoing]) -> None:
+        by_queue: dict[str, list[Entry]] = {}
+        for task, entry, _, _ in batch:
+            by_queue.setdefault(task.queue or "", []).append(entry)
+        failures: dict[str, Exception] = {}
+        for queue, entries in by_queue.items():
+            try:
+                if self._broker is None:
+                    raise PqError("the producer is closed")
+                await self._broker.enqueue(queue, entries)
+            except PqError as exc:
+                failures[queue] = exc
+            except asyncio.CancelledError:
+                for _, _, future, _ in batch:
+                    future.cancel()
+                raise
+        now = self.loop.time()
+        for task, _, future, wait_for_end in batch:
+            failure = failures.get(task.queue or "") if failures else None
+            if failure is not None:
+                if not future.done():
+                    self._forget(future)
+                    future.set_exception(failure)
+                continue
+            if wait_for_end:
+                if task.id in self._waiting:
+                    self._since[task.id] = now  # it has a record from now on, so it may be looked up
+            elif not future.done():
+                future.set_result(task)
+            if self.on_queued is not None:
+                self.spawn(self.on_queued(task))
+
+    # ------------------------------------------------------------------------------ hearing
+    def expect(self, future: TaskFuture[Any], *, look_now: bool = False) -> None:
+        """Resolve `future` when its task is done."""
+        id = future.task.id
+        waiting = self._waiting.get(id)
+        if waiting is None:
+            self._waiting[id] = [future]
+        else:
+            waiting.append(future)
+        future.forget = self._forget
+        if look_now:
+            self._since[id] = self.loop.time()
+            self.spawn(self._look([future.task]))
+        if not self._watching:
+            self._watching = True
+            self.spawn(self._watch())
+
+    def _forget(self, future: TaskFuture[Any]) -> None:
+        future.forget = None
+        id = future.task.id
+        waiting = self._waiting.get(id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                self._drop(id)
+
+    def _drop(self, id: str) -> list[TaskFuture[Any]]:
+        self._since.pop(id, None)
+        self._missed.pop(id, None)
+        return self._waiting.pop(id, [])
+
+    def _resolve(self, id: str, record: bytes) -> None:
+        """A finished record came, by an event or by a look."""
+        waiting = self._waiting.get(id)
+        if waiting is None:
+            return
+        try:
+            task = Task.from_wire(records.message(record))
+        except UnreadableMessage as exc:
+            for future in self._drop(id):
+                future.forget = None
+                if not future.done():
+                    future.set_exception(exc)
+            return
+        for future in self._drop(id):
+            future.forget = None
+            if not future.done():
+                future.set_result(task)
+
+    async def listen_to_tasks(self, channel: str) -> None:
+        """Hear a broadcast channel too."""
+        if self._subscription is not None:
+            await self._subscription.subscribe(channel)
+
+    async def _listen(self, subscription: Subscription) -> None:
+        reply_channel = self.reply_channel
+        async for channel, payload in subscription:
+            if channel == reply_channel:
+                if payload.startswith(b"done\n"):
+                    for id, record in records.parcels(payload[5:]):
+                        self._resolve(id, record)
+            elif channel == "":
+                # The connection was lost and is back: what was said meanwhile is in the records.
+                self._since.update(dict.fromkeys(self._since, 0.0))
+            else:
+                self._bus.deliver(self, channel, payload)
+
+    async def _watch(self) -> None:
+        """Look up the records of futures that have waited long. Ends when nobody waits."""
+        pause = LOOK_AFTER / 4
+        while self._waiting:
+            await asyncio.sleep(pause)
+            before = self.loop.time() - LOOK_AFTER
+            late = []
+            for id, since in self._since.items():
+                if since <= before:
+                    late.append(id)
+                    if len(late) >= LOOK_AT_ONCE:
+                        break
+            if late:
+                await self._look([self._waiting[id][0].task for id in late if id in self._waiting])
+        self._watching = False
+
+    async def _look(self, tasks: list[Task[Any]]) -> None:
+        """Read the records of these tasks, and resolve those that are finished or gone."""
+        if self._broker is None:
+            return
+        by_queue: dict[str, list[str]] = {}
+        now = self.loop.time()
+        for task in tasks:
+            by_queue.setdefault(task.queue or "", []).append(task.id)
+            # To the end of the line: a dict keeps the order of insertion, so the watch goes round.
+            if self._since.pop(task.id, None) is not None:
+                self._since[task.id] = now
+        for queue, ids in by_queue.items():
+            try:
+                found = await self._broker.records(queue, ids)
+            except PqError as exc:
+                logger.debug("futures are looked up later: %s", exc)
+                return
+            for id, record in zip(ids, found, strict=True):
+                if record is None:
+                    self._missing(id)
+                elif records.is_finished(record):
+                    self._resolve(id, record)
+                else:
+                    self._missed.pop(id, None)
+
+    def _missing(self, id: str) -> None:
+        self._missed[id] = self._missed.get(id, 0) + 1
+        if self._missed[id] < 2:
+            return
+        for future in self._drop(id):
+            future.forget = None
+            if not future.done():
+                future.set_exception(
+                    TaskLost(
+                        f"task {id} is not in the store any more: deleted, expired, or lost with the store's data",
+                        hint="results are kept for result_ttl seconds; for durability see docs/explain/guarantees.md",
+                    )
+                )
+
+    # ------------------------------------------------------------------------------ callbacks
+    def run_callback(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call a user's callback; one that raises is logged, and stops nothing."""
+        try:
+            result = callback(*args)
+        except Exception:
+            logger.exception("an event callback raised: %r", callback)
+            return
+        if inspect.isawaitable(result):
+            self.spawn(_guarded(callback, result))
+
+
+async def _guarded(callback: Callable[..., Any], result: Any) -> None:
+    try:
+        await result
+    except Exception:
+        logger.exception("an event callback raised: %r", callback)

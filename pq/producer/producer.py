@@ -1,0 +1,422 @@
+"""The producer api: what `app().api()` returns.
+
+One producer serves any number of loops and threads. Inside a running loop it works in that loop, as
+fast as can be. Without one, in a plain shell or in the threads of a synchronous web application, it
+keeps one event loop in a background thread, so futures resolve and callbacks fire while the prompt
+waits. Each loop has its own `Engine`, with its own connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, TypeVar
+
+import msgpack
+
+from ..broker import records
+from ..broker.connect import Store
+from ..broker.contract import Broker, Entry
+from ..broker.keys import Keys
+from ..clock import SYSTEM, Clock
+from ..errors import InvalidValue, UnreadableMessage
+from ..execution.attempt import Attempt
+from ..execution.executor import Executor
+from ..execution.executors import make_executors
+from ..loops import LoopThread, running_loop
+from ..model.ending import AGAIN, conclude
+from ..model.events import Callback, Listeners
+from ..model.manager import Manager
+from ..model.outcome import Outcome
+from ..model.registry import Registry
+from ..model.serializers import serializer
+from ..model.states import FAILURE, STARTED
+from ..model.task import Task
+from .engine import Engine
+from .future import LoopFuture, TaskFuture
+from .tasks import Tasks
+
+logger = logging.getLogger("pq.producer")
+T = TypeVar("T")
+
+
+class Producer:
+    """Queue messages, hear events. Use it as `async with api:`, or just use it: it starts by itself."""
+
+    def __init__(
+        self,
+        cfg: Any,
+        store: Store,
+        registry: Callable[[], Registry],
+        node_name: str,
+        manager: type[Manager] = Manager,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.cfg = cfg
+        self._clock = clock
+        self.keys = Keys(cfg.namespace)
+        self.node_name = node_name
+        self.serializer = serializer(cfg.message_serializer)
+        self.max_message_size: int = cfg.max_message_size
+        self.default_queue: str = cfg.default_queue
+        self.checked_queues: set[str] = {self.default_queue}
+        self.manager = manager(self)
+        self.tasks = Tasks(self)
+        self.consumers: list[str] = ["tasks"]
+        """The kinds of message that this api can queue and execute."""
+        self.next_scheduled: Callable[[Sequence[str] | None], tuple[str, float] | None] = lambda names: None
+        self._store = store
+        self._load_registry = registry
+        self._registry: Registry | None = None
+        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._thread: LoopThread | None = None
+        self._mutex = threading.Lock()
+        self._listeners = Listeners()
+        self._executors: dict[str, Executor] = {}
+        self._pid = os.getpid()
+        self._queued_hook = type(self.manager).store_message is not Manager.store_message
+        self._closed = False
+
+    @property
+    def registry(self) -> Registry:
+        """The jobs of the application; their modules are imported when this is first asked for."""
+        if self._registry is None:
+            self._registry = self._load_registry()
+        return self._registry
+
+    # ----------------------------------------------------------------------------------- life
+    def start(self) -> LoopFuture[Producer]:
+        """Connect and listen to events; resolves to this api."""
+        return self.call(self._start())
+
+    async def _start(self) -> Producer:
+        await self.broker()
+        return self
+
+    def close(self) -> LoopFuture[None]:
+        """Send what is left and let go of everything. Awaitable; twice is harmless."""
+        loop = running_loop()
+        engine = self._engines.get(loop) if loop is not None else None
+        self._closed = True
+        if engine is not None:
+            return self.call(self._close_here(engine))
+        self._close_thread()
+        return _resolved(None)
+
+    async def _close_here(self, engine: Engine) -> None:
+        # This very coroutine is no task of the engine's, or it would cancel itself.
+        self._engines.pop(engine.loop, None)
+        for executor in self._executors.values():
+            await executor.stop()
+        self._executors.clear()
+        await engine.close()
+        await asyncio.to_thread(self._close_thread)
+
+    def _close_thread(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.alive:
+            engine = self._engines.pop(thread.loop, None)
+            if engine is not None:
+                asyncio.run_coroutine_threadsafe(engine.close(), thread.loop).result(10.0)
+            thread.stop()
+        atexit.unregister(self._close_thread)
+        self._store.detach()
+
+    async def __aenter__(self) -> Producer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __await__(self) -> Generator[Any, None, Producer]:
+        return self.start().__await__()
+
+    # -------------------------------------------------------------------------------- engines
+    def engine(self) -> Engine:
+        """The engine of the running loop, or that of the background thread."""
+        loop = running_loop()
+        if loop is None:
+            loop = self._background().loop
+            engine = self._engines.get(loop)
+            if engine is None:
+                engine = asyncio.run_coroutine_threadsafe(self._make_engine(), loop).result(10.0)
+            return engine
+        engine = self._engines.get(loop)
+        return engine if engine is not None else self._new_engine(loop)
+
+    def _background(self) -> LoopThread:
+        with self._mutex:
+            if self._pid != os.getpid():  # the child of a fork: the thread stayed with the parent
+                self._thread, self._pid = None, os.getpid()
+                self._engines = weakref.WeakKeyDictionary()
+            if self._thread is None or not self._thread.alive:
+                self._thread = LoopThread("pq-producer")
+                atexit.register(self._close_thread)
+            return self._thread
+
+    async def _make_engine(self) -> Engine:
+        loop = asyncio.get_running_loop()
+        return self._engines.get(loop) or self._new_engine(loop)
+
+    def _new_engine(self, loop: asyncio.AbstractEventLoop) -> Engine:
+        engine = self._engines[loop] = Engine(self.keys, self)
+        if self._queued_hook:
+            engine.on_queued = self._store_message
+        return engine
+
+    async def _store_message(self, message: Task[Any]) -> None:
+        try:
+            await self.manager.store_message(message)
+        except Exception:
+            logger.exception("Manager.store_message raised for %r", message)
+
+    async def _make_broker(self) -> Broker:
+        return await self._store.broker(name=f"pq-producer-{os.getpid()}")
+
+    async def broker(self) -> Broker:
+        """The broker of the running loop's engine, open."""
+        return await self.engine().open(self._make_broker)
+
+    def likely_queues(self) -> list[str]:
+        """Where a task most likely is, to be looked at first."""
+        return [self.default_queue]
+
+    # ------------------------------------------------------------------------------ any setting
+    def call(self, work: Coroutine[Any, Any, T]) -> LoopFuture[T]:
+        """Run a coroutine in this setting's loop; the future is for `await` and for `.wait()`."""
+        engine = self.engine()
+        future: LoopFuture[T] = LoopFuture(loop=engine.loop)
+        if running_loop() is engine.loop:
+            self._follow(engine, work, future)
+        else:
+            engine.loop.call_soon_threadsafe(self._follow, engine, work, future)
+        return future
+
+    @staticmethod
+    def _follow(engine: Engine, work: Coroutine[Any, Any, T], future: LoopFuture[T]) -> None:
+        async def follow() -> None:
+            try:
+                result = await work
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            except Exception as exc:
+                if not future.done():
+                    future.set_exception(exc)
+                    future.exception()  # whoever does not await it was not interested
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        # Not `engine.spawn`: closing the engine cancels its tasks, and `close` itself runs here.
+        task = engine.loop.create_task(follow())
+        _calls.add(task)
+        task.add_done_callback(_calls.discard)
+
+    def gather(self, futures: Sequence[TaskFuture[Any]]) -> LoopFuture[list[Task[Any]]]:
+        """One future of many."""
+
+        async def all_of() -> list[Task[Any]]:
+            return [await future for future in futures]
+
+        return self.call(all_of())
+
+    # ------------------------------------------------------------------------------- messages
+    def queue(self, message: Any, callback: bool = True) -> TaskFuture[Any]:
+        """Queue a message (a `Task`): resolved when it is done (`True`), or once it is queued (`False`)."""
+        if not isinstance(message, Task):
+            raise InvalidValue(
+                f"{message!r:.60} is no message", hint="api.queue takes a Task; api.tasks.queue makes one"
+            )
+        if message.queue is None:
+            message.queue = self.default_queue
+        return self.submit(message, wait_for_end=callback)
+
+    def execute(self, message: Any) -> TaskFuture[Any]:
+        """Run a message (a `Task`) here and now, without a queue."""
+        if not isinstance(message, Task):
+            raise InvalidValue(f"{message!r:.60} is no message", hint="api.execute takes a Task")
+        message.queue = None
+        return self.execute_task(message)
+
+    def submit(self, task: Task[Any], *, wait_for_end: bool) -> TaskFuture[Any]:
+        """Send a task that `Tasks` has made."""
+        engine = self.engine()
+        future: TaskFuture[Any] = TaskFuture(task, loop=engine.loop)
+        task.reply = engine.reply_channel
+        delay = None if task.delay is None else max(1, round(task.delay * 1000))
+        priority = task.priority or 0
+        entry = Entry(task.id, records.live_header(priority) + task.to_wire(), delay, priority)
+        self.adopt(task)
+        if engine.closed:
+            raise InvalidValue("this api is closed", hint="make a new one: app().api()")
+        if running_loop() is engine.loop:
+            self._put(engine, task, entry, future, wait_for_end)
+        else:
+            engine.loop.call_soon_threadsafe(self._put, engine, task, entry, future, wait_for_end)
+        return future
+
+    def _put(
+        self, engine: Engine, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool
+    ) -> None:
+        if engine.ready:
+            engine.put(task, entry, future, wait_for_end)
+        else:
+            engine.spawn(self._put_when_open(engine, task, entry, future, wait_for_end))
+
+    async def _put_when_open(
+        self, engine: Engine, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool
+    ) -> None:
+        try:
+            await engine.open(self._make_broker)
+        except Exception as exc:
+            if not future.done():
+                future.set_exception(exc)
+            return
+        engine.put(task, entry, future, wait_for_end)
+
+    def adopt(self, task: Task[Any]) -> Task[Any]:
+        """Give a task its way to `done_callback`."""
+        task.awaiter = self._await_done
+        return task
+
+    def _await_done(self, task: Task[Any]) -> TaskFuture[Any]:
+        engine = self.engine()
+        future: TaskFuture[Any] = TaskFuture(task, loop=engine.loop)
+        if task.done():
+            engine.loop.call_soon_threadsafe(future.set_result, task)
+        elif running_loop() is engine.loop:
+            engine.expect(future, look_now=True)
+        else:
+            engine.loop.call_soon_threadsafe(lambda: engine.expect(future, look_now=True))
+        return future
+
+    # ------------------------------------------------------------------------- without a queue
+    def execute_task(self, task: Task[Any]) -> TaskFuture[Any]:
+        """Run a task in this program, in the mode of its job."""
+        engine = self.engine()
+        future: TaskFuture[Any] = TaskFuture(task, loop=engine.loop)
+        self.registry  # noqa: B018  imported in the caller's thread, where its errors belong
+        if running_loop() is engine.loop:
+            engine.spawn(self._execute(task, future))
+        else:
+            asyncio.run_coroutine_threadsafe(self._execute(task, future), engine.loop)
+        return future
+
+    async def _execute(self, task: Task[Any], future: TaskFuture[Any]) -> None:
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        job = self.registry[task.name]
+        executor = self._executor(job.concurrency)
+        task.status, task.time_started = STARTED, self._clock.time()
+        task.worker, task.node = "here", self.node_name
+
+        def finished(_: Attempt, outcome: Outcome) -> None:
+            if not ended.done():
+                ended.set_result(outcome)
+
+        executor.start_attempt(Attempt(task, job, self, finished))
+        outcome = await ended
+        ending = conclude(task, outcome, now=self._clock.time(), limit=self.max_message_size)
+        while ending.op == AGAIN:
+            await asyncio.sleep(ending.wait)
+            ended = asyncio.get_running_loop().create_future()
+            executor.start_attempt(Attempt(task, job, self, finished))
+            ending = conclude(task, await ended, now=self._clock.time(), limit=self.max_message_size)
+        if not task.done():  # its process died, or this program stops: there is no queue to go back to
+            task.status, task.exception, task.reason = (
+                FAILURE,
+                outcome.error or "the task was not run",
+                outcome.reason,
+            )
+        if not future.done():
+            future.set_result(task)
+
+    def _executor(self, mode: str) -> Executor:
+        if not self._executors:
+            cfg = self.cfg
+            self._executors = make_executors(
+                backend=self,
+                task_paths=cfg.task_paths,
+                app_name=cfg.name,
+                settings=cfg.to_dict(),
+                threads=cfg.concurrent_tasks,
+                processes=cfg.cpu_processes,
+                limit=cfg.max_message_size,
+            )
+        return self._executors[mode]
+
+    # --------------------------------------------------------------------------------- events
+    def on_events(self, message_type: str, event_re: str, callback: Callback) -> LoopFuture[None]:
+        """Call `callback(channel, event, message)` on every matching event, in this setting's loop.
+
+        `message_type` is `'task'` or `'consumer'`; `event_re` is `'*'` or words like `'started|done'`.
+        Awaiting what this returns makes sure that the subscription stands. A callback may be a
+        coroutine function; one that raises is logged, and stops nothing.
+        """
+        self._listeners.add(message_type, event_re, callback)
+        return self.call(self._subscribe(message_type))
+
+    def remove_event_callback(self, message_type: str, event_re: str, callback: Callback) -> None:
+        """Undo `on_events`; safe when it was never done."""
+        self._listeners.remove(message_type, event_re, callback)
+
+    async def _subscribe(self, message_type: str) -> None:
+        await self.broker()
+        channel = self.keys.task_channel if message_type == "task" else self.keys.consumer_channel
+        await self.engine().listen_to_tasks(channel)
+
+    def deliver(self, engine: Engine, channel: str, payload: bytes) -> None:
+        """A raw event came: call whoever wants it."""
+        head, _, body = payload.partition(b"\n")
+        words = head.decode("utf-8", "replace").split(" ")
+        if channel == self.keys.consumer_channel:
+            for callback in self._listeners.wanted("consumer", "status"):
+                engine.run_callback(callback, "consumer", "status", msgpack.unpackb(payload))
+            return
+        callbacks = self._listeners.wanted("task", words[0])
+        if not callbacks:
+            return
+        for _, record in records.parcels(body):
+            try:
+                task = Task.from_wire(records.message(record))
+            except UnreadableMessage:
+                continue
+            if words[0] == "started" and len(words) >= 4:
+                task.status, task.time_started = STARTED, int(words[1]) / 1000
+                task.worker, task.node = words[2], words[3]
+            for callback in callbacks:
+                engine.run_callback(callback, "task", words[0], task)
+
+    # --------------------------------------------------------------------------------- backend
+    def queues(self) -> list[str]:
+        """The queues that this application's servers consume."""
+        return self.tasks.queues()
+
+    def progress(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
+        """Progress of a task that is executed here without a queue: noted on the task."""
+        task.note(progress={"done": done, "total": total, "message": message})
+
+    def http(self) -> Any:
+        """The HTTP client factory of the manager."""
+        return self.manager.http()
+
+
+_calls: set[asyncio.Task[None]] = set()
+
+
+def _resolved(value: T) -> LoopFuture[T]:
+    """A future that is resolved already, for a setting that may have no loop at all."""
+    loop = running_loop() or asyncio.new_event_loop()
+    future: LoopFuture[T] = LoopFuture(loop=loop)
+    future.set_result(value)
+    if not loop.is_running():
+        loop.close()
+    return future

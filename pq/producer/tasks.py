@@ -1,0 +1,411 @@
+"""`api.tasks`: queue tasks, look at them, stop them.
+
+Every call works in three settings: awaited in an event loop, `.wait()`ed for in a plain shell, and from
+any thread. A mistake in a call is an error at once, before anything is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..broker import records
+from ..broker.contract import CANCELLED, CANCELLING, Broker, Entry
+from ..errors import (
+    BadArguments,
+    InvalidValue,
+    NotSerializable,
+    PayloadTooLarge,
+    TaskNotAvailable,
+    UnreadableMessage,
+)
+from ..model.job import Job, check_arguments, check_number, check_options
+from ..model.names import LIMITS, check_name, new_id
+from ..model.registry import job_class
+from ..model.serializers import dump_payload
+from ..model.states import QUEUED, REVOKED
+from ..model.task import Task
+from .future import AsCompleted, LoopFuture, TaskFuture
+
+if TYPE_CHECKING:
+    from .producer import Producer
+
+_FROM_META = ("max_retries", "retry_delay", "priority", "expires")
+"""What `meta_params` may override for one task; the rest of it is the user's own meta data."""
+
+
+class Tasks:
+    """The tasks producer of an api."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    # ------------------------------------------------------------------------------- queueing
+    def queue(
+        self,
+        job: Any,
+        *args: Any,
+        callback: bool = True,
+        delay: float | None = None,
+        queue: str | bool | None = None,
+        timeout: float | None = None,
+        meta_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> TaskFuture[Any]:
+        """Queue a task; all but the options below are arguments of the job.
+
+        Args:
+            job: the name of a job, a `Job` class, or a decorated function.
+            callback: True: the future resolves when the task is done; False: when it is queued, and
+                the task then has `done_callback`, the future of its end.
+            delay: seconds to wait before it runs.
+            queue: another queue than the job's `default_queue`; False runs it here, without a queue.
+            timeout: seconds one attempt may run, instead of the job's own.
+            meta_params: overrides `max_retries`, `retry_delay`, `max_concurrency`, `priority` and
+                `expires` of the job for this task; anything else in it becomes `task.meta`.
+
+        Returns a `TaskFuture`, which resolves to the `Task`.
+        Raises `TaskNotAvailable`, `BadArguments`, `InvalidValue`, `NotSerializable`, `PayloadTooLarge`:
+        then nothing was queued.
+        """
+        if queue is False:
+            return self.execute(job, *args, timeout=timeout, meta_params=meta_params, **kwargs)
+        if queue is True:
+            raise InvalidValue("queue=True is no queue", hint="give a name, or False to run without a queue")
+        task = self._make(job, args, kwargs, delay, queue, timeout, meta_params)
+        return self._producer.submit(task, wait_for_end=callback)
+
+    def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Queue to the queue of this node, which the server on this host consumes."""
+        kwargs["queue"] = self.node_name
+        return self.queue(job, *args, **kwargs)
+
+    def queue_many(self, items: Iterable[Any], **options: Any) -> list[TaskFuture[Any]]:
+        """Queue many tasks in few round trips; returns their futures in the same order.
+
+        Each item is a job, or a tuple `(job, kwargs)`, `(job, args)` or `(job, args, kwargs)`. `options`
+        (`delay`, `queue`, `timeout`, `callback`, `meta_params`) are for all. If one item is wrong,
+        nothing is queued.
+        """
+        callback = options.pop("callback", True)
+        made = []
+        for item in items:
+            job, args, kwargs = _item(item)
+            made.append(self._make(job, args, dict(kwargs), **_options(options)))
+        return [self._producer.submit(task, wait_for_end=callback) for task in made]
+
+    def map(self, job: Any, iterable: Iterable[Any], **options: Any) -> LoopFuture[list[Task[Any]]]:
+        """Queue `job(item)` for each item; resolves to the finished tasks, in the order of the items."""
+        futures = self.queue_many([(job, (item,)) for item in iterable], **options)
+        return self._producer.gather(futures)
+
+    @staticmethod
+    def as_completed(futures: Iterable[TaskFuture[Any]], timeout: float | None = None) -> AsCompleted[Any]:
+        """The tasks of these futures as they finish: `async for` in a loop, `for` elsewhere."""
+        return AsCompleted(futures, timeout)
+
+    def execute(
+        self,
+        job: Any,
+        *args: Any,
+        timeout: float | None = None,
+        meta_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> TaskFuture[Any]:
+        """Run a task here and now, without a queue: for debugging and tests. `task.queue` is None."""
+        for option in ("callback", "delay"):
+            kwargs.pop(option, None)
+        task = self._make(job, args, kwargs, None, None, timeout, meta_params)
+        if task.name not in self._producer.registry:
+            raise self._producer.registry.unknown(task.name)
+        task.queue = None
+        return self._producer.execute_task(task)
+
+    # ------------------------------------------------------------------------ looking and acting
+    def get(self, id: str) -> LoopFuture[Task[Any] | None]:
+        """The task of that id as it stands in the store; resolves to None when it is not there."""
+        check_name("task id", id)
+        return self._producer.call(self._get(id))
+
+    def cancel(self, id: str) -> LoopFuture[bool]:
+        """Cancel a task, queued or running; resolves to False when it is finished or unknown.
+
+        A queued task is REVOKED at once. A running one is asked to stop: an asyncio or green job gets
+        a `CancelledError`, a process job is killed, a thread job is given up; then it is REVOKED.
+        """
+        check_name("task id", id)
+        return self._producer.call(self._cancel(id))
+
+    def retry(self, id: str) -> LoopFuture[bool]:
+        """Run a finished task again, from its first attempt; resolves to False when it cannot be."""
+        check_name("task id", id)
+        return self._producer.call(self._retry(id))
+
+    def queues(self) -> list[str]:
+        """The queues that a server of this application consumes, the node's own first."""
+        return list(dict.fromkeys(self._producer.manager.queues()))
+
+    @property
+    def node_name(self) -> str:
+        """The name of this node, and of its local queue."""
+        return self._producer.node_name
+
+    def job_list(self, jobnames: Sequence[str] | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """`(name, description)` of all jobs, or of those named. Raises `TaskNotAvailable`."""
+        registry = self._producer.registry
+        jobs = list(registry) if jobnames is None else [registry[name] for name in jobnames]
+        return [(job.name, describe(job)) for job in jobs]
+
+    def next_scheduled(self, jobnames: Sequence[str] | None = None) -> tuple[str, float] | None:
+        """The next periodic job that a scheduler of this program will queue, and the seconds to it.
+
+        None when this program schedules nothing.
+        """
+        return self._producer.next_scheduled(jobnames)
+
+    def size(self, *queues: str) -> LoopFuture[dict[str, int]]:
+        """How many tasks wait in these queues (in all known ones, when none is named)."""
+        for queue in queues:
+            check_name("queue name", queue)
+        return self._producer.call(self._size(queues))
+
+    def flush_queues(self, *queues: str) -> LoopFuture[int]:
+        """Revoke all tasks that wait in these queues (of this application, when none is named).
+
+        Resolves to how many there were. Whoever awaits them is told: they are REVOKED.
+        """
+        for queue in queues:
+            check_name("queue name", queue)
+        return self._producer.call(self._flush(queues or tuple(self.queues())))
+
+    # --------------------------------------------------------------------------------- making
+    def _make(
+        self,
+        job: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        delay: float | None = None,
+        queue: str | None = None,
+        timeout: float | None = None,
+        meta_params: dict[str, Any] | None = None,
+    ) -> Task[Any]:
+        """A task ready to be queued, everything about it checked."""
+        producer = self._producer
+        name, kind = self._resolve(job)
+        if kind is not None and not _plainly_fits(kind, args, kwargs):
+            check_arguments(kind, args, kwargs)
+        fmt = producer.serializer
+        try:
+            call = dump_payload(fmt, [list(args), kwargs], what="arguments", limit=producer.max_message_size)
+        except (NotSerializable, PayloadTooLarge) as exc:
+            raise _about_arguments(exc, name) from None
+        if queue is None:
+            queue = (kind.default_queue if kind is not None else None) or producer.default_queue
+        elif queue not in producer.checked_queues:
+            producer.checked_queues.add(check_name("queue name", queue))
+        task: Task[Any] = Task(new_id(), name, queue, call, QUEUED, 1, time.time())
+        task.format = fmt
+        if kind is not None:
+            task.max_retries = kind.max_retries
+            task.priority = kind.priority
+            task.expires = kind.expires
+        if delay is not None:
+            if (
+                isinstance(delay, bool)
+                or not isinstance(delay, (int, float))
+                or not 0 <= delay <= LIMITS.delay
+            ):
+                check_number("delay", delay, 0, LIMITS.delay)
+            task.delay = delay or None
+        task.timeout = timeout
+        if meta_params:
+            self._apply_meta(task, meta_params)
+        if timeout is not None or meta_params:
+            check_options(task)
+        return task
+
+    def _apply_meta(self, task: Task[Any], meta_params: dict[str, Any]) -> None:
+        meta = dict(meta_params)
+        for option in _FROM_META:
+            if option in meta:
+                setattr(task, option, meta.pop(option))
+        check_number("max_concurrency", meta.get("max_concurrency"), 1, 1_000_000, whole=True)
+        if meta:
+            task.meta_bytes = dump_payload(
+                task.format, meta, what="meta data", limit=self._producer.max_message_size
+            )
+
+    def _resolve(self, job: Any) -> tuple[str, type[Job] | None]:
+        """The name of what was given, and the job class when it is known here."""
+        registry = self._producer.registry
+        if type(job) is str:
+            kind = registry.get(job)
+            if kind is not None:
+                return job, kind
+            check_name("job name", job)
+            if len(registry):
+                raise registry.unknown(job)
+            return job, None  # a producer by name alone, on another host than the jobs
+        kind = job_class(job)
+        if kind is None:
+            name = getattr(job, "__qualname__", None) or repr(job)
+            raise TaskNotAvailable(
+                f"{name} is no job", hint="decorate it with @api.job(), or give the name of a job"
+            )
+        return kind.name, kind
+
+    # -------------------------------------------------------------------------------- verbs' work
+    async def _find(self, broker: Broker, id: str) -> tuple[str, bytes] | None:
+        """The queue and the record of a task that may be in any queue."""
+        for queue in [*self._producer.likely_queues(), *await broker.queue_names()]:
+            (record,) = await broker.records(queue, [id])
+            if record is not None:
+                return queue, record
+        return None
+
+    async def _get(self, id: str) -> Task[Any] | None:
+        found = await self._find(await self._producer.broker(), id)
+        if found is None:
+            return None
+        return self._producer.adopt(Task.from_wire(records.message(found[1])))
+
+    async def _cancel(self, id: str) -> bool:
+        broker = await self._producer.broker()
+        found = await self._find(broker, id)
+        if found is None:
+            return False
+        queue, record = found
+        task = Task.from_wire(records.message(record))
+        (answer,) = await broker.cancel(queue, [_revoked(task, "cancelled")])
+        if answer == CANCELLING:
+            # The lease would bring it to the worker within seconds; this brings it at once.
+            await broker.publish(self._producer.keys.control_channel, f"cancel {id}".encode())
+        return answer in (CANCELLED, CANCELLING)
+
+    async def _retry(self, id: str) -> bool:
+        broker = await self._producer.broker()
+        found = await self._find(broker, id)
+        if found is None or records.is_live(found[1]):
+            return False
+        queue, record = found
+        task = Task.from_wire(records.message(record))
+        task.status, task.retry, task.time_queued, task.delay = QUEUED, 1, time.time(), None
+        task.time_started = task.worker = task.node = None
+        task.exception = task.stacktrace = task.reason = task.run_info_bytes = task.result_bytes = None
+        return await broker.retry_dead(queue, Entry(id, records.live_header(task.priority) + task.to_wire()))
+
+    async def _size(self, queues: Sequence[str]) -> dict[str, int]:
+        broker = await self._producer.broker()
+        return {queue: (await broker.state(queue)).waiting for queue in queues or await broker.queue_names()}
+
+    async def _flush(self, queues: Sequence[str]) -> int:
+        broker = await self._producer.broker()
+        total = 0
+        for queue in queues:
+            while ids := await broker.peek(queue, 100):
+                items = []
+                for id, record in zip(ids, await broker.records(queue, ids), strict=True):
+                    try:
+                        task = Task.from_wire(records.message(record or b""))
+                    except UnreadableMessage:
+                        task = Task(id, "unreadable", queue)
+                    items.append(_revoked(task, "flushed from its queue"))
+                answers = await broker.cancel(queue, items, at_front=True)
+                total += answers.count(CANCELLED)
+                if CANCELLED not in answers:
+                    break
+        return total
+
+
+# ------------------------------------------------------------------------------------ small helpers
+def describe(job: type[Job]) -> dict[str, Any]:
+    """What `job_list` tells of a job."""
+    doc = (job.__doc__ or "").strip()
+    facts: dict[str, Any] = {
+        "type": job.type,
+        "concurrency": job.concurrency,
+        "doc_syntax": job.doc_syntax,
+        "doc": doc,
+        "signature": str(job.signature),
+        "defined_at": job.defined_at,
+    }
+    for option in (
+        "default_queue",
+        "timeout",
+        "max_retries",
+        "retry_delay",
+        "max_concurrency",
+        "priority",
+        "run_every",
+    ):
+        value = getattr(job, option, None)
+        if value is not None:
+            facts[option] = str(value) if option == "run_every" else value
+    return facts
+
+
+def _plainly_fits(kind: type[Job], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """True when keyword arguments obviously fit the signature; binding it properly costs five times that."""
+    shape = kind.__dict__.get("_shape")
+    if shape is None:
+        parameters = kind.signature.parameters.values()
+        plain = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+        required = frozenset(p.name for p in parameters if p.default is p.empty)
+        shape = (frozenset(kind.signature.parameters) if plain else frozenset(), required)
+        kind._shape = shape  # type: ignore[attr-defined]
+    known, required = shape
+    return not args and bool(known >= kwargs.keys() and required <= kwargs.keys())
+
+
+def _about_arguments(exc: NotSerializable | PayloadTooLarge, name: str) -> Exception:
+    """The error in the words of who called: `argument 'file' of upload`, not `[1]['file']`."""
+    if isinstance(exc, PayloadTooLarge):
+        return PayloadTooLarge(
+            f"{exc.message.replace('the arguments', f'the arguments of {name}')}", hint=exc.hint
+        )
+    path = exc.path
+    if path.startswith("[1]['"):
+        key, _, rest = path[5:].partition("']")
+        what = f"argument {key!r}{' at ' + rest if rest else ''} of {name}"
+    elif path.startswith("[0]["):
+        index, _, rest = path[4:].partition("]")
+        what = f"argument {int(index) + 1}{' at ' + rest if rest else ''} of {name}"
+    else:
+        return NotSerializable(f"{exc.message}; nothing was queued", hint=exc.hint, path=path)
+    message = exc.message.replace(f"{path} in the arguments", what)
+    return NotSerializable(f"{message}; nothing was queued", hint=exc.hint, path=path)
+
+
+def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
+    """`(job, args, kwargs)` of one item of `queue_many`."""
+    if not isinstance(item, tuple):
+        return item, (), {}
+    if len(item) == 2 and isinstance(item[1], dict):
+        return item[0], (), item[1]
+    if len(item) == 2 and isinstance(item[1], (tuple, list)):
+        return item[0], item[1], {}
+    if len(item) == 3 and isinstance(item[1], (tuple, list)) and isinstance(item[2], dict):
+        return item
+    raise BadArguments(
+        f"queue_many cannot read {item!r:.80}",
+        hint="an item is a job, (job, kwargs), (job, args) or (job, args, kwargs)",
+    )
+
+
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    unknown = options.keys() - {"delay", "queue", "timeout", "meta_params"}
+    if unknown:
+        raise BadArguments(
+            f"{sorted(unknown)[0]!r} is no option",
+            hint="options are callback, delay, queue, timeout, meta_params",
+        )
+    return options
+
+
+def _revoked(task: Task[Any], why: str) -> tuple[str, bytes, str]:
+    """What `Broker.cancel` wants: the id, the finished record, the channel of who awaits it."""
+    task.status, task.time_ended, task.reason = REVOKED, time.time(), "revoked"
+    task.exception = f"TaskRevoked: {why} before it ran"
+    record = records.finished_header(REVOKED, "cancel:0") + task.to_wire()
+    return task.id, record, task.reply or ""

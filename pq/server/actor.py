@@ -1,0 +1,138 @@
+"""A worker process: the actor behind one mailbox.
+
+What it hears: `stop` (drain, within `grace` seconds), `ping`. What it says: `lease` (a right it has taken,
+so that the supervisor can hand its tasks back should it die), `ready`, `pong`, and at the end `exit` with
+its reason. When the supervisor is gone it drains and ends: nobody would restart it, and nobody would stop
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any, NamedTuple
+
+from ..broker.connect import Store
+from ..config import Settings
+from ..errors import PqError
+from ..logs import configure
+from ..loops import loop_factory
+from ..model.manager import Manager
+from ..model.registry import Registry
+from ..worker.worker import Worker
+from .mailbox import Mailbox
+from .tasklog import watcher
+
+logger = logging.getLogger("pq.worker")
+
+FAILED_TO_START = 3
+"""Exit code of a worker that could not start for a reason that it has told."""
+
+
+class WorkerSpec(NamedTuple):
+    """What a new worker process is told. Plain values, and the manager's class."""
+
+    name: str
+    node: str
+    settings: dict[str, Any]
+    store_url: str
+    manager: type[Manager]
+
+
+def main(spec: WorkerSpec, end: socket.socket) -> None:
+    """The whole life of a worker process."""
+    # Ctrl-C at a terminal reaches every process of its group; it is the supervisor's to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for other in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(other, signal.SIG_IGN)
+    cfg = Settings.from_dict(spec.settings)
+    configure(cfg.log_level, cfg.log_format, spec.name)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        code = runner.run(Actor(spec, cfg, Mailbox(end)).run())
+    # Threads that a job left behind must not keep the process: what had to be said was said.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Actor:
+    """One worker and its mailbox."""
+
+    def __init__(self, spec: WorkerSpec, cfg: Settings, mailbox: Mailbox) -> None:
+        self._spec = spec
+        self._cfg = cfg
+        self._mailbox = mailbox
+        self._stop = asyncio.Event()
+        self._grace: float | None = None
+        self._reason = "stopped"
+
+    async def run(self) -> int:
+        """Work until told to stop; the exit code."""
+        mailbox = self._mailbox
+        await mailbox.open()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        listening = asyncio.create_task(self._listen())
+        spec = self._spec
+        store = Store(self._cfg, url=spec.store_url)
+        log = watcher(spec.name)
+        worker: Worker | None = None
+        try:
+            registry = Registry.from_paths(self._cfg.task_paths)
+            worker = Worker(
+                self._cfg,
+                store,
+                registry,
+                name=spec.name,
+                node=spec.node,
+                manager=spec.manager,
+                watcher=log,
+                on_lease=lambda lease, queues: mailbox.send("lease", lease=lease, queues=queues),
+            )
+            if log is not None:
+                log.start()
+            await worker.start()
+            queues = worker.context.queues if worker.context else []
+            mailbox.send("ready", jobs=len(registry), queues=queues)
+            stop = asyncio.create_task(self._stop.wait())
+            finished = asyncio.create_task(worker.finished.wait())
+            await asyncio.wait({stop, finished}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
+                self._reason = "recycled"
+            stop.cancel()
+            finished.cancel()
+        except PqError as exc:
+            mailbox.send("failed", message=exc.message, hint=exc.hint, slug=exc.slug)
+            await mailbox.close()
+            return FAILED_TO_START
+        finally:
+            if worker is not None:
+                await worker.stop(self._grace)
+            if log is not None:
+                log.stop()
+            store.detach()
+        counts = worker.context.counts if worker.context else None
+        mailbox.send(
+            "exit",
+            reason=self._reason,
+            succeeded=counts.succeeded if counts else 0,
+            failed=(counts.failed + counts.revoked) if counts else 0,
+        )
+        listening.cancel()
+        await mailbox.close()
+        return 0
+
+    async def _listen(self) -> None:
+        async for message in self._mailbox:
+            if message["kind"] == "stop":
+                self._grace = message.get("grace")
+                self._stop.set()
+            elif message["kind"] == "ping":
+                self._mailbox.send("pong", number=message.get("number"))
+        if not self._stop.is_set():
+            logger.warning("the supervisor is gone; this worker drains and ends")
+            self._stop.set()

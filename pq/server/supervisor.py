@@ -1,0 +1,443 @@
+"""The supervisor: keeps a server's workers alive, and runs no task itself.
+
+It starts worker processes, hears their mailboxes, and replaces those that end. When it sees one die it
+hands the tasks of that worker back to their queues at once, so they go on within milliseconds; the lease
+(30 s) is only for the case that a whole machine is gone.
+
+Signals: the first SIGINT, and SIGTERM, drain (no new tasks; running ones get `graceful_timeout` and are
+then handed back unspent); a second SIGINT stops at once; SIGHUP reloads; SIGTTIN and SIGTTOU add and take
+away a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..broker.contract import Broker
+from ..errors import PqError
+from ..logs import configure
+from ..loops import run
+from ..worker.worker import Worker
+from .actor import FAILED_TO_START, WorkerSpec, main
+from .mailbox import Mailbox, pair
+from .tasklog import watcher
+
+if TYPE_CHECKING:
+    from ..app import PulsarQueue
+
+logger = logging.getLogger("pq.server")
+
+PING = 5.0
+"""Seconds between two pings."""
+HEALTHY = 5.0
+"""Seconds a worker must have lived for its death not to count as a failed start."""
+LONGEST_PAUSE = 30.0
+ONE_PRESS = 0.3
+"""Seconds within which two SIGINTs are one press of Ctrl-C."""
+STARTS = 3
+"""Workers that may fail to start, with none ever ready, before the server gives up."""
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker process, as the supervisor sees it."""
+
+    name: str
+    process: Any
+    mailbox: Mailbox
+    born: float
+    leases: list[tuple[str, list[str]]] = field(default_factory=list)
+    ready: bool = False
+    leaving: bool = False
+    reason: str | None = None
+    failure: dict[str, Any] | None = None
+    heard: float = 0.0
+    listening: asyncio.Task[None] | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """One running server."""
+
+    def __init__(self, app: PulsarQueue) -> None:
+        self._app = app
+        self._cfg = app.cfg
+        self._context = multiprocessing.get_context(_start_method())
+        self._members: dict[str, Member] = {}
+        self._wanted = self._cfg.workers
+        self._count = 0
+        self._changed = asyncio.Event()
+        self._interrupts = 0
+        self._interrupted_at = float("-inf")
+        self._stopping = False
+        self._ever_ready = False
+        self._failed_starts = 0
+        self._pause_until = 0.0
+        self._succeeded = 0
+        self._failed = 0
+        self._crashes = 0
+        self._exit_code = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._broker: Broker | None = None
+
+    # ------------------------------------------------------------------------------------ life
+    async def serve(self) -> int:
+        """Run until told to stop; the exit code."""
+        app, loop = self._app, asyncio.get_running_loop()
+        self._broker = await app.store.broker(name="pq-supervisor", patience=2.0)
+        await self._broker.open()
+        jobs = len(app.registry)
+        self._introduce(jobs)
+        for number, handler in (
+            (signal.SIGINT, self._interrupt),
+            (signal.SIGTERM, self._terminate),
+            (signal.SIGHUP, self._reload),
+            (signal.SIGTTIN, self._one_more),
+            (signal.SIGTTOU, self._one_less),
+        ):
+            loop.add_signal_handler(number, handler)
+        pinging = self._spawn_task(self._ping())
+        try:
+            while not self._stopping:
+                self._changed.clear()
+                await self._fit()
+                await self._changed.wait()
+        finally:
+            pinging.cancel()
+            await self._end_all()
+            await self._broker.close()
+            await asyncio.to_thread(app.store.detach)
+        self._say_goodbye()
+        return self._exit_code
+
+    def _introduce(self, jobs: int) -> None:
+        app = self._app
+        server = app.store.server
+        if server is not None:
+            logger.info(
+                "%s %s embedded, data in %s (set PQ_DATA_STORE to use your own)",
+                server.product,
+                server.version,
+                _short(str(server.directory)),
+                extra={"who": "pq"},
+            )
+        else:
+            assert self._broker is not None
+            logger.info("store %s", getattr(self._broker, "where", "memory://"), extra={"who": "pq"})
+        if not jobs:
+            paths = ", ".join(self._cfg.task_paths) or "(empty)"
+            logger.warning(
+                "task_paths %s has no job; hint: decorate a function with @api.job() or list its module [no-jobs]",
+                paths,
+            )
+        logger.info(
+            "pid %d · %d worker%s · %d job%s",
+            os.getpid(),
+            self._wanted,
+            "s" * (self._wanted != 1),
+            jobs,
+            "s" * (jobs != 1),
+        )
+
+    def _say_goodbye(self) -> None:
+        server = self._app.store.url
+        kept = (
+            f" · data kept in {_short(server.removeprefix('embedded://'))}"
+            if server.startswith("embedded")
+            else ""
+        )
+        logger.info("stopped · %s done, %s failed%s", f"{self._succeeded:,}", f"{self._failed:,}", kept)
+
+    def _spawn_task(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ------------------------------------------------------------------------------ population
+    async def _fit(self) -> None:
+        """Bring the number of workers to what is wanted."""
+        staying = [member for member in self._members.values() if not member.leaving]
+        for member in staying[self._wanted :]:
+            self._dismiss(member)
+        missing = self._wanted - len(staying)
+        if missing > 0 and self._pause_until > time.monotonic():
+            asyncio.get_running_loop().call_at(
+                asyncio.get_running_loop().time() + self._pause_until - time.monotonic(), self._changed.set
+            )
+            return
+        for _ in range(missing):
+            await self._start_worker()
+
+    async def _start_worker(self) -> Member:
+        self._count += 1
+        name = f"w{self._count}"
+        ours, theirs = pair()
+        spec = WorkerSpec(
+            name, self._app.node_name, self._cfg.to_dict(), self._app.store.url, self._app.manager
+        )
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=main, args=(spec, theirs), name=f"pq-{name}"
+        )
+        process.start()
+        theirs.close()
+        mailbox = Mailbox(ours)
+        await mailbox.open()
+        now = time.monotonic()
+        member = self._members[name] = Member(name, process, mailbox, now, heard=now)
+        member.listening = self._spawn_task(self._listen(member))
+        loop = asyncio.get_running_loop()
+        loop.add_reader(process.sentinel, self._died, member)
+        return member
+
+    def _dismiss(self, member: Member, grace: float | None = None) -> None:
+        member.leaving = True
+        member.mailbox.send("stop", grace=self._cfg.graceful_timeout if grace is None else grace)
+
+    async def _listen(self, member: Member) -> None:
+        async for message in member.mailbox:
+            member.heard = time.monotonic()
+            member.news.set()
+            kind = message["kind"]
+            if kind == "lease":
+                member.leases.append((message["lease"], message["queues"]))
+            elif kind == "ready":
+                member.ready = self._ever_ready = True
+                self._failed_starts = 0
+                logger.info(
+                    "ready · queues %s · %d job%s",
+                    ", ".join(message["queues"]),
+                    message["jobs"],
+                    "s" * (message["jobs"] != 1),
+                    extra={"who": member.name},
+                )
+            elif kind == "failed":
+                member.failure = message
+            elif kind == "exit":
+                member.reason = message["reason"]
+                member.leaving = True
+                self._succeeded += message["succeeded"]
+                self._failed += message["failed"]
+
+    def _died(self, member: Member) -> None:
+        asyncio.get_running_loop().remove_reader(member.process.sentinel)
+        self._spawn_task(self._bury(member))
+
+    async def _bury(self, member: Member) -> None:
+        """A worker process has ended: take in what it said last, hand back its tasks, see what follows."""
+        if member.listening is not None:
+            await asyncio.wait({member.listening}, timeout=2.0)
+        await asyncio.to_thread(member.process.join, 2.0)
+        code = member.process.exitcode
+        self._members.pop(member.name, None)
+        await member.mailbox.close()
+        expected = member.reason is not None
+        if not expected and code != FAILED_TO_START:
+            self._crashes += 1
+            logger.warning(
+                "%s (pid %d) died: %s", member.name, member.process.pid, _how(code), extra={"who": "server"}
+            )
+            await self._hand_back(member, crashed=self._interrupts < 2)
+        if member.failure is not None:
+            self._report_failure(member.failure)
+        lived = time.monotonic() - member.born
+        if not expected and lived < HEALTHY:
+            self._failed_starts += 1
+            pause = min(LONGEST_PAUSE, 0.25 * 2**self._failed_starts) if self._failed_starts > 1 else 0.0
+            self._pause_until = time.monotonic() + pause
+            if not self._ever_ready and self._failed_starts >= STARTS:
+                logger.error("no worker could start; the server ends")
+                self._exit_code = 1
+                self._stopping = True
+        member.process.close()
+        self._changed.set()
+
+    async def _hand_back(self, member: Member, *, crashed: bool) -> None:
+        """What a dead worker held goes to the front of its queues, within milliseconds of its death."""
+        broker = self._broker
+        if broker is None:
+            return
+        total = 0
+        for lease, queues in member.leases:
+            try:
+                total += await broker.hand_back(lease, queues, crashed=crashed)
+            except PqError as exc:
+                logger.warning("the tasks of %s come back when its lease ends: %s", member.name, exc)
+        if total:
+            logger.info("%d task%s of %s back in the queue", total, "s" * (total != 1), member.name)
+
+    def _report_failure(self, failure: dict[str, Any]) -> None:
+        hint = f"\nhint: {failure['hint']}" if failure.get("hint") else ""
+        logger.error("a worker could not start: %s [%s]%s", failure["message"], failure["slug"], hint)
+
+    async def _ping(self) -> None:
+        """A worker that does not answer for very long is as good as dead, and holds its place."""
+        number = 0
+        limit = max(2 * self._cfg.lease, self._cfg.stall_limit) + 2 * PING
+        while True:
+            await asyncio.sleep(PING)
+            number += 1
+            now = time.monotonic()
+            for member in list(self._members.values()):
+                member.mailbox.send("ping", number=number)
+                if now - member.heard > limit:
+                    logger.error(
+                        "%s has not answered for %.0f s; it is killed", member.name, now - member.heard
+                    )
+                    _kill(member)
+
+    # --------------------------------------------------------------------------------- signals
+    def _interrupt(self) -> None:
+        # One Ctrl-C can reach us twice (from the terminal, and from a program that passes it on).
+        now, before = time.monotonic(), self._interrupted_at
+        self._interrupted_at = now
+        if now - before < ONE_PRESS:
+            return
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self._terminate("Ctrl-C again to stop at once")
+        else:
+            logger.warning("stopping at once")
+            for member in list(self._members.values()):
+                member.leaving = True
+                _kill(member)
+
+    def _terminate(self, more: str = "") -> None:
+        if not self._stopping:
+            grace = f"running tasks get up to {self._cfg.graceful_timeout:g} s"
+            logger.info("stopping: %s%s", grace, f" ({more})" if more else "")
+        self._stopping = True
+        self._changed.set()
+
+    def _reload(self) -> None:
+        self._spawn_task(self._reload_now())
+
+    async def _reload_now(self) -> None:
+        """New settings and new code, worker by worker: each goes when its replacement is ready."""
+        flags = self._app._flags
+        try:
+            self._app.configure(flags)
+            cfg = self._app.cfg
+        except PqError as exc:
+            logger.error("not reloaded: %s%s", exc, f"\nhint: {exc.hint}" if exc.hint else "")
+            return
+        logger.info("reloading")
+        self._cfg, self._wanted = cfg, cfg.workers
+        for old in [member for member in self._members.values() if not member.leaving]:
+            new = await self._start_worker()
+            deadline = time.monotonic() + 30.0
+            while not new.ready and new.name in self._members and time.monotonic() < deadline:
+                new.news.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await new.news.wait()
+            if not new.ready:
+                logger.error("the new worker did not become ready; the old ones stay")
+                return
+            self._dismiss(old)
+        self._changed.set()
+
+    def _one_more(self) -> None:
+        self._wanted += 1
+        logger.info("one worker more: %d", self._wanted)
+        self._changed.set()
+
+    def _one_less(self) -> None:
+        if self._wanted > 1:
+            self._wanted -= 1
+            logger.info("one worker less: %d", self._wanted)
+            self._changed.set()
+
+    async def _end_all(self) -> None:
+        """Drain all workers; those that do not end in time are killed and their tasks handed back."""
+        for member in list(self._members.values()):
+            if not member.leaving:
+                self._dismiss(member)
+        deadline = time.monotonic() + self._cfg.graceful_timeout + 10.0
+        killed = False
+        while self._members:
+            self._changed.clear()
+            left = deadline - time.monotonic()
+            try:
+                async with asyncio.timeout(max(0.1, left)):
+                    await self._changed.wait()
+            except TimeoutError:
+                if killed:
+                    break
+                killed = True
+                deadline = time.monotonic() + 5.0
+                for member in list(self._members.values()):
+                    logger.error("%s did not stop in time; it is killed", member.name)
+                    _kill(member)
+        for task in list(self._tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+
+
+def serve(app: PulsarQueue) -> int:
+    """Run a server for `app` in this process until it is told to stop; the exit code."""
+    cfg = app.cfg
+    configure(cfg.log_level, cfg.log_format, "server")
+    if app.store.is_memory:
+        return run(_serve_here(app))
+    # Workers are forked from a small helper that has imported us already: starting one takes
+    # milliseconds. It never holds modules of the user's, which are to be imported anew on a reload.
+    if _start_method() == "forkserver":
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["pq.server.actor"])
+    return run(Supervisor(app).serve())
+
+
+async def _serve_here(app: PulsarQueue) -> int:
+    """With `memory://` nobody else can reach the tasks: one worker, in this process."""
+    worker = Worker(
+        app.cfg,
+        app.store,
+        app.registry,
+        name="w1",
+        node=app.node_name,
+        manager=app.manager,
+        watcher=watcher("w1"),
+    )
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await worker.start()
+    logger.info("one worker in this process; the tasks are in its memory and end with it")
+    await stop.wait()
+    await worker.stop()
+    return 0
+
+
+def _start_method() -> str:
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def _kill(member: Member) -> None:
+    try:
+        os.kill(member.process.pid, signal.SIGKILL)
+    except (ProcessLookupError, TypeError):
+        pass
+
+
+def _how(code: int | None) -> str:
+    """What an exit code means to a person."""
+    if code is not None and code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
+
+
+def _short(path: str) -> str:
+    """A path as seen from here, when that is shorter."""
+    near = os.path.relpath(path)
+    return near if len(near) < len(path) and not near.startswith("..") else path

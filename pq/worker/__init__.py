@@ -1,0 +1,1 @@
+"""One process doing work: an ordered list of services around the consumer."""

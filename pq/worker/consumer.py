@@ -1,0 +1,477 @@
+"""The consumer: reserves tasks, starts their attempts, settles what ended.
+
+One loop, one round trip a turn: what ended since the last turn is settled and the free slots are filled
+in the same call. While it is under way attempts go on and end, so batches grow with the load by
+themselves; an idle consumer blocks on the queue's wake token and starts a new task at once.
+
+At most half of the slots are filled in one turn. So while the store works on one half, the loop runs the
+other, instead of each waiting for the other.
+
+Only what can start is reserved. When a batch brings more process tasks than there are free children, the
+rest goes back to the front at once, and from then on no more is reserved than the children can take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..broker import records
+from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
+from ..errors import PqError, StoreUnavailable, UnreadableMessage
+from ..execution.attempt import Attempt
+from ..model import outcome as outcomes
+from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often
+from ..model.job import CPUBOUND, Job
+from ..model.manager import Manager
+from ..model.outcome import Outcome
+from ..model.serializers import MSGPACK
+from ..model.states import QUEUED, STARTED, SUCCESS
+from ..model.task import Task
+from .context import Context
+from .service import Service
+
+logger = logging.getLogger("pq.worker")
+
+UNKNOWN_JOB_TRIES = 8
+"""How often a task whose job is unknown here goes back, for a worker that knows it, before it fails."""
+
+
+class Watcher:
+    """Who is told of each task. Does nothing; `pq.logs` and the tests put something here."""
+
+    def started(self, task: Task[Any]) -> None: ...
+
+    def ended(self, task: Task[Any], ending: Ending) -> None: ...
+
+
+class Consumer(Service):
+    """See the module's docstring."""
+
+    name = "consumer"
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        may_reclaim: Callable[[], bool],
+        take_new_lease: Callable[[], Coroutine[Any, Any, str]],
+        watcher: Watcher | None = None,
+        on_limit: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._context = context
+        self._may_reclaim = may_reclaim
+        self._take_new_lease = take_new_lease
+        self._watcher = watcher
+        self._on_limit = on_limit
+        self._limit: int = context.cfg.max_requests
+        self._slots: int = context.cfg.concurrent_tasks
+        self._message_size: int = context.cfg.max_message_size
+        self._hook = type(context.manager).store_message is not Manager.store_message
+        self._hooks: set[asyncio.Task[None]] = set()
+        self._running: dict[str, Attempt] = {}
+        self._holding: dict[str, tuple[str, int]] = {}  # id -> (queue, batch)
+        self._pending: dict[str, list[Settlement]] = {}
+        self._signal = asyncio.Event()
+        self._batch = 0
+        self._headers: dict[int, bytes] = {}
+        self._solo: str | None = None
+        self._cpu_bound = False  # process tasks are about: reserve no more than the children can take
+        self._saw_cpu_bound = False
+        self._taken = 0
+        self._lease_lost = False
+        self._wake: asyncio.Task[bool] | None = None
+        self._draining = False
+        self._outage = False
+        self._empty: asyncio.Event | None = None  # set when a drain is over
+
+    # ----------------------------------------------------------------------------- for others
+    @property
+    def running(self) -> int:
+        """Attempts under way."""
+        return len(self._running)
+
+    def attempts(self) -> list[Attempt]:
+        """The attempts under way."""
+        return list(self._running.values())
+
+    def lease_lost(self) -> None:
+        """The lease is gone: what runs under it is somebody else's now."""
+        self._lease_lost = True
+        self._signal.set()
+
+    def cancel(self, ids: frozenset[str]) -> None:
+        """Stop these tasks, where they run here."""
+        for id in ids:
+            attempt = self._running.get(id)
+            if attempt is not None:
+                attempt.cancel(outcomes.REVOKED)
+
+    # ------------------------------------------------------------------------------- the loop
+    async def run(self) -> None:
+        while True:
+            if self._lease_lost:
+                await self._renounce()
+            self._signal.clear()
+            want = self._want()
+            if want == 0 and not self._pending:
+                await self._signal.wait()
+                continue
+            answer = await self._exchange(want)
+            if answer is None:
+                continue
+            if answer.tasks:
+                self._start_all(answer.tasks)
+            if answer.solo and answer.tasks:
+                self._solo = answer.tasks[-1].id
+            if answer.tasks or self._pending:
+                # Tasks that are quick enough end in this one turn of the loop.
+                await asyncio.sleep(0)
+            elif want == 0 or answer.blocked:
+                await self._signal.wait()
+            elif not answer.left:
+                await self._idle(answer.next_due)
+
+    def _want(self) -> int:
+        """How many tasks may be reserved now."""
+        if self._draining or self._solo is not None:
+            return 0
+        free = self._slots - len(self._running)
+        if self._limit:
+            free = min(free, self._limit - self._taken)
+        if self._cpu_bound and free > 0:
+            capacity = self._context.executors[CPUBOUND].capacity()
+            if capacity is not None:
+                free = min(free, capacity)
+        half = (self._slots + 1) // 2
+        return max(0, min(free, half))
+
+    async def _exchange(self, want: int) -> Exchange | None:
+        """One round trip. None when the store could not be reached: then all of it is tried again."""
+        context = self._context
+        pending, self._pending = self._pending, {}
+        if want:
+            self._batch += 1
+        try:
+            answer = await context.broker.exchange(
+                context.lease,
+                pending,
+                context.queues,
+                want,
+                self._batch,
+                idle=not self._running,
+                may_reclaim=want > 0 and self._may_reclaim(),
+                note=f"{context.name} {context.node}",
+            )
+        except StoreUnavailable as exc:
+            self._put_back(pending)
+            if want:
+                self._batch -= 1  # the same number again: what was handed out meanwhile comes again
+            self._say_outage(exc)
+            await asyncio.sleep(0.5)
+            return None
+        except asyncio.CancelledError:
+            self._put_back(pending)
+            raise
+        except PqError as exc:
+            self._put_back(pending)
+            if want:
+                self._batch -= 1
+            logger.error("the store refused to settle or reserve: %s", exc)
+            await asyncio.sleep(1.0)
+            return None
+        if self._outage:
+            self._outage = False
+            logger.warning("the store is back; work goes on")
+        if answer.refused:
+            self._refused(answer.refused)
+        if answer.vanished:
+            context.counts.vanished += answer.vanished
+            logger.warning(
+                "%d queued tasks had no record: deleted by hand, or evicted by the store", answer.vanished
+            )
+        if answer.lost_lease:
+            self._lease_lost = True
+        return answer
+
+    def _put_back(self, pending: dict[str, list[Settlement]]) -> None:
+        """Outcomes that were not sent, or not surely: before those that came since."""
+        for queue, ended in pending.items():
+            self._pending[queue] = ended + self._pending.get(queue, [])
+
+    async def _idle(self, next_due: int | None) -> None:
+        """Wait until there may be something to do."""
+        poll = float(self._context.cfg.task_pool_timeout)
+        if self._wake is None or self._wake.done():
+            self._wake = asyncio.get_running_loop().create_task(
+                self._context.broker.wait(self._context.queues, poll)
+            )
+            self._wake.add_done_callback(self._woken)
+        timeout = poll if next_due is None else min(poll, next_due / 1000 + 0.0005)
+        if timeout < poll:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._signal.wait()
+        else:
+            await self._signal.wait()  # the wake ends by itself after `poll` seconds, and signals
+
+    def _woken(self, wake: asyncio.Task[bool]) -> None:
+        if not wake.cancelled() and (error := wake.exception()) is not None:
+            logger.debug("waiting for work failed: %s", error)
+        self._signal.set()
+
+    # ------------------------------------------------------------------------------- starting
+    def _start_all(self, tasks: list[Reserved]) -> None:
+        self._saw_cpu_bound = False
+        # What cannot start goes back to the front, one before the other: so from the last to the first
+        # in the settlement, which `_order_released` sees to.
+        before = {queue: len(ended) for queue, ended in self._pending.items()}
+        for reserved in tasks:
+            self._start(reserved)
+        self._cpu_bound = self._saw_cpu_bound
+        if self._saw_cpu_bound:
+            self._order_released(before)
+
+    def _order_released(self, before: dict[str, int]) -> None:
+        for queue, ended in self._pending.items():
+            since = before.get(queue, 0)
+            released = [s for s in ended[since:] if s.op == RELEASE]
+            others = [s for s in ended[since:] if s.op != RELEASE]
+            ended[since:] = others + released[::-1]
+
+    def _start(self, reserved: Reserved) -> None:
+        queue, id, batch, record, crashes = reserved
+        self._taken += 1
+        if id in self._running:
+            return  # handed out again because a reply was lost; it runs already
+        self._holding[id] = (queue, batch)
+        try:
+            task = Task.from_wire(records.message(record))
+            if task.id != id:
+                raise UnreadableMessage(f"the record of {id} has the message of {task.id}")
+        except UnreadableMessage as exc:
+            self._unreadable(queue, id, record, exc)
+            return
+        job = self._context.registry.get(task.name)
+        if job is None:
+            self._unknown_job(task)
+            return
+        now = self._context.clock.time()
+        if crashes >= self._context.cfg.max_crashes:
+            self._settle(task, None, crashed_too_often(crashes))
+            return
+        if task.expires is not None and now > (task.expiry or now):
+            expired = f"TaskRevoked: it expired: {task.expires:g} s after it was queued nobody had started it"
+            self._settle(task, None, Outcome(outcomes.REVOKED, None, expired, None, "revoked"))
+            return
+        executor = self._context.executors[job.concurrency]
+        if job.concurrency == CPUBOUND:
+            self._saw_cpu_bound = True
+            if executor.capacity() == 0:
+                self._settle(task, None, Outcome(outcomes.RELEASED))
+                self._taken -= 1
+                return
+        task.queue = queue
+        task.status = STARTED
+        task.time_started = now
+        context = self._context
+        task.worker = context.name
+        task.node = context.node
+        if crashes:
+            task.note(crashes=crashes)
+        attempt = Attempt(task, job, context.backend, self._finished)
+        self._running[id] = attempt
+        if self._watcher is not None:
+            self._watcher.started(task)
+        if self._hook:
+            self._call_hook(task)
+        executor.start_attempt(attempt)
+
+    def _unreadable(self, queue: str, id: str, record: bytes, exc: UnreadableMessage) -> None:
+        """A record that is no message goes to the dead set with its reason, and stops nothing."""
+        task: Task[Any] = Task(id, "unreadable", queue)
+        task.note(raw=record[:4096])
+        logger.error("task %s in queue %s cannot be read and was set aside: %s", id, queue, exc)
+        text = f"UnreadableMessage: {exc}"
+        self._settle(task, None, Outcome(outcomes.FAILED, None, text, None, UnreadableMessage.slug))
+
+    def _unknown_job(self, task: Task[Any]) -> None:
+        """In a rolling deploy another worker may know the job: back, later and later, then set aside."""
+        error = self._context.registry.unknown(task.name)
+        tries = int(task.run_info.get("unknown", 0)) + 1
+        if tries > UNKNOWN_JOB_TRIES:
+            text = f"TaskNotAvailable: {error} on any worker that took it"
+            self._settle(task, None, Outcome(outcomes.FAILED, None, text, None, error.slug))
+            return
+        logger.warning("task %s: %s; it goes back for a worker that knows it", task.id[:9], error)
+        task.note(unknown=tries)
+        task.status = QUEUED
+        self._send(task, Ending(RETRY, min(60.0, 2.0 ** (tries - 1))))
+
+    # ------------------------------------------------------------------------------- settling
+    def _finished(self, attempt: Attempt, outcome: Outcome) -> None:
+        """An attempt ended: the one way out for all of them."""
+        task = attempt.task
+        if self._running.get(task.id) is not attempt:
+            return  # renounced with its lease: somebody else's task now
+        self._settle(task, attempt.job_class, outcome)
+
+    def _settle(self, task: Task[Any], job: type[Job] | None, outcome: Outcome) -> None:
+        context = self._context
+        clock = context.clock
+        ending = conclude(
+            task,
+            outcome,
+            now=clock.time(),
+            retry_delay=job.retry_delay if job is not None else None,
+            chance=0.5 if outcome.kind == outcomes.OK else clock.random(),
+            limit=self._message_size,
+        )
+        self._send(task, ending)
+
+    def _send(self, task: Task[Any], ending: Ending) -> None:
+        """Put the end of an attempt into the next round trip."""
+        id = task.id
+        self._running.pop(id, None)
+        held = self._holding.pop(id, None)
+        if held is None:
+            return
+        queue, batch = held
+        counts = self._context.counts
+        op = ending.op
+        counts.processed += 1
+        if op == ACK:
+            header = self._headers.get(batch)
+            if header is None:
+                header = self._new_header(batch)
+            settlement = Settlement(ACK, id, batch, header + task.to_wire(), task.reply or "")
+            counts.succeeded += 1
+        else:
+            settlement = self._rarer(task, ending, batch)
+        pending = self._pending.get(queue)
+        if pending is None:
+            self._pending[queue] = [settlement]
+        else:
+            pending.append(settlement)
+        self._signal.set()
+        if self._solo == id:
+            self._solo = None
+        if self._empty is not None and not self._running:
+            self._empty.set()
+        if self._watcher is not None:
+            self._watcher.ended(task, ending)
+        if self._hook and op in (ACK, FAIL, REVOKE):
+            self._call_hook(task)
+        if self._limit and self._taken >= self._limit and not self._running and self._on_limit is not None:
+            self._on_limit()
+
+    def _rarer(self, task: Task[Any], ending: Ending, batch: int) -> Settlement:
+        """The settlement of anything but a success."""
+        counts = self._context.counts
+        token = f"{self._context.lease}:{batch}"
+        if ending.op in (FAIL, REVOKE):
+            record = records.finished_header(task.status, token) + task.to_wire()
+            counts.failed += ending.op == FAIL
+            counts.revoked += ending.op == REVOKE
+            return Settlement(ending.op, task.id, batch, record, task.reply or "")
+        counts.processed -= 1
+        if ending.op == RETRY:
+            counts.retried += 1
+            if task.format is MSGPACK:
+                task.result_bytes = None
+            record = records.live_header(task.priority, token) + task.to_wire()
+            return Settlement(RETRY, task.id, batch, record, "", max(0, round(ending.wait * 1000)))
+        return Settlement(ending.op, task.id, batch)
+
+    def _new_header(self, batch: int) -> bytes:
+        if len(self._headers) > 1000:
+            self._headers.clear()
+        header = self._headers[batch] = records.finished_header(SUCCESS, f"{self._context.lease}:{batch}")
+        return header
+
+    def _refused(self, refused: list[tuple[str, str]]) -> None:
+        self._context.counts.refused += len(refused)
+        logger.warning(
+            "%d results were refused: this worker had lost its lease on them, and others have the tasks (first: %s)",
+            len(refused),
+            refused[0][1],
+        )
+
+    def _call_hook(self, task: Task[Any]) -> None:
+        hook = asyncio.get_running_loop().create_task(self._store_message(task))
+        self._hooks.add(hook)
+        hook.add_done_callback(self._hooks.discard)
+
+    async def _store_message(self, task: Task[Any]) -> None:
+        try:
+            await self._context.manager.store_message(task)
+        except Exception:
+            logger.exception("Manager.store_message raised for %r", task)
+
+    def _say_outage(self, exc: StoreUnavailable) -> None:
+        if not self._outage:
+            self._outage = True
+            logger.warning("%s; what runs goes on, and the rest when it is back", exc)
+
+    # --------------------------------------------------------------------------------- endings
+    async def _renounce(self) -> None:
+        """The lease is lost: stop what ran under it, drop its outcomes, begin anew with a new lease."""
+        logger.warning(
+            "this worker lost its lease (it did not renew it in time); %d running tasks are given up",
+            len(self._running),
+        )
+        given_up = list(self._running.values())
+        self._running.clear()
+        self._holding.clear()
+        self._pending.clear()
+        self._headers.clear()
+        self._solo = None
+        for attempt in given_up:
+            attempt.cancel(outcomes.RELEASED)
+        try:
+            await self._take_new_lease()
+        except PqError as exc:
+            logger.warning("no new lease yet: %s", exc)
+            await asyncio.sleep(1.0)
+            return
+        self._lease_lost = False
+
+    async def drain(self, grace: float) -> None:
+        """Take no more; let what runs end within `grace` seconds; then stop it and hand it back unspent."""
+        self._draining = True
+        self._signal.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._all_ended()
+        for attempt in list(self._running.values()):
+            attempt.cancel(outcomes.RELEASED)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        if self._running:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
+
+    async def stop(self) -> None:
+        """Settle what has ended, hand back what has not, let the lease go."""
+        self._draining = True
+        await super().stop()
+        if self._wake is not None:
+            self._wake.cancel()
+            await asyncio.gather(self._wake, return_exceptions=True)
+            self._wake = None
+        with contextlib.suppress(PqError, TimeoutError):
+            async with asyncio.timeout(5.0):
+                context = self._context
+                pending, self._pending = self._pending, {}
+                if pending:
+                    await context.broker.exchange(context.lease, pending, context.queues, 0, self._batch)
+                await context.broker.hand_back(context.lease, context.queues, crashed=False)
+        if self._hooks:
+            await asyncio.wait(list(self._hooks), timeout=5.0)

@@ -1,0 +1,77 @@
+"""What the services of one worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..broker.contract import Broker
+from ..broker.keys import Keys
+from ..clock import SYSTEM, Clock
+from ..execution.executor import Executor
+from ..model.backend import Backend, TasksApi
+from ..model.manager import Manager
+from ..model.registry import Registry
+from ..model.task import Task
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a worker has done since it began."""
+
+    processed: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    revoked: int = 0
+    retried: int = 0
+    refused: int = 0
+    vanished: int = 0
+
+
+@dataclass(slots=True)
+class Context:
+    """The surroundings of a worker: made once by `Worker`, read by its services."""
+
+    name: str
+    node: str
+    cfg: Any
+    broker: Broker
+    registry: Registry
+    manager: Manager
+    backend: Backend
+    queues: list[str]
+    executors: Mapping[str, Executor] = field(repr=False)
+    lease: str = ""
+    clock: Clock = SYSTEM
+    counts: Counts = field(default_factory=Counts)
+    stopping: bool = False
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.cfg.namespace)
+
+
+class WorkerBackend:
+    """The program around a task, as its job sees it (`self.backend`)."""
+
+    def __init__(
+        self, cfg: Any, tasks: TasksApi, report: Callable[[Task[Any], float, float | None, str | None], None]
+    ):
+        self.cfg = cfg
+        self._tasks = tasks
+        self._report = report
+
+    @property
+    def tasks(self) -> TasksApi:
+        """The tasks producer of the worker's own program."""
+        return self._tasks
+
+    @property
+    def node_name(self) -> str:
+        """The name of this server, and of its local queue."""
+        return self._tasks.node_name
+
+    def progress(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
+        """Tell whoever listens how far the task is; from any thread."""
+        self._report(task, done, total, message)

@@ -1,0 +1,73 @@
+"""The heartbeat: tells the world, every few seconds, that this consumer lives and what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from ..errors import PqError
+from .context import Context
+from .service import Service
+
+logger = logging.getLogger("pq.worker")
+
+EVERY = 5.0
+"""Seconds between two heartbeats; a consumer that is silent for three of them is taken off the list."""
+
+
+class Heartbeat(Service):
+    """Event `status` on channel `consumer`, and the key `consumer:<name>` with a TTL."""
+
+    name = "heartbeat"
+
+    def __init__(self, context: Context, running: Callable[[], int]) -> None:
+        super().__init__()
+        self._context = context
+        self._running = running
+
+    async def run(self) -> None:
+        while True:
+            await self._beat()
+            await asyncio.sleep(EVERY)
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self._beat(leaving=True)
+
+    async def _beat(self, *, leaving: bool = False) -> None:
+        try:
+            async with asyncio.timeout(EVERY):
+                payload = msgpack.packb(self.facts(leaving=leaving))
+                # The name of one that leaves stays for a moment only; who listens is told of it.
+                ttl = 0.001 if leaving else 3 * EVERY
+                name = f"{self._context.node}.{self._context.name}.{os.getpid()}"
+                await self._context.broker.beat(name, payload, ttl)
+        except (PqError, TimeoutError) as exc:
+            logger.debug("no heartbeat this time: %s", exc)
+
+    def facts(self, *, leaving: bool = False) -> dict[str, Any]:
+        """What a heartbeat says."""
+        context = self._context
+        counts = context.counts
+        return {
+            "worker": context.name,
+            "node": context.node,
+            "pid": os.getpid(),
+            "queues": context.queues,
+            "concurrency": context.cfg.concurrent_tasks,
+            "running": self._running(),
+            "processed": counts.processed,
+            "succeeded": counts.succeeded,
+            "failed": counts.failed,
+            "revoked": counts.revoked,
+            "retried": counts.retried,
+            "refused": counts.refused,
+            "cores": os.cpu_count() or 1,
+            "time": context.clock.time(),
+            "leaving": leaving,
+        }

@@ -1,0 +1,273 @@
+"""The lease of a worker: renewed by a thread, with a connection of its own.
+
+A job that blocks the event loop must not cost the worker its tasks, so renewing does not depend on the
+loop. The same thread watches the loop: when the loop does not answer for a second it names the job that
+holds it, with its stack; when that goes on for `stall_limit`, the worker ends itself, so that its tasks
+get to somebody who can serve them.
+
+The thread also keeps the *reclaim guard*. After an outage, a restart of the store or a jump of its clock
+all leases look expired at once, and the first to return would take everybody's running tasks. So a worker
+reclaims only after its own connection and the store's clock have both been steady for one whole lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..broker.contract import Renewal
+from ..errors import PqError, StoreUnavailable
+from .context import Context
+
+logger = logging.getLogger("pq.worker")
+
+LOOK = 0.5
+"""Seconds between two looks at the event loop."""
+STALL = 1.0
+"""Seconds without an answer after which the loop counts as blocked."""
+
+
+class Renewer(Protocol):
+    """A connection for the thread: blocking, used by it alone."""
+
+    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
+        """Push the deadline; the store's clock in ms comes with the answer. Raises `StoreUnavailable`."""
+
+    def close(self) -> None: ...
+
+
+class LeaseKeeper:
+    """Takes the lease of a worker, renews it, and knows whether reclaiming is safe."""
+
+    name = "lease keeper"
+
+    def __init__(
+        self,
+        context: Context,
+        make_renewer: Callable[[], Renewer],
+        *,
+        new_lease: Callable[[], str],
+        on_lost: Callable[[], None],
+        on_cancel: Callable[[frozenset[str]], None],
+        who_runs: Callable[[asyncio.Task[Any] | None], str | None],
+    ) -> None:
+        self._context = context
+        self._make_renewer = make_renewer
+        self._new_lease = new_lease
+        self._on_lost = on_lost
+        self._on_cancel = on_cancel
+        self._who_runs = who_runs
+        self._ttl = int(context.cfg.lease * 1000)
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._pings = 0
+        self._pongs = 0
+        self._steady_since = 0.0
+        self._clock_offset: float | None = None
+
+    # ------------------------------------------------------------------------------------ life
+    async def start(self) -> None:
+        """Open the lease and begin to renew it."""
+        if self._thread is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._steady_since = self._context.clock.monotonic()
+        await self.take_new_lease()
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._run, name=f"pq-lease-{self._context.name}", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Stop renewing. The lease itself is handed back by the consumer."""
+        thread, self._thread = self._thread, None
+        self._ended.set()
+        if thread is not None:
+            await asyncio.to_thread(thread.join, 5.0)
+
+    async def take_new_lease(self) -> str:
+        """Begin a lease: at the start, and whenever the old one was lost."""
+        context = self._context
+        lease = self._new_lease()
+        await context.broker.open_lease(lease, context.queues, self._ttl)
+        context.lease = lease
+        return lease
+
+    def may_reclaim(self) -> bool:
+        """True when an expired lease really means that its holder is gone (see the module's docstring)."""
+        connected = self._context.broker.connected_since
+        if connected is None or self._loop is None:
+            return False
+        lease = self._ttl / 1000
+        return (
+            self._loop.time() - connected >= lease
+            and self._context.clock.monotonic() - self._steady_since >= lease
+        )
+
+    # ---------------------------------------------------------------------------------- thread
+    def _run(self) -> None:
+        renewer = self._make_renewer()
+        clock = self._context.clock
+        next_renewal = clock.monotonic() + self._ttl / 3000
+        blocked_since: float | None = None
+        named = False
+        try:
+            while not self._ended.wait(LOOK):
+                now = clock.monotonic()
+                if now >= next_renewal:
+                    ok = self._renew(renewer)
+                    # A failed renewal is tried again soon: a lease is three renewals long.
+                    next_renewal = now + (self._ttl / 3000 if ok else min(1.0, self._ttl / 10_000))
+                if self._answers():
+                    if named:
+                        self._say_freed(now - (blocked_since or now))
+                    blocked_since, named = None, False
+                    self._ping()
+                    continue
+                blocked_since = blocked_since if blocked_since is not None else now - LOOK
+                if now - blocked_since >= STALL and not named:
+                    named = True
+                    self._name_the_blocker(now - blocked_since)
+                if now - blocked_since >= self._context.cfg.stall_limit:
+                    logger.critical(
+                        "the event loop has been held for %.0f s: this worker ends", now - blocked_since
+                    )
+                    os._exit(70)
+        finally:
+            renewer.close()
+
+    def _renew(self, renewer: Renewer) -> bool:
+        lease = self._context.lease
+        try:
+            renewal, server_ms = renewer.renew(lease, self._context.queues, self._ttl)
+        except StoreUnavailable as exc:
+            logger.debug("the lease was not renewed: %s", exc)
+            self._steady_since = self._context.clock.monotonic()
+            return False
+        except PqError as exc:
+            logger.warning("the lease was not renewed: %s", exc)
+            return False
+        self._watch_clock(server_ms)
+        if lease == self._context.lease:  # else it was replaced while we asked
+            if not renewal.alive:
+                self._call_loop(self._on_lost)
+            elif renewal.cancelling:
+                self._call_loop(self._on_cancel, renewal.cancelling)
+        return True
+
+    def _watch_clock(self, server_ms: int) -> None:
+        """A store whose clock moved otherwise than ours has jumped: leases mean nothing for a while."""
+        offset = server_ms / 1000 - self._context.clock.monotonic()
+        if self._clock_offset is not None and abs(offset - self._clock_offset) > self._ttl / 4000:
+            logger.warning(
+                "the store's clock jumped by %.1f s; nothing is taken over for one lease",
+                offset - self._clock_offset,
+            )
+            self._steady_since = self._context.clock.monotonic()
+        self._clock_offset = offset
+
+    # ------------------------------------------------------------------------------ loop watch
+    def _answers(self) -> bool:
+        return self._pongs == self._pings
+
+    def _ping(self) -> None:
+        self._pings += 1
+        self._call_loop(self._pong, self._pings)
+
+    def _pong(self, number: int) -> None:
+        self._pongs = number
+
+    def _call_loop(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # the loop is closed: the worker is ending
+
+    def _name_the_blocker(self, seconds: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else "(no stack)\n"
+        try:
+            job = self._who_runs(asyncio.current_task(self._loop))
+        except RuntimeError:
+            job = None
+        logger.warning(
+            "%s holds the event loop for %.1f s; every other task of this worker waits\n%s"
+            'hint: @api.job(concurrency="thread"), or "process" for CPU work [loop-blocked]',
+            job or "something",
+            seconds,
+            stack,
+        )
+
+    def _say_freed(self, seconds: float) -> None:
+        logger.warning("the event loop goes on after %.1f s", seconds)
+
+
+class RedisRenewer:
+    """Renews over a blocking connection of its own."""
+
+    def __init__(self, url: str, prefix: Callable[[str], str], *, timeout: float = 5.0) -> None:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self._prefix = prefix
+        self._url = url
+        self._client = redis.Redis.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            single_connection_client=False,
+            max_connections=1,
+        )
+
+    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
+        from redis import exceptions
+
+        from ..broker.link import ScriptMissing, translate
+        from ..broker.redis import read_renewal
+        from ..broker.scripts import script
+        from ..config import redact
+
+        prefixes = [self._prefix(queue) for queue in queues]
+        arguments = (len(prefixes), *prefixes, "", lease, ttl)
+        try:
+            seconds, micros = self._client.time()
+            try:
+                replies = self._client.execute_command(  # type: ignore[no-untyped-call]
+                    "EVALSHA", script("renew").digest, *arguments
+                )
+            except exceptions.NoScriptError:
+                replies = self._client.execute_command(  # type: ignore[no-untyped-call]
+                    "EVAL", script("renew").source, *arguments
+                )
+        except (exceptions.RedisError, OSError) as exc:
+            error = translate(exc, redact(self._url))
+            raise StoreUnavailable(str(error)) if isinstance(error, ScriptMissing) else error from exc
+        return read_renewal(replies), int(seconds) * 1000 + int(micros) // 1000
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class MemoryRenewer:
+    """Renews in a memory broker, which locks."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker = broker
+
+    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
+        return self._broker.renew_now(lease, queues, ttl), self._broker.store.now()
+
+    def close(self) -> None:
+        pass

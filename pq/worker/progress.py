@@ -1,0 +1,84 @@
+"""Progress of running tasks: noted on the task, and told to whoever listens, at most ten times a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ..broker import records
+from ..errors import PqError
+from ..model.task import Task
+from .context import Context
+
+logger = logging.getLogger("pq.worker")
+
+EVERY = 0.1
+"""Seconds between two events of one task."""
+
+
+class Progress:
+    """Takes reports from any thread; sends the latest of each task."""
+
+    name = "progress"
+
+    def __init__(self) -> None:
+        self._context: Context | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._latest: dict[str, tuple[Task[Any], dict[str, Any]]] = {}
+        self._sending: asyncio.Task[None] | None = None
+
+    def attach(self, context: Context) -> None:
+        self._context = context
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def stop(self) -> None:
+        self._latest.clear()
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+            self._sending = None
+        self._loop = None
+
+    def report(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
+        """From any thread; never blocks, never raises."""
+        loop = self._loop
+        if loop is None:
+            return
+        facts: dict[str, Any] = {"done": _number(done), "total": _number(total)}
+        if message is not None:
+            facts["message"] = str(message)[:500]
+        try:
+            loop.call_soon_threadsafe(self._note, task, facts)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to hear
+
+    def _note(self, task: Task[Any], facts: dict[str, Any]) -> None:
+        if task.done():
+            return
+        task.note(progress=facts)
+        self._latest[task.id] = (task, facts)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        context = self._context
+        while self._latest and context is not None:
+            latest, self._latest = self._latest, {}
+            parts = [
+                records.parcel(id, records.live_header(task.priority) + task.to_wire())
+                for id, (task, _) in latest.items()
+                if not task.done()
+            ]
+            try:
+                if parts:
+                    await context.broker.publish(context.keys.task_channel, b"progress\n" + b"".join(parts))
+            except PqError as exc:
+                logger.debug("progress was not told: %s", exc)
+            await asyncio.sleep(EVERY)
+
+
+def _number(value: Any) -> float | int | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

