@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import BadSetting
@@ -87,12 +87,36 @@ class PulsarQueue:
         """A producer: queue tasks, hear events. It starts by itself when it is first used."""
         from .producer.producer import Producer
 
-        return Producer(self.cfg, self.store, lambda: self.registry, self.node_name, self.manager)
+        return Producer(
+            self.cfg,
+            self.store,
+            lambda: self.registry,
+            self.node_name,
+            self.manager,
+            companion=self._start_companion if self.store.is_memory else None,
+        )
+
+    async def _start_companion(self) -> Callable[[], Coroutine[Any, Any, None]]:
+        """With `memory://` no other process can do the work: a worker in the producer's own loop does."""
+        from .worker.worker import Worker
+
+        worker = Worker(
+            self.cfg, self.store, self.registry, name="w1", node=self.node_name, manager=self.manager
+        )
+        await worker.start()
+        return worker.stop
 
     def configure(self, flags: Mapping[str, object]) -> None:
         """Take what the command line said."""
         self._flags = flags
         self._cfg = self._registry = self._store = None
+
+    def reload(self) -> Settings:
+        """The settings, read anew. Raises `ConfigError`, and then the old ones stay."""
+        from .config import load
+
+        self._cfg = load(self.kwargs, self.config, cli=self._flags)
+        return self._cfg
 
     def serve(self) -> int:
         """Run a server until it is told to stop; the exit code."""

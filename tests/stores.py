@@ -194,7 +194,7 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
     # An id that was cancelled lies in `ready` once for its mark in `revoked`: that is no place of a task.
     ready = Counter(queue.ready)
     ready.subtract({id: 1 for id in queue.revoked})
-    places = ready + Counter(queue.prio) + Counter(queue.delayed) + Counter(held_ids)
+    places = ready + Counter(queue.prio) + Counter(list(queue.delayed)) + Counter(held_ids)
     for id, record in queue.records.items():
         if records.is_live(record):
             if places[id] != 1 and id not in deleted:

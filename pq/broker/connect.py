@@ -43,6 +43,8 @@ class Store:
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
         self._memory: MemoryStore | None = None
+        self.workers = 0
+        """Workers of this process on this store."""
         if self._url.startswith("memory://"):
             self._memory = _memory_stores.setdefault(self._url, MemoryStore())
 

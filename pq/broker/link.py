@@ -121,9 +121,11 @@ def translate(exc: BaseException, where: str) -> StoreError:
 
     By text as well as by class: a script passes an error on as text, and servers differ in which.
     """
+    if isinstance(exc.__cause__, redis_errors.RedisError):
+        exc = exc.__cause__  # a login that was refused comes wrapped as a connection that failed
     text = str(exc) or type(exc).__name__
     code = getattr(exc, "status_code", None)
-    if isinstance(code, str) and code != "ERR" and not text.startswith(code):
+    if isinstance(code, str) and not text.startswith(code):
         text = f"{code} {text}"  # redis-py takes the code off the text of the errors that it knows
     if isinstance(exc, redis_errors.NoScriptError) or "NOSCRIPT" in text:
         return ScriptMissing(text)

@@ -308,6 +308,8 @@ class MemoryBroker:
             if op == RETRY:
                 data.task[id] = record
                 data.delayed[id] = now + wait
+                if data.delayed[id] == min(data.delayed.values()):
+                    self.store.wake()
                 again.append((id, record))
                 continue
             data.finish(id, record, now + (self._dead_ttl if op == FAIL else self._ttl))

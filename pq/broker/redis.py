@@ -41,8 +41,7 @@ def connection_options(url: str) -> dict[str, Any]:
         retry=None,
         retry_on_error=[],
         health_check_interval=0,
-        lib_name=None,  # two round trips less for each connection
-        lib_version=None,
+        driver_info=None,  # two commands less for each connection
     )
     if options["connection_class"] is not redis_connection.UnixDomainSocketConnection:
         options["socket_keepalive"] = True

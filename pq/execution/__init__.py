@@ -11,12 +11,14 @@ room: no exception says that a task failed.
     thread_io.py    in a bounded pool of threads
     green_io.py     in a greenlet on the loop
     cpu_bound.py    in warm child processes: who gets which attempt, who is replaced and when
-      handle.py       one child as its parent sees it: start, bytes in and out, death
-      child.py        the child's own program: one task after another
-      isolation.py    how a child cuts itself loose from all but its parent, and dies with it
+      handle.py         one child as its parent sees it: start, bytes in and out, death
+      errands.py        what a job in a child asks of its worker: to queue a task
+      child.py          the child's own program: one task after another
+      channel.py        the child's end of the connection
       child_backend.py  what a job in a child sees of the program: settings, progress, queueing
-      frames.py       what the two say to each other
-      output.py       what a job prints: lines, their limits, their loggers
+      isolation.py      how a child cuts itself loose from all but its parent, and dies with it
+      frames.py         what the two say to each other
+      output.py         what a job prints: lines, and how many of them pass
 
 A time-out means the same in every mode: seconds from the moment the attempt runs. What stopping it
 means differs, since threads cannot be stopped: a coroutine and a greenlet get a `CancelledError`, a

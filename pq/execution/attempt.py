@@ -83,6 +83,12 @@ class Attempt:
             )
         self._timer = loop.call_later(timeout, self.cancel, TIMED_OUT)
 
+    def disarm(self) -> None:
+        """It does not run: its time-out does not run either."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def cancel(self, why: int) -> None:
         """Stop it, because of `why`. Only on the loop. Does nothing when it is finished or being stopped."""
         if self.why or self.done:
@@ -95,8 +101,7 @@ class Attempt:
         self, loop: asyncio.AbstractEventLoop, seconds: float, give_up: Callable[[Attempt], None]
     ) -> None:
         """Call `give_up` unless it finishes in time. Takes the place of the time-out's timer."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.disarm()
         self._timer = loop.call_later(seconds, give_up, self)
 
     def finish(self, outcome: Outcome) -> None:

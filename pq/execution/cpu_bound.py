@@ -32,6 +32,8 @@ from .errands import Errands
 from .frames import AWAIT, BROKEN, DONE, LOG, PROGRESS, QUEUE, READY, TASK, frame
 from .handle import Child
 
+logger = logging.getLogger("pq.execution")
+
 STOP_TIME = 1.0
 """Seconds that idle children get to end by themselves; as many again for those that are killed."""
 FIRST_PAUSE = 0.5
@@ -139,22 +141,26 @@ class CpuBound:
         while self._waiting and self._idle:
             attempt = self._waiting.popleft()
             try:
-                body = frame(TASK, attempt.task.to_wire())
                 attempt.arm(self._loop)
+                body = frame(TASK, attempt.task.to_wire())
             except Exception as exc:  # numbers and texts of a foreign message that are none
                 self._loop.call_soon(attempt.finish, failed(exc))
                 continue
-            child = self._idle.pop()
-            child.attempt = attempt
-            attempt.seat = child
-            child.send(body)
+            # A child that died since it was last heard of takes nothing; that costs the task nothing.
+            while self._idle:
+                child = self._idle.pop()
+                if child.send(body):
+                    child.attempt = attempt
+                    attempt.seat = child
+                    break
+            else:
+                attempt.disarm()
+                self._waiting.appendleft(attempt)
         if self._stopping or self._pause is not None:
             return
         starting = sum(1 for child in self._children if not child.ready)
-        for _ in range(len(self._waiting) - starting):
-            if len(self._children) < self._size:
-                self._hire()
-        while len(self._children) < self._wanted:
+        missing = min(len(self._waiting) - starting, self._size - len(self._children))
+        for _ in range(max(missing, self._wanted - len(self._children))):
             self._hire()
         self._wanted = max(self._wanted, len(self._children))
 
@@ -168,7 +174,10 @@ class CpuBound:
             limit=self._limit,
             log_level=logging.getLogger(self._app_name).getEffectiveLevel(),
         )
-        self._children.add(Child(spec, self, self._loop))
+        try:
+            self._children.add(Child(spec, self, self._loop))
+        except (OSError, RuntimeError) as exc:  # no more descriptors or threads to be had
+            self._unable(f"{type(exc).__name__}: {exc}")
 
     def _dismiss(self, child: Child) -> None:
         """It works no more for us; `gone` comes when it has ended."""
@@ -236,11 +245,11 @@ class CpuBound:
         try:
             self._on_log(task, level, line)
         except Exception:
-            logging.getLogger(__name__).exception("a log line of a child process could not be handled")
+            logger.exception("a log line of a child process could not be handled")
         finally:
             current_task.reset(token)
 
-    def gone(self, child: Child, code: int | None, error: BaseException | None) -> None:
+    def gone(self, child: Child, code: int | None, error: str | None) -> None:
         """`handle.Owner`: `child` is no more."""
         expected = child in self._dying
         self._children.discard(child)
@@ -251,10 +260,10 @@ class CpuBound:
             words = "\n".join(child.last_words) or None
             text = f"the process that ran the task {_how_it_died(code)}"
             self._finish(child, Outcome(CRASHED, None, text, words, TaskCrashed.slug))
+        elif not expected and child.pid is None:
+            self._unable(error or "it has no process id")
         elif not expected and not child.ready:
-            text = f"a child process {_how_it_died(code)} before it could run a job"
-            if error is not None:
-                text = f"a child process could not be started: {type(error).__name__}: {error}"
+            text = f"a child process {error or _how_it_died(code)} before it could run a job"
             words = "\n".join(child.last_words) or None
             self._failed_start(Outcome(FAILED, None, text, words, ImportFailed.slug))
         elif not expected and not child.done:
@@ -282,6 +291,11 @@ class CpuBound:
         else:
             self._idle.append(child)
         self._pump()
+
+    def _unable(self, reason: str) -> None:
+        """The system gives no child. That is not the task's fault: another worker may have it."""
+        logger.error("no child process can be started: %s", reason)
+        self._failed_start(Outcome(RELEASED))
 
     def _failed_start(self, outcome: Outcome) -> None:
         """No child can be had: tell one attempt that waits for one, and pause."""

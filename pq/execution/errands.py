@@ -25,13 +25,14 @@ class Errands:
     """The errands of one attempt in a child. `send` takes frames to it, `log` a line about it."""
 
     def __init__(
-        self, attempt: Attempt, send: Callable[[bytes], None], log: Callable[[Task[Any], int, str], None]
+        self, attempt: Attempt, send: Callable[[bytes], object], log: Callable[[Task[Any], int, str], None]
     ) -> None:
         self._attempt = attempt
         self._send = send
         self._log = log
         self._futures: dict[int, Any] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        self._ended = False
 
     def queue(self, number: int, name: str, arguments: bytes) -> None:
         """Queue a task. A refusal is logged, as the job may never ask, and is the answer if it does."""
@@ -51,6 +52,7 @@ class Errands:
 
     def end(self) -> None:
         """The attempt is over: nobody awaits any more."""
+        self._ended = True
         self._futures.clear()
         for answering in self._answering:
             answering.cancel()
@@ -64,7 +66,9 @@ class Errands:
                 raise PqError(f"there is no errand {number}")
             task: Task[Any] = await future
             answer = frame(ANSWER, number, task.to_wire(), None, None)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            if self._ended:
+                return
             text = exc.message if isinstance(exc, PqError) else error_text(exc)
             answer = frame(ANSWER, number, None, text, getattr(type(exc), "slug", None))
         self._send(answer)

@@ -52,7 +52,7 @@ class Owner(Protocol):
 
     def said(self, child: Child, frames: list[list[Any]]) -> None: ...
     def printed(self, child: Child, level: int, line: str) -> None: ...
-    def gone(self, child: Child, code: int | None, error: BaseException | None) -> None: ...
+    def gone(self, child: Child, code: int | None, error: str | None) -> None: ...
 
 
 class Child:
@@ -78,6 +78,7 @@ class Child:
         self._frames = FrameReader(spec.limit + SLACK)
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
+        self._error: str | None = None
         self._orphan = False  # its fork server died, so nobody will tell its exit code
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
@@ -96,13 +97,13 @@ class Child:
     # ---------------------------------------------------------------------------- birth
     def _start(self) -> None:
         """In a thread of its own."""
-        error: BaseException | None = None
+        error: str | None = None
         try:
             with _multiprocessing, _main_module(hidden="__main__" not in self._paths):
                 multiprocessing.set_forkserver_preload(PRELOAD)
                 self._process.start()
         except BaseException as exc:
-            error = exc
+            error = f"{type(exc).__name__}: {exc}"
         for end in self._theirs:
             end.close()
         try:
@@ -110,9 +111,10 @@ class Child:
         except RuntimeError:
             self.kill()  # the loop is closed: nobody will use it, and nobody would ever end it
 
-    def _started(self, error: BaseException | None) -> None:
+    def _started(self, error: str | None) -> None:
         if error is not None:
-            self._end(None, error)
+            self._error = error
+            self._end(None)
             return
         self.pid = self._process.pid
         # A program that ends without stopping its pool must not wait for its children, as
@@ -124,7 +126,11 @@ class Child:
         self._loop.add_reader(self._socket, self._read)
         self._out.open()
         self._err.open()
-        self._timer = self._loop.call_later(READY_TIME, self.kill)
+        self._timer = self._loop.call_later(READY_TIME, self._too_late)
+
+    def _too_late(self) -> None:
+        self._error = f"did not import its modules within {READY_TIME:g} s and was killed"
+        self.kill()
 
     def is_ready(self) -> None:
         """It said so."""
@@ -132,22 +138,23 @@ class Child:
         self._stop_timer()
 
     # ---------------------------------------------------------------------------- talk
-    def send(self, data: bytes) -> None:
-        """Send frames, now or when there is room."""
+    def send(self, data: bytes) -> bool:
+        """Send frames, now or when there is room. False when nobody is there: they were not received."""
         if self._gone:
-            return
+            return False
         if not self._unsent:
             try:
                 sent = self._socket.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return  # it is dying, and that is told elsewhere
+                return False
             if sent == len(data):
-                return
+                return True
             data = data[sent:]
             self._loop.add_writer(self._socket, self._write)
         self._unsent += data
+        return True
 
     def _write(self) -> None:
         try:
@@ -179,10 +186,11 @@ class Child:
     def _take(self, data: bytes) -> None:
         try:
             frames = list(self._frames.feed(data))
-            if frames:
-                self._owner.said(self, frames)
-        except (UnreadableMessage, IndexError, TypeError, ValueError):
+        except UnreadableMessage:
             self.kill()  # a child that talks nonsense is a child that broke
+            return
+        if frames:
+            self._owner.said(self, frames)
 
     def flush(self) -> None:
         """Hand on what was printed so far: the end of a task, whose last lines may still be in the pipe."""
@@ -239,9 +247,10 @@ class Child:
         if not self._gone:
             self._loop.add_reader(self._process.sentinel, self._reap)
 
-    def _end(self, code: int | None, error: BaseException | None = None) -> None:
+    def _end(self, code: int | None) -> None:
         if self._gone:
             return
+        self.doomed = True  # what it says last may still count, but it gets nothing more
         if self.pid is not None:
             _kill_group(self.pid)  # what it had started and left behind
             self._drain()
@@ -256,7 +265,7 @@ class Child:
         self._out.close()
         self._err.close()
         self._bury()
-        self._owner.gone(self, code, error)
+        self._owner.gone(self, code, self._error)
 
     def _bury(self) -> None:
         """Give back what multiprocessing keeps of it."""
@@ -351,7 +360,7 @@ def _main_module(*, hidden: bool) -> Iterator[None]:
     names of their modules. And a script without `if __name__ == "__main__"` would start a second server.
     """
     main = vars(sys.modules["__main__"])
-    facts = {name: main[name] for name in ("__spec__", "__file__") if hidden and name in main}
+    facts: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if hidden and name in main}
     if hidden:
         main["__spec__"] = None
         main.pop("__file__", None)

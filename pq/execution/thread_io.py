@@ -27,7 +27,8 @@ from .attempt import Attempt, current_task, invoke
 STOP_TIME = 1.0
 """Seconds that `stop` waits for idle threads to end."""
 
-_Work = tuple[Attempt, contextvars.Context]
+_Item = tuple[Attempt, contextvars.Context]
+_Work = SimpleQueue[_Item | None]
 
 
 class ThreadIo:
@@ -37,10 +38,10 @@ class ThreadIo:
         self.leaked = 0
         self._size = size
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._work: _Work = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._running: set[Attempt] = set()
-        self._waiting: deque[_Work] = deque()
+        self._waiting: deque[_Item] = deque()
         self._idle = 0
 
     async def start(self) -> None:
@@ -51,8 +52,10 @@ class ThreadIo:
             attempt.cancel(RELEASED)
         for attempt in list(self._running):
             attempt.cancel(RELEASED)
-        for _ in range(self._idle):
+        # One word for each thread, those that were left behind included: whenever they come back, they end.
+        for _ in self._threads:
             self._work.put(None)
+        self._work = SimpleQueue()
         self._idle = 0
         # Polled: the threads end within microseconds, and there is no waiting for one without a thread.
         loop = asyncio.get_running_loop()
@@ -83,14 +86,16 @@ class ThreadIo:
         loop = self._loop
         assert loop is not None
         while self._waiting and len(self._running) < self._size:
-            work = self._waiting.popleft()
-            attempt = work[0]
+            item = self._waiting.popleft()
+            attempt = item[0]
             if attempt.done:
                 continue
             try:
                 attempt.arm(loop)
                 if not self._idle:
-                    thread = threading.Thread(target=self._thread, name="pq-thread-io", daemon=True)
+                    thread = threading.Thread(
+                        target=self._thread, args=(self._work,), name="pq-thread-io", daemon=True
+                    )
                     thread.start()
                     self._threads.add(thread)
                     self._idle += 1
@@ -99,7 +104,7 @@ class ThreadIo:
                 continue
             self._idle -= 1
             self._running.add(attempt)
-            self._work.put(work)
+            self._work.put(item)
 
     def _halt(self, attempt: Attempt) -> None:
         if attempt in self._running:
@@ -108,37 +113,39 @@ class ThreadIo:
             if attempt.seat is not None:
                 _cancel_there(*attempt.seat)
         else:
-            self._waiting = deque(work for work in self._waiting if work[0] is not attempt)
+            self._waiting = deque(item for item in self._waiting if item[0] is not attempt)
         attempt.finish(attempt.stopped())
         self._next()
 
-    def _returned(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _returned(self, work: _Work, attempt: Attempt, outcome: Outcome) -> None:
         """A thread is free again, and this is what it brings."""
         late = attempt.done
         if late:
             self.leaked -= 1
         else:
             self._running.discard(attempt)
-        if len(self._running) + self._idle < self._size:
+        if work is not self._work:
+            pass  # it belongs to a pool that was stopped, and has been told to end
+        elif len(self._running) + self._idle < self._size:
             self._idle += 1
         else:
-            self._work.put(None)  # its place was taken meanwhile: one thread, any, may go
+            work.put(None)  # its place was taken meanwhile: one thread, any, may go
             self._threads = {thread for thread in self._threads if thread.is_alive()}
         if not late:
             attempt.finish(outcome)
         self._next()
 
     # ---------------------------------------------------------------------------- in a thread
-    def _thread(self) -> None:
-        while (work := self._work.get()) is not None:
-            attempt, context = work
+    def _thread(self, work: _Work) -> None:
+        while (item := work.get()) is not None:
+            attempt, context = item
             outcome = context.run(_run, attempt)
             assert self._loop is not None
             try:
-                self._loop.call_soon_threadsafe(self._returned, attempt, outcome)
+                self._loop.call_soon_threadsafe(self._returned, work, attempt, outcome)
             except RuntimeError:
                 return  # the loop is closed: nobody is there to be told
-            del work, attempt, context, outcome  # an idle thread keeps nothing alive
+            del item, attempt, context, outcome  # an idle thread keeps nothing alive
 
 
 def _run(attempt: Attempt) -> Outcome:

@@ -60,8 +60,9 @@ class Engine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outbox: deque[_Outgoing] = deque()
         self._flushing = False
-        self._sent = asyncio.Event()
-        self._sent.set()
+        self._put_count = 0
+        self._sent_count = 0
+        self._barriers: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._waiting: dict[str, list[TaskFuture[Any]]] = {}
         self._since: dict[str, float] = {}  # id -> when it was last looked up, or queued
         self._missed: dict[str, int] = {}
@@ -105,7 +106,7 @@ class Engine:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
-                await self._sent.wait()
+                await self.sent()
         self.closed = True
         for task in list(self._tasks):
             task.cancel()
@@ -136,10 +137,26 @@ class Engine:
         if wait_for_end:
             self.expect(future)
         self._outbox.append((task, entry, future, wait_for_end))
+        self._put_count += 1
         if not self._flushing:
             self._flushing = True
-            self._sent.clear()
             self.loop.call_soon(self._start_flush)
+
+    async def sent(self) -> None:
+        """Wait until all that was queued so far is in the store (or was refused by it).
+
+        So whoever queues and then looks sees what he has queued.
+        """
+        if self._sent_count < self._put_count:
+            barrier: asyncio.Future[None] = self.loop.create_future()
+            self._barriers.append((self._put_count, barrier))
+            await barrier
+
+    def _lift_barriers(self) -> None:
+        while self._barriers and self._barriers[0][0] <= self._sent_count:
+            _, barrier = self._barriers.popleft()
+            if not barrier.done():
+                barrier.set_result(None)
 
     def _start_flush(self) -> None:
         self.spawn(self._flush())
@@ -147,10 +164,14 @@ class Engine:
     async def _flush(self) -> None:
         try:
             while self._outbox:
-                await self._send(self._take_batch())
+                batch = self._take_batch()
+                try:
+                    await self._send(batch)
+                finally:
+                    self._sent_count += len(batch)
+                    self._lift_barriers()
         finally:
             self._flushing = False
-            self._sent.set()
 
     def _take_batch(self) -> list[_Outgoing]:
         batch: list[_Outgoing] = []

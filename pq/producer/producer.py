@@ -46,7 +46,11 @@ T = TypeVar("T")
 
 
 class Producer:
-    """Queue messages, hear events. Use it as `async with api:`, or just use it: it starts by itself."""
+    """Queue messages, hear events. Use it as `async with api:`, or just use it: it starts by itself.
+
+    `companion` starts what does the work where nobody else can, with `memory://`; it answers with the
+    way to stop it.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Producer:
         node_name: str,
         manager: type[Manager] = Manager,
         clock: Clock = SYSTEM,
+        companion: Callable[[], Coroutine[Any, Any, Callable[[], Coroutine[Any, Any, None]]]] | None = None,
     ) -> None:
         self.cfg = cfg
         self._clock = clock
@@ -81,6 +86,8 @@ class Producer:
         self._listeners = Listeners()
         self._executors: dict[str, Executor] = {}
         self._pid = os.getpid()
+        self._companion = companion
+        self._stop_companion: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._queued_hook = type(self.manager).store_message is not Manager.store_message
         self._closed = False
 
@@ -116,15 +123,25 @@ class Producer:
         for executor in self._executors.values():
             await executor.stop()
         self._executors.clear()
+        await self._close_companion()
         await engine.close()
         await asyncio.to_thread(self._close_thread)
+
+    async def _close_companion(self) -> None:
+        stop, self._stop_companion = self._stop_companion, None
+        if stop is not None:
+            await stop()
+
+    async def _close_in_thread(self, engine: Engine) -> None:
+        await self._close_companion()
+        await engine.close()
 
     def _close_thread(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None and thread.alive:
             engine = self._engines.pop(thread.loop, None)
             if engine is not None:
-                asyncio.run_coroutine_threadsafe(engine.close(), thread.loop).result(10.0)
+                asyncio.run_coroutine_threadsafe(self._close_in_thread(engine), thread.loop).result(10.0)
             thread.stop()
         atexit.unregister(self._close_thread)
         self._store.detach()
@@ -179,11 +196,16 @@ class Producer:
             logger.exception("Manager.store_message raised for %r", message)
 
     async def _make_broker(self) -> Broker:
+        if self._companion is not None and self._stop_companion is None and not self._store.workers:
+            self._stop_companion = await self._companion()
         return await self._store.broker(name=f"pq-producer-{os.getpid()}")
 
     async def broker(self) -> Broker:
-        """The broker of the running loop's engine, open."""
-        return await self.engine().open(self._make_broker)
+        """The broker of the running loop's engine, open, with all in it that was queued before."""
+        engine = self.engine()
+        broker = await engine.open(self._make_broker)
+        await engine.sent()
+        return broker
 
     def likely_queues(self) -> list[str]:
         """Where a task most likely is, to be looked at first."""
@@ -275,13 +297,8 @@ class Producer:
     async def _put_when_open(
         self, engine: Engine, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool
     ) -> None:
-        try:
-            await engine.open(self._make_broker)
-        except Exception as exc:
-            if not future.done():
-                future.set_exception(exc)
-            return
-        engine.put(task, entry, future, wait_for_end)
+        if await self._opened(engine, future):
+            engine.put(task, entry, future, wait_for_end)
 
     def adopt(self, task: Task[Any]) -> Task[Any]:
         """Give a task its way to `done_callback`."""
@@ -294,10 +311,30 @@ class Producer:
         if task.done():
             engine.loop.call_soon_threadsafe(future.set_result, task)
         elif running_loop() is engine.loop:
+            self._expect(engine, future)
+        else:
+            engine.loop.call_soon_threadsafe(self._expect, engine, future)
+        return future
+
+    def _expect(self, engine: Engine, future: TaskFuture[Any]) -> None:
+        if engine.ready:
             engine.expect(future, look_now=True)
         else:
-            engine.loop.call_soon_threadsafe(lambda: engine.expect(future, look_now=True))
-        return future
+            engine.spawn(self._expect_when_open(engine, future))
+
+    async def _expect_when_open(self, engine: Engine, future: TaskFuture[Any]) -> None:
+        if await self._opened(engine, future):
+            engine.expect(future, look_now=True)
+
+    async def _opened(self, engine: Engine, future: TaskFuture[Any]) -> bool:
+        """Open the engine; what makes that impossible becomes the future's error."""
+        try:
+            await engine.open(self._make_broker)
+        except Exception as exc:
+            if not future.done():
+                future.set_exception(exc)
+            return False
+        return True
 
     # ------------------------------------------------------------------------- without a queue
     def execute_task(self, task: Task[Any]) -> TaskFuture[Any]:

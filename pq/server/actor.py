@@ -115,12 +115,9 @@ class Actor:
             if log is not None:
                 log.stop()
             store.detach()
-        counts = worker.context.counts if worker.context else None
+        counts = worker.counts
         mailbox.send(
-            "exit",
-            reason=self._reason,
-            succeeded=counts.succeeded if counts else 0,
-            failed=(counts.failed + counts.revoked) if counts else 0,
+            "exit", reason=self._reason, succeeded=counts.succeeded, failed=counts.failed + counts.revoked
         )
         listening.cancel()
         await mailbox.close()

@@ -70,6 +70,7 @@ class Supervisor:
     def __init__(self, app: PulsarQueue) -> None:
         self._app = app
         self._cfg = app.cfg
+        self._store = app.store  # stays when the settings are reloaded: another store is another server
         self._context = multiprocessing.get_context(_start_method())
         self._members: dict[str, Member] = {}
         self._wanted = self._cfg.workers
@@ -92,7 +93,7 @@ class Supervisor:
     async def serve(self) -> int:
         """Run until told to stop; the exit code."""
         app, loop = self._app, asyncio.get_running_loop()
-        self._broker = await app.store.broker(name="pq-supervisor", patience=2.0)
+        self._broker = await self._store.broker(name="pq-supervisor", patience=2.0)
         await self._broker.open()
         jobs = len(app.registry)
         self._introduce(jobs)
@@ -114,13 +115,12 @@ class Supervisor:
             pinging.cancel()
             await self._end_all()
             await self._broker.close()
-            await asyncio.to_thread(app.store.detach)
+            await asyncio.to_thread(self._store.detach)
         self._say_goodbye()
         return self._exit_code
 
     def _introduce(self, jobs: int) -> None:
-        app = self._app
-        server = app.store.server
+        server = self._store.server
         if server is not None:
             logger.info(
                 "%s %s embedded, data in %s (set PQ_DATA_STORE to use your own)",
@@ -148,7 +148,7 @@ class Supervisor:
         )
 
     def _say_goodbye(self) -> None:
-        server = self._app.store.url
+        server = self._store.url
         kept = (
             f" · data kept in {_short(server.removeprefix('embedded://'))}"
             if server.startswith("embedded")
@@ -181,9 +181,7 @@ class Supervisor:
         self._count += 1
         name = f"w{self._count}"
         ours, theirs = pair()
-        spec = WorkerSpec(
-            name, self._app.node_name, self._cfg.to_dict(), self._app.store.url, self._app.manager
-        )
+        spec = WorkerSpec(name, self._app.node_name, self._cfg.to_dict(), self._store.url, self._app.manager)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=main, args=(spec, theirs), name=f"pq-{name}"
         )
@@ -213,7 +211,8 @@ class Supervisor:
                 member.ready = self._ever_ready = True
                 self._failed_starts = 0
                 logger.info(
-                    "ready · queues %s · %d job%s",
+                    "ready · pid %d · queues %s · %d job%s",
+                    member.process.pid,
                     ", ".join(message["queues"]),
                     message["jobs"],
                     "s" * (message["jobs"] != 1),
@@ -322,10 +321,8 @@ class Supervisor:
 
     async def _reload_now(self) -> None:
         """New settings and new code, worker by worker: each goes when its replacement is ready."""
-        flags = self._app._flags
         try:
-            self._app.configure(flags)
-            cfg = self._app.cfg
+            cfg = self._app.reload()
         except PqError as exc:
             logger.error("not reloaded: %s%s", exc, f"\nhint: {exc.hint}" if exc.hint else "")
             return

@@ -122,7 +122,7 @@ class Consumer(Service):
                 await self._signal.wait()
                 continue
             answer = await self._exchange(want)
-            if answer is None:
+            if answer is None or self._lease_lost:
                 continue
             if answer.tasks:
                 self._start_all(answer.tasks)
@@ -188,7 +188,7 @@ class Consumer(Service):
             self._outage = False
             logger.warning("the store is back; work goes on")
         if answer.refused:
-            self._refused(answer.refused)
+            self._refused(answer.refused, pending)
         if answer.vanished:
             context.counts.vanished += answer.vanished
             logger.warning(
@@ -393,13 +393,23 @@ class Consumer(Service):
         header = self._headers[batch] = records.finished_header(SUCCESS, f"{self._context.lease}:{batch}")
         return header
 
-    def _refused(self, refused: list[tuple[str, str]]) -> None:
-        self._context.counts.refused += len(refused)
+    def _refused(self, refused: list[tuple[str, str]], sent: dict[str, list[Settlement]]) -> None:
+        ids = {id for _, id in refused}
+        self._uncount([s for ended in sent.values() for s in ended if s.id in ids])
         logger.warning(
             "%d results were refused: this worker had lost its lease on them, and others have the tasks (first: %s)",
             len(refused),
             refused[0][1],
         )
+
+    def _uncount(self, dropped: list[Settlement]) -> None:
+        """Ends that did not come to count: somebody else has these tasks."""
+        counts = self._context.counts
+        counts.refused += len(dropped)
+        counts.processed -= sum(s.op in (ACK, FAIL, REVOKE) for s in dropped)
+        counts.succeeded -= sum(s.op == ACK for s in dropped)
+        counts.failed -= sum(s.op == FAIL for s in dropped)
+        counts.revoked -= sum(s.op == REVOKE for s in dropped)
 
     def _call_hook(self, task: Task[Any]) -> None:
         hook = asyncio.get_running_loop().create_task(self._store_message(task))
@@ -425,6 +435,8 @@ class Consumer(Service):
             len(self._running),
         )
         given_up = list(self._running.values())
+        for ended in self._pending.values():
+            self._uncount(ended)
         self._running.clear()
         self._holding.clear()
         self._pending.clear()

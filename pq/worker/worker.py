@@ -30,7 +30,7 @@ from ..model.registry import Registry
 from ..producer.producer import Producer
 from .canceller import Canceller
 from .consumer import Consumer, Watcher
-from .context import Context, WorkerBackend
+from .context import Context, Counts, WorkerBackend
 from .heartbeat import Heartbeat
 from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
 from .progress import Progress
@@ -104,6 +104,7 @@ class Worker:
         self._started: list[Startable] = []
         self._producer: Producer | None = None
         self.context: Context | None = None
+        self.counts = Counts()
         self.consumer: Consumer | None = None
 
     async def start(self) -> None:
@@ -138,6 +139,7 @@ class Worker:
             queues=producer.tasks.queues(),
             executors=executors,
             clock=self._clock,
+            counts=self.counts,
         )
         progress.attach(context)
         keeper = LeaseKeeper(
@@ -167,6 +169,7 @@ class Worker:
         for service in services:
             if hasattr(service, "on_failure"):
                 service.on_failure = lambda service, error: self.finished.set()
+        self._store.workers += 1
         try:
             await context.manager.start()
             for service in services:
@@ -208,11 +211,13 @@ class Worker:
             except Exception:
                 logger.exception("stopping the %s failed", service.name)
         if self.context is not None:
+            self._store.workers -= 1
             try:
                 await self.context.manager.close()
             except Exception:
                 logger.exception("Manager.close raised")
             await self.context.broker.close()
+            self.context = None
         if self._producer is not None:
             await self._producer.close()
             self._producer = None

@@ -33,7 +33,7 @@ from pq.broker.contract import (
 from pq.broker.memory import MemoryBroker, MemoryStore
 from pq.broker.redis import RedisBroker
 
-STEPS = int(os.environ.get("PQ_STEPS", "1200"))
+STEPS = int(os.environ.get("PQ_STEPS", "4000"))
 PER_EXAMPLE = 60
 FOREVER = 10 * 365 * 86_400.0  # TTLs are the server's own, and its clock is not moved here
 
@@ -41,7 +41,7 @@ QUEUES = ("one", "two")
 LEASES = ("L0", "L1", "L2")
 queues = st.sampled_from(QUEUES)
 leases = st.sampled_from(LEASES)
-ids = st.integers(0, 11).map(lambda n: f"t{n}")
+ids = st.integers(0, 7).map(lambda n: f"t{n}")
 priorities = st.sampled_from([0, 0, 0, 0, 1, 5, -3])
 delays = st.sampled_from([None, None, None, None, 0, 1, 10, 1000])
 orders = st.sampled_from([("one", "two"), ("two", "one"), ("one",), ("two",)])
@@ -145,13 +145,14 @@ class Machine(RuleBasedStateMachine):
         want=st.integers(0, 5),
         ends=st.lists(
             st.tuples(
-                st.integers(0, 7), operations, st.integers(0, 9), priorities, st.sampled_from([0, 0, 5, 2000])
+                st.integers(0, 3), operations, st.integers(0, 9), priorities, st.sampled_from([0, 0, 5, 2000])
             ),
             max_size=4,
         ),
         idle=st.booleans(),
         may_reclaim=often,
         twice=often,
+        bare=st.integers(0, 4),
     )
     def exchange(
         self,
@@ -162,14 +163,17 @@ class Machine(RuleBasedStateMachine):
         idle: bool,
         may_reclaim: bool,
         twice: bool,
+        bare: int,
     ) -> None:
+        if bare and any(lease not in self.before[queue].leases for queue in order if queue in self.before):
+            self.both("open_lease", lease, order, 1000)
         settlements: dict[str, list[Settlement]] = {}
         for which, op, wrong, priority, wait in ends:
             # Mostly of its own and of late; at times under the wrong batch, or from another's lease.
             mine = [task for owner, task in self.taken if owner == lease or wrong == 0]
-            if which >= len(mine):
+            if not mine:
                 continue
-            task = mine[which]
+            task = mine[which % len(mine)]
             batch = task.batch + (1000 if wrong == 1 else 0)
             token = f"{lease}:{batch}"
             record = self.live(task.id, priority, token) if op == RETRY else self.finished(task.id, token)
@@ -234,8 +238,10 @@ class Machine(RuleBasedStateMachine):
         if twice:
             assert self.unchanged("cancel", queue, items, at_front=at_front) == answers
 
-    @rule(queue=queues)
-    def purge(self, queue: str) -> None:
+    @rule(queue=queues, really=st.integers(0, 3))
+    def purge(self, queue: str, really: int) -> None:
+        if really:
+            return
         first = self.both("peek", queue, 100)
         items = [(id, self.finished(id, "purge:0"), "") for id in first]
         self.both("cancel", queue, items, at_front=True)

@@ -58,7 +58,10 @@ class Bench:
         self._numbers += 1
         job_class = getattr(job, "job_class", job)
         task = Task(f"t{self._numbers}", job_class.name, "default", b"", timeout=timeout)
-        if job_class.concurrency in (THREAD_IO, GREEN_IO):  # they share memory: their tests pass events and lists
+        if job_class.concurrency in (
+            THREAD_IO,
+            GREEN_IO,
+        ):  # they share memory: their tests pass events and lists
             task._args, task._kwargs = list(args), kwargs
         else:
             task.call = MSGPACK.dumps([list(args), kwargs])

@@ -224,7 +224,7 @@ def floods(self, size):
 @job(concurrency=CPUBOUND)
 def floods_log(self, count):
     for i in range(count):
-        self.logger.info("record %d %s", i, "y" * 500)
+        self.logger.warning("record %d %s", i, "y" * 500)
 
 
 @job(concurrency=CPUBOUND)
@@ -258,7 +258,7 @@ def echo(self, data):
 
 @job(concurrency=CPUBOUND)
 async def async_process(self, value):
-    asyncio.get_running_loop().create_task(asyncio.sleep(60))  # noqa: RUF006 - left behind on purpose
+    asyncio.get_running_loop().create_task(asyncio.sleep(60))
     await asyncio.sleep(0.001)
     return value, id(asyncio.get_running_loop())
 
@@ -298,9 +298,16 @@ def descriptors(self):
 
 @job(concurrency=CPUBOUND)
 def signals(self):
-    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN, signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN, signal.getsignal(
+        signal.SIGTERM
+    ) == signal.SIG_IGN
 
 
 @job(concurrency=CPUBOUND)
 def whoami_briefly(self):
     return os.getpid()
+
+
+@job(concurrency=CPUBOUND)
+async def async_process_plain(self):
+    return 1

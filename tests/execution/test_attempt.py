@@ -44,7 +44,9 @@ async def test_each_attempt_has_an_instance_of_its_own(bench, executor):
     assert [(await bench.run(executor, jobs.Stateful)).value for _ in range(3)] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("what", ["ValueError", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException"])
+@pytest.mark.parametrize(
+    "what", ["ValueError", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException"]
+)
 async def test_whatever_a_job_raises_is_a_failure(bench, executor, what):
     """Even what would end the program is only the end of the task."""
     outcome = await bench.run(executor, jobs.raises, what)
@@ -116,7 +118,10 @@ async def test_finished_is_called_once(bench):
     """Who comes second is not heard."""
     outcomes = []
     attempt = Attempt(
-        Task("t", "addition"), jobs.addition.job_class, bench.backend, lambda _, outcome: outcomes.append(outcome)
+        Task("t", "addition"),
+        jobs.addition.job_class,
+        bench.backend,
+        lambda _, outcome: outcomes.append(outcome),
     )
     attempt.finish(Outcome(OK, 1))
     attempt.finish(Outcome(OK, 2))

@@ -65,6 +65,8 @@ async def test_a_task_runs_in_a_process_of_its_own_session(bench, pool):
 async def test_fifty_tasks_share_two_children(bench, pool):
     """Children are warm: two processes do all, side by side."""
     assert pool.capacity() == 2
+    await asyncio.gather(*(bench.run(pool, jobs.works, 0.01) for _ in range(2)))
+    await until(lambda: len(pool._idle) == 2)
     started = [bench.start(pool, jobs.works, 0.002)[1] for _ in range(50)]
     assert pool.capacity() == 0
     pids = [result(await asyncio.wait_for(outcome, DEADLINE)) for outcome in started]
@@ -124,7 +126,9 @@ async def test_what_is_printed_or_logged_reaches_the_logger_of_the_job(bench, po
     """Prints, descriptors, programs and loggers: all come out at `<app>.<job>`, in the parent."""
     with caplog.at_level(logging.INFO, logger="app"):
         await bench.run(pool, jobs.prints)
-    lines = {(record.levelname, record.getMessage()) for record in caplog.records if record.name == "app.prints"}
+    lines = {
+        (record.levelname, record.getMessage()) for record in caplog.records if record.name == "app.prints"
+    }
     assert lines == {
         ("INFO", "to standard output"),
         ("INFO", "to the descriptor"),
@@ -199,6 +203,19 @@ async def test_a_refusal_of_the_worker_is_raised_where_it_is_awaited(bench, pool
     outcome = await bench.run(pool, jobs.queues_refused)
     assert (outcome.kind, outcome.reason) == (FAILED, "queue-full")
     assert "addition was not queued: QueueFull: there is no room" in caplog.text
+
+
+async def test_a_future_that_was_cancelled_does_not_keep_the_job_waiting(bench, pool, monkeypatch):
+    """Every question has an answer, also when the worker's own future came to nothing."""
+
+    def queue(*args, **kwargs):
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return future
+
+    monkeypatch.setattr(bench.backend, "queue", queue)
+    outcome = await bench.run(pool, jobs.queues_and_waits)
+    assert (outcome.kind, outcome.error) == (FAILED, "PqError: CancelledError")
 
 
 # ------------------------------------------------------------------------------------------- dying
@@ -396,12 +413,48 @@ async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, mo
     pool = make(bench, task_paths=["mended_jobs"])
     try:
         assert "ZeroDivisionError" in (await bench.run(pool, jobs.square, 2)).error
-        path.write_text("from execution_jobs import square\nfrom pq.model.job import job\n\n@job()\ndef other(self):\n    return 1\n")
+        path.write_text(
+            "from execution_jobs import square\nfrom pq.model.job import job\n\n@job()\ndef other(self):\n    return 1\n"
+        )
         task = Task("t", "other", call=MSGPACK.dumps([[], {}]))
         _, outcome = bench.launch(pool, task, jobs.square.job_class)
         assert result(await asyncio.wait_for(outcome, DEADLINE)) == 1
     finally:
         await pool.stop()
+
+
+async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypatch):
+    """What the system cannot give is no fault of the task: it is handed back, and the pool pauses."""
+    pool = make(bench)
+
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pq.execution.handle.socket.socketpair", refuse)
+    assert (await bench.run(pool, jobs.square, 2)).kind == RELEASED
+    assert pool.capacity() == 0
+    await pool.stop()
+
+
+async def test_modules_that_take_for_ever(bench, tmp_path, monkeypatch):
+    """A child that does not become ready is killed, and the task that waited for it is told why."""
+    monkeypatch.setattr("pq.execution.handle.READY_TIME", 0.3)
+    (tmp_path / "slow_jobs.py").write_text("import time; time.sleep(60)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = make(bench, task_paths=["slow_jobs"])
+    outcome = await bench.run(pool, jobs.square, 2)
+    assert "did not import its modules within 0.3 s" in outcome.error
+    await pool.stop()
+
+
+async def test_an_idle_child_that_was_killed_costs_no_task(bench, pool):
+    """The next task finds it dead and goes to another."""
+    pid = (await bench.run(pool, jobs.square, 1)).info["pid"]
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}").exists():  # until the fork server has reaped it; the loop does not notice
+        time.sleep(0.001)
+    outcome = await bench.run(pool, jobs.square, 2)
+    assert (outcome.kind, result(outcome)) == (OK, 4)
 
 
 # ------------------------------------------------------------------------------------- other loops

@@ -23,7 +23,9 @@ def test_frames_arrive_however_the_stream_is_cut(messages, data):
     assert got == [[DONE, *message] for message in messages]
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\1\xc1", b"\0\0\0\1\x90", b"\0\0\0\1\x01", b"\0\0\0\0"])
+@pytest.mark.parametrize(
+    "data", [b"\xff\xff\xff\xff", b"\0\0\0\1\xc1", b"\0\0\0\1\x90", b"\0\0\0\1\x01", b"\0\0\0\0"]
+)
 def test_nonsense_is_refused(data):
     """A frame that is too large, cannot be read, or is no list that begins with a word."""
     with pytest.raises(UnreadableMessage):

@@ -1,0 +1,20 @@
+"""A job that queues others, and waits for what they bring."""
+
+from pq import api
+
+
+@api.job()
+async def sum_of_squares(self: api.Job, numbers: list[float]) -> float:
+    """Queue one task for each number and add up their results.
+
+    While it waits it holds one of the worker's `concurrent_tasks`, and no thread and no process.
+    """
+    futures = [self.queue("square", number=number) for number in numbers]
+    squares: list[float] = [(await future).get() for future in futures]
+    return sum(squares)
+
+
+@api.job()
+def square(self: api.Job, number: float) -> float:
+    """Square a number. `self.task.meta['from_task']` is the id of the task that queued this one."""
+    return number * number

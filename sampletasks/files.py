@@ -1,0 +1,12 @@
+"""A thread job: for code that blocks while it waits for a disk or a network."""
+
+from pathlib import Path
+
+from pq import api
+
+
+@api.job(concurrency=api.THREAD_IO, timeout=30)
+def count_lines(self: api.Job, path: str) -> int:
+    """Count the lines of a file. A missing file is an error, and the task a FAILURE that shows it."""
+    with Path(path).open("rb") as file:
+        return sum(1 for _ in file)

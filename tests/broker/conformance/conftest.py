@@ -1,0 +1,139 @@
+"""The broker under test: in memory, on Valkey, on Redis 6.2. Time stands still until a test moves it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
+
+from pq.broker import records
+from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Reserved, Settlement
+from pq.broker.memory import MemoryBroker, MemoryStore
+from pq.broker.redis import RedisBroker
+from pq.model.states import FAILURE, REVOKED, SUCCESS
+
+QUEUE = "q"
+LEASE = "lease"
+TTL = 30_000
+
+
+class World:
+    """A broker, its clock, and short words for what every test does with them."""
+
+    def __init__(self, kind: str, broker: Any, hand: Hand, more: Callable[[], Any], dump: Callable[[], Any]) -> None:
+        self.kind = kind
+        self.broker = broker
+        self.hand = hand
+        self.another = more
+        """Makes another broker on the same store: another process, as it were."""
+        self._dump = dump
+        self._batch = 0
+
+    def dump(self, queue: str = QUEUE) -> QueueDump:
+        """All that the store holds of a queue; no invariant is broken in it."""
+        found: QueueDump = self._dump().get(queue) or QueueDump()
+        assert broken_invariants(found) == []
+        return found
+
+    async def put(
+        self, *ids: str, queue: str = QUEUE, delay: int | None = None, priority: int = 0
+    ) -> set[str]:
+        entries = [Entry(id, live(id, priority), delay, priority) for id in ids]
+        known: set[str] = await self.broker.enqueue(queue, entries)
+        return known
+
+    async def lease(self, name: str = LEASE, *queues: str, ttl: int = TTL) -> str:
+        await self.broker.open_lease(name, queues or (QUEUE,), ttl)
+        return name
+
+    async def take(
+        self,
+        want: int = 10,
+        lease: str = LEASE,
+        *,
+        queues: Iterable[str] = (QUEUE,),
+        batch: int | None = None,
+        **options: Any,
+    ) -> Exchange:
+        """Reserve, under a new batch number unless one is given."""
+        if batch is None:
+            self._batch += 1
+            batch = self._batch
+        answer: Exchange = await self.broker.exchange(lease, {}, list(queues), want, batch, **options)
+        return answer
+
+    async def end(
+        self, task: Reserved, op: str = ACK, *, lease: str = LEASE, reply: str = "", wait: int = 0, **how: Any
+    ) -> list[tuple[str, str]]:
+        """Settle one task; returns what was refused."""
+        ended = [settlement(task, op, lease=lease, reply=reply, wait=wait, **how)]
+        answer = await self.broker.exchange(lease, {task.queue: ended}, [], 0, 0)
+        refused: list[tuple[str, str]] = answer.refused
+        return refused
+
+    async def die_with(self, *ids: str, times: int = 1) -> None:
+        """Have workers take all that is ready and die with it."""
+        for n in range(times):
+            name = await self.lease(f"doomed{n}")
+            await self.take(100, name, idle=True)
+            await self.broker.hand_back(name, [QUEUE], crashed=True)
+        assert set(ids) <= self.dump().crashes.keys()
+
+
+def live(id: str, priority: int = 0, token: str = "") -> bytes:
+    return records.live_header(priority, token) + f"message of {id}".encode()
+
+
+def finished(id: str, token: str = "cancel:0", status: int = REVOKED) -> bytes:
+    return records.finished_header(status, token) + f"end of {id}".encode()
+
+
+def settlement(
+    task: Reserved, op: str = ACK, *, lease: str = LEASE, reply: str = "", wait: int = 0, priority: int = 0
+) -> Settlement:
+    token = f"{lease}:{task.batch}"
+    status = {ACK: SUCCESS, FAIL: FAILURE}.get(op, REVOKED)
+    record = live(task.id, priority, token) if op == RETRY else finished(task.id, token, status)
+    return Settlement(op, task.id, task.batch, record, reply, wait)
+
+
+def names(answer: Exchange) -> list[str]:
+    return [task.id for task in answer.tasks]
+
+
+@pytest.fixture(params=["memory", "valkey", "redis62"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    hand = Hand()
+    made: list[Any] = []
+    if request.param == "memory":
+        store = MemoryStore(hand)  # type: ignore[arg-type]
+
+        def more() -> Any:
+            made.append(MemoryBroker(store))
+            return made[-1]
+
+        def dump() -> Any:
+            return dump_memory(store)
+    else:
+        fresh = request.getfixturevalue(request.param)
+
+        def more() -> Any:
+            made.append(RedisBroker(fresh.url, patience=5))
+            made[-1].time_override = hand
+            return made[-1]
+
+        def dump() -> Any:
+            return dump_server(fresh.client)[0]
+
+    world = World(request.param, more(), hand, more, dump)
+    await world.broker.open()
+    yield world
+    for broker in made:
+        await broker.close()
+
+
+@pytest.fixture
+def broker(world: World) -> Any:
+    return world.broker

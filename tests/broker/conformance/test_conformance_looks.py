@@ -1,0 +1,283 @@
+"""Looking at queues, waiting for work, heartbeats and events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from conftest import LEASE, QUEUE, World, finished, live, settlement
+
+from pq.broker import records
+from pq.broker.contract import ACK, FAIL, RETRY, REVOKE, Entry, Message
+
+
+async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:
+    """Each place by itself; `waiting` is what nobody has taken."""
+    await world.put("held", "failed")
+    await world.lease()
+    tasks = (await world.take()).tasks
+    await world.end(tasks[1], FAIL)
+    await world.put("a", "b", "c")
+    await world.put("high", priority=1)
+    await world.put("later", delay=99)
+    await broker.cancel(QUEUE, [("b", finished("b"), "")])
+    state = await broker.state(QUEUE)
+    assert state == (2, 1, 1, 1, 1, 1, False)
+    assert state.waiting == 4
+
+
+async def test_peek_tells_the_order_and_no_more_than_asked(world: World, broker: Any) -> None:
+    """Nothing is moved by looking."""
+    await world.put("a", "b")
+    await world.put("low", priority=-1)
+    await world.put("later", delay=20)
+    await world.put("soon", delay=10)
+    assert await broker.peek(QUEUE, 4) == ["a", "b", "low", "soon"]
+    assert await broker.peek(QUEUE, 1) == ["a"]
+    assert await broker.peek("nothing.here", 5) == []
+
+
+async def test_records_come_in_the_order_asked_for(world: World, broker: Any) -> None:
+    """None for what is not there."""
+    await world.put("a", "b")
+    assert await broker.records(QUEUE, ["b", "x", "a"]) == [live("b"), None, live("a")]
+    assert await broker.records(QUEUE, []) == []
+
+
+async def test_queues_are_known_once_used(world: World, broker: Any) -> None:
+    """By whoever queued into them, or consumes from them."""
+    await world.put("a", queue="written")
+    await world.lease(LEASE, "read.from")
+    assert await broker.queue_names() == ["read.from", "written"]
+
+
+async def test_heartbeats_last_as_long_as_they_say(world: World, broker: Any) -> None:
+    """A consumer is there while it beats; the last beat counts."""
+    await broker.beat("one", b"1", 60)
+    await broker.beat("two", b"2", 60)
+    await broker.beat("one", b"3", 60)
+    assert sorted(await broker.consumers()) == [b"2", b"3"]
+
+
+async def test_the_clock_is_the_stores(world: World, broker: Any) -> None:
+    """Milliseconds since the epoch."""
+    assert 1_600_000_000_000 < await broker.now() < 10_000_000_000_000
+
+
+# ------------------------------------------------------------------------------------------ waiting
+async def test_an_idle_worker_wakes_when_something_is_queued(world: World, broker: Any) -> None:
+    """`wait` returns at once, from whichever of its queues."""
+    waiting = asyncio.ensure_future(broker.wait(["other", QUEUE], 30))
+    await asyncio.sleep(0)
+    await world.put("a")
+    async with asyncio.timeout(10):
+        assert await waiting
+
+
+async def test_what_was_queued_before_the_wait_ends_it_at_once(world: World, broker: Any) -> None:
+    """No wake-up is lost between looking and waiting."""
+    await world.put("a")
+    async with asyncio.timeout(10):
+        assert await broker.wait([QUEUE], 30)
+
+
+async def test_waiting_ends_with_its_time(world: World, broker: Any) -> None:
+    """Nothing came: False."""
+    assert not await broker.wait([QUEUE], 0.02)
+
+
+async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
+    """Whoever takes a part of what is ready has the next one woken: nobody sleeps beside work."""
+    await world.put("a", "b", "c")
+    await world.lease()
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            assert await broker.wait([QUEUE], 30)
+        assert (await world.take(1)).left
+    async with asyncio.timeout(10):
+        assert await broker.wait([QUEUE], 30)
+    assert not (await world.take(1)).left
+    assert not await broker.wait([QUEUE], 0.02)
+
+
+@pytest.mark.parametrize("how", ["release", "hand_back", "retry_dead", "resume", "retry"])
+async def test_everything_that_makes_work_wakes_somebody(world: World, broker: Any, how: str) -> None:
+    """Not only queueing does."""
+    await world.put("a")
+    await world.lease()
+    (task,) = (await world.take()).tasks
+    if how == "resume":
+        await world.put("b")
+        await broker.pause(QUEUE, True)
+        await world.take()
+    sleeper = world.another()
+    assert not await sleeper.wait([QUEUE], 0.02)
+    waiting = asyncio.ensure_future(sleeper.wait([QUEUE], 30))
+    await asyncio.sleep(0.01)
+    if how == "release":
+        await world.end(task, "l")
+    elif how == "hand_back":
+        await broker.hand_back(LEASE, [QUEUE], crashed=False)
+    elif how == "retry_dead":
+        await world.end(task)
+        await broker.retry_dead(QUEUE, Entry(task.id, live("a")))
+    elif how == "resume":
+        await broker.pause(QUEUE, False)
+    else:  # the worker that settled it may be on its way out: another must know when it is due
+        await world.end(task, RETRY, wait=5)
+    async with asyncio.timeout(10):
+        assert await waiting
+
+
+# ------------------------------------------------------------------------------------------- events
+async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
+    """A subscription that is read from; what it hears is in the list."""
+    subscription = await broker.subscription()
+    messages: list[Message] = []
+
+    async def read() -> None:
+        async for message in subscription:
+            messages.append(message)
+
+    reader = asyncio.ensure_future(read())
+    await subscription.subscribe(*channels)
+    return subscription, reader, messages
+
+
+async def until(come_true: Any) -> None:
+    async with asyncio.timeout(10):
+        while not come_true():
+            await asyncio.sleep(0.002)
+
+
+def told(messages: list[Message]) -> list[tuple[str, list[tuple[str, bytes]]]]:
+    """The events as (first line, parcels)."""
+    found = []
+    for message in messages:
+        head, _, body = message.payload.partition(b"\n")
+        found.append((head.decode(), list(records.parcels(body))))
+    return found
+
+
+async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None:
+    """queued, started (when, by whom), retry, done; each with the record of that moment."""
+    subscription, reader, messages = await ear(broker, broker.keys.task_channel)
+    await world.put("a")
+    await world.lease()
+    (task,) = (await world.take(note="worker node")).tasks
+    await world.end(task, RETRY, wait=0)
+    (again,) = (await world.take(note="worker node")).tasks
+    await world.end(again)
+    await until(lambda: len(messages) == 5)
+    retried, done = settlement(task, RETRY).record, settlement(again).record
+    assert told(messages) == [
+        ("queued", [("a", live("a"))]),
+        (f"started {world.hand.ms} worker node", [("a", live("a"))]),
+        ("retry", [("a", retried)]),
+        (f"started {world.hand.ms} worker node", [("a", retried)]),
+        ("done", [("a", done)]),
+    ]
+    await subscription.close()
+    await reader
+
+
+async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
+    """Each reply channel gets its own tasks in one message, whatever way they ended."""
+    one, two = broker.keys.reply("one"), broker.keys.reply("two")
+    subscription, reader, messages = await ear(broker, one, two)
+    await world.put("a", "b", "c", "d")
+    await world.lease()
+    a, b, c, d = (await world.take()).tasks
+    ended = [
+        settlement(a, ACK, reply=one),
+        settlement(b, FAIL, reply=one),
+        settlement(c, REVOKE, reply=two),
+        settlement(d, RETRY, reply=two, wait=5),
+    ]
+    await broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+    await until(lambda: len(messages) == 2)
+    assert {m.channel: told([m])[0] for m in messages} == {
+        one: ("done", [("a", ended[0].record), ("b", ended[1].record)]),
+        two: ("done", [("c", ended[2].record)]),
+    }
+    await subscription.close()
+    await reader
+
+
+async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None:
+    """Neither to listeners nor to who awaits."""
+    reply = broker.keys.reply("me")
+    subscription, reader, messages = await ear(broker, broker.keys.task_channel, reply)
+    for _ in range(2):
+        await world.put("a")
+    await world.lease()
+    task = (await world.take(batch=1)).tasks[0]
+    await world.take(batch=1)
+    for _ in range(2):
+        await world.end(task, reply=reply)
+    await broker.publish(reply, b"last")
+    await until(lambda: messages and messages[-1].payload == b"last")
+    assert [message.payload.split()[0] for message in messages] == [b"queued", b"started", b"done", b"done", b"last"]
+    await subscription.close()
+    await reader
+
+
+async def test_a_cancelled_task_is_announced(world: World, broker: Any) -> None:
+    """To who awaits it and to listeners, as done."""
+    reply = broker.keys.reply("me")
+    await world.put("a", "b")
+    subscription, reader, messages = await ear(broker, broker.keys.task_channel, reply)
+    await broker.cancel(QUEUE, [("a", finished("a"), reply), ("b", finished("b"), "")])
+    await until(lambda: sum(len(told([m])[0][1]) for m in messages) == 3)
+    by_channel: dict[str, list[str]] = {}
+    for message in messages:
+        by_channel.setdefault(message.channel, []).extend(id for id, _ in told([message])[0][1])
+    assert by_channel == {reply: ["a"], broker.keys.task_channel: ["a", "b"]}
+    await subscription.close()
+    await reader
+
+
+async def test_heartbeats_and_messages_are_heard(world: World, broker: Any) -> None:
+    """`beat` announces, `publish` sends; another process hears both."""
+    other = world.another()
+    subscription, reader, messages = await ear(other, broker.keys.consumer_channel)
+    await subscription.subscribe(broker.keys.control_channel)
+    await broker.beat("me", b"alive", 60)
+    await broker.publish(broker.keys.control_channel, b"cancel x")
+    await broker.publish("pq:nobody", b"unheard")
+    await until(lambda: len(messages) == 2)
+    assert messages == [(broker.keys.consumer_channel, b"alive"), (broker.keys.control_channel, b"cancel x")]
+    await subscription.close()
+    await reader
+
+
+async def test_large_results_travel_in_several_messages(world: World, broker: Any) -> None:
+    """More than a quarter of a megabyte is split between parcels, never within one; nothing is lost."""
+    reply = broker.keys.reply("me")
+    subscription, reader, messages = await ear(broker, reply)
+    ids = [f"t{n}" for n in range(8)]
+    await world.put(*ids)
+    await world.lease()
+    ended = [
+        settlement(task, ACK, reply=reply)._replace(record=finished(task.id) + bytes(150_000))
+        for task in (await world.take()).tasks
+    ]
+    await broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+    await until(lambda: sum(len(told([m])[0][1]) for m in messages) == 8)
+    assert [(id, record) for m in messages for id, record in told([m])[0][1]] == [(s.id, s.record) for s in ended]
+    if world.kind != "memory":
+        assert len(messages) == 4
+    await subscription.close()
+    await reader
+
+
+async def test_a_closed_subscription_ends_its_reader(world: World, broker: Any) -> None:
+    """Closing twice is harmless, and so is closing the broker first."""
+    subscription, reader, _ = await ear(broker, "pq:x")
+    await subscription.close()
+    await subscription.close()
+    async with asyncio.timeout(10):
+        await reader
+    await broker.close()
+    await broker.close()

@@ -1,0 +1,98 @@
+"""A server that says what a test wants it to say, and a proxy that loses replies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import hiredis
+
+
+class Fake:
+    """Answers each command by `answer(command)`: bytes to send as they are, or None to hang up."""
+
+    def __init__(self, answer: Callable[[list[bytes]], bytes | None]) -> None:
+        self.answer = answer
+        self.connections = 0
+        self.heard: list[list[bytes]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        parser = hiredis.Reader()
+        try:
+            while data := await reader.read(65536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    self.heard.append(command)
+                    reply = self.answer(command)
+                    if reply is None:
+                        return
+                    writer.write(reply)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def fake_server(path: Path, answer: Callable[[list[bytes]], bytes | None]) -> AsyncIterator[Fake]:
+    """A `Fake` on the unix socket `path`."""
+    fake = Fake(answer)
+    server = await asyncio.start_unix_server(fake.serve, str(path))
+    try:
+        yield fake
+    finally:
+        server.close()
+
+
+class Proxy:
+    """Passes bytes on; drops the connection in place of the next `lose` replies (after they were made)."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.lose = 0
+        self.lost = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to_server = await asyncio.open_unix_connection(self.target)
+
+        async def requests() -> None:
+            while data := await reader.read(65536):
+                to_server.write(data)
+
+        upward = asyncio.ensure_future(requests())
+        try:
+            while data := await there.read(65536):
+                if self.lose:
+                    self.lose -= 1
+                    self.lost += 1
+                    break
+                writer.write(data)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            upward.cancel()
+            to_server.close()
+            writer.close()
+
+
+@asynccontextmanager
+async def proxy(path: Path, target: str) -> AsyncIterator[Proxy]:
+    """A `Proxy` on the unix socket `path` to the one at `target`."""
+    made = Proxy(target)
+    server = await asyncio.start_unix_server(made.serve, str(path))
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+def bulk(data: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def ok(*_: Any) -> bytes:
+    return b"+OK\r\n"

@@ -1,0 +1,60 @@
+"""Runs the Python blocks of one page, as a program in the directory of a project: `docs_runner.py < blocks`.
+
+Standard input has a JSON list of blocks; standard output gets what went wrong, and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import doctest
+import inspect
+import json
+import re
+import sys
+import traceback
+from typing import Any
+
+_ID = re.compile(r"\bi[0-9a-f]{32}\b|\bi[0-9a-f]{8}\b")
+
+
+class Checker(doctest.OutputChecker):
+    """Compares what was printed with what is written; ids of tasks differ from run to run."""
+
+    def check_output(self, want: str, got: str, optionflags: int) -> bool:
+        want, got = (_ID.sub("i<id>", text) for text in (want.replace("…", "..."), got.replace("…", "...")))
+        return super().check_output(want, got, optionflags)
+
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+
+
+def run(blocks: list[dict[str, Any]]) -> list[str]:
+    """Run the blocks, one after the other; what went wrong."""
+    names: dict[str, Any] = {"__name__": "__docs__"}
+    wrong: list[str] = []
+    for block in blocks:
+        place = f"{block['page']}:{block['line']}"
+        if ">>>" in block["source"]:
+            said: list[str] = []
+            test = doctest.DocTestParser().get_doctest(block["source"], names, place, place, 0)
+            test.globs = names  # and not a copy: the next block goes on
+            doctest.DocTestRunner(Checker(), optionflags=FLAGS).run(test, out=said.append, clear_globs=False)
+            if said:
+                wrong.append(f"{place}\n{''.join(said)}")
+            continue
+        try:
+            code = compile(block["source"], place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if code.co_flags & inspect.CO_COROUTINE:
+                asyncio.run(eval(code, names))
+            else:
+                exec(code, names)
+        except BaseException:
+            wrong.append(f"{place}\n{traceback.format_exc()}")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, "")
+    output, sys.stdout = sys.stdout, sys.stderr
+    output.write("\n".join(run(json.load(sys.stdin))))

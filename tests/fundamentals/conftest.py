@@ -1,0 +1,69 @@
+"""A server within the test: a real store, a real worker in the test's own loop, a producer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pq.api import Producer, PulsarQueue
+from pq.worker.worker import Worker
+
+MakeApp = Callable[..., PulsarQueue]
+
+
+@pytest.fixture
+def make_app(valkey: Any, request: pytest.FixtureRequest) -> MakeApp:
+    """Make an application on the test's own empty store, with the jobs of the test's module."""
+    module: ModuleType = request.module
+
+    def make(**settings: Any) -> PulsarQueue:
+        defaults = {"data_store": valkey.url, "task_paths": [module.__name__], "node_name": "here"}
+        manager = settings.pop("manager", None)
+        arguments = [manager] if manager is not None else []
+        return PulsarQueue(*arguments, **{**defaults, **settings})
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> PulsarQueue:
+    """An application with default settings."""
+    return make_app()
+
+
+StartWorker = Callable[..., Awaitable[Worker]]
+
+
+@pytest.fixture
+async def start_worker() -> AsyncIterator[StartWorker]:
+    """Start a worker of an application in this loop; stopped when the test is over."""
+    workers: list[Worker] = []
+
+    async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
+        worker = Worker(
+            app.cfg, app.store, app.registry, name=name, node=app.node_name, manager=app.manager, **options
+        )
+        await worker.start()
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in reversed(workers):
+        await worker.stop(grace=0.0)
+
+
+@pytest.fixture
+async def api(app: PulsarQueue) -> AsyncIterator[Producer]:
+    """A producer; nobody consumes."""
+    async with app.api() as producer:
+        yield producer
+
+
+@pytest.fixture
+async def serving(app: PulsarQueue, start_worker: StartWorker, api: Producer) -> Producer:
+    """A producer whose tasks are consumed by one worker."""
+    await start_worker(app)
+    return api

@@ -1,0 +1,158 @@
+"""Real server processes, in a project of their own, with real signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MANAGE = """\
+from pq.api import PulsarQueue
+
+def app():
+    return PulsarQueue(config="config.py")
+
+if __name__ == "__main__":
+    app().start()
+"""
+
+
+class ServerProcess:
+    """`python manage.py …` in a project's directory; its log is read as it comes."""
+
+    def __init__(self, directory: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.directory = directory
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", *arguments],
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, pattern: str, *, count: int = 1, timeout: float = 30.0) -> list[str]:
+        """Wait until `count` lines match; returns those that do."""
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while True:
+                found = [line for line in self.lines if re.search(pattern, line)]
+                if len(found) >= count:
+                    return found
+                left = deadline - time.monotonic()
+                if left <= 0 or (self.process.poll() is not None and not self._reader.is_alive()):
+                    raise AssertionError(f"{pattern!r} was not logged {count} times:\n{self.log}")
+                self._news.wait(min(left, 0.5))
+
+    def ready(self, workers: int) -> ServerProcess:
+        """Wait until so many workers have said that they are ready."""
+        self.wait_for(r"ready · pid", count=workers)
+        return self
+
+    def worker_pids(self) -> list[int]:
+        """The workers that have said that they are ready and live still."""
+        pids = [int(match[1]) for line in self.lines if (match := re.search(r"ready · pid (\d+)", line))]
+        return [pid for pid in pids if alive(pid)]
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 40.0) -> int:
+        """Signal, wait for the end, return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout)
+        self._reader.join(5)
+        return code
+
+    def kill(self) -> None:
+        """End it and all that is left of its session, for a test that failed half way."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(10)
+        self._reader.join(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def of_session(session: int) -> list[int]:
+    """All processes of a session that live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if entry.name.isdigit() and fields[0] != "Z" and int(fields[3]) == session:
+            found.append(int(entry.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """True for a process that lives (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+Serve = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in a directory whose name has a space."""
+    directory = tmp_path / "my project"
+    directory.mkdir()
+    (directory / "manage.py").write_text(MANAGE)
+    (directory / "config.py").write_text('task_paths = ["jobs"]\n')
+    monkeypatch.chdir(directory)
+    monkeypatch.syspath_prepend(str(directory))
+    yield directory
+    sys.modules.pop("jobs", None)
+
+
+@pytest.fixture
+def serve(project: Path) -> Iterator[Serve]:
+    """Start servers in the project; what is left of them is killed at the end."""
+    servers: list[ServerProcess] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> ServerProcess:
+        server = ServerProcess(project, *arguments, env=env)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
