@@ -129,8 +129,11 @@ class Consumer(Service):
             if answer.solo and answer.tasks:
                 self._solo = answer.tasks[-1].id
             if answer.tasks or self._pending:
-                # Tasks that are quick enough end in this one turn of the loop.
-                await asyncio.sleep(0)
+                if not answer.left:
+                    # The queue is empty: let quick tasks end first, so that they are settled in the
+                    # next round trip. With more waiting that trip goes out at once instead, and the
+                    # tasks run while it is under way.
+                    await asyncio.sleep(0)
             elif want == 0 or answer.blocked:
                 await self._signal.wait()
             elif not answer.left:

@@ -15,7 +15,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from stores import Hand, broken_invariants, dump_memory, dump_server
+from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
 from pq.broker.contract import (
@@ -41,7 +41,7 @@ QUEUES = ("one", "two")
 LEASES = ("L0", "L1", "L2")
 queues = st.sampled_from(QUEUES)
 leases = st.sampled_from(LEASES)
-ids = st.integers(0, 7).map(lambda n: f"t{n}")
+picks = st.integers(0, 5)  # counted back from the youngest task
 priorities = st.sampled_from([0, 0, 0, 0, 1, 5, -3])
 delays = st.sampled_from([None, None, None, None, 0, 1, 10, 1000])
 orders = st.sampled_from([("one", "two"), ("two", "one"), ("one",), ("two",)])
@@ -66,6 +66,7 @@ class Machine(RuleBasedStateMachine):
         self.model = MemoryBroker(self.store, result_ttl=FOREVER, dead_ttl=FOREVER)
         self.on_redis.time_override = self.hand
         self.serial = 0
+        self.known: dict[str, list[str]] = {queue: [] for queue in QUEUES}
         self.batch = 0
         self.taken: list[tuple[str, Reserved]] = []  # everything that was ever handed out, the last first
         self.deleted: set[str] = set()
@@ -122,19 +123,39 @@ class Machine(RuleBasedStateMachine):
         for lease in LEASES[:2]:
             self.both("open_lease", lease, QUEUES, 30_000)
 
-    @rule(queue=queues, items=st.lists(st.tuples(ids, delays, priorities), min_size=1, max_size=6), twice=often)
-    def enqueue(self, queue: str, items: list[tuple[str, int | None, int]], twice: bool) -> None:
-        entries = [
-            Entry(f"{queue}.{id}", self.live(id, priority), delay, priority)
-            for id, delay, priority in items
-            if f"{queue}.{id}" not in self.deleted
-        ]
+    def pick(self, queue: str, which: int) -> str:
+        """A task of that queue, one of the youngest; one that nobody knows where there is none."""
+        known = self.known[queue]
+        return known[-1 - which] if which < len(known) else "unheard.of"
+
+    def live_one(self, queue: str, which: int) -> str:
+        """One of those that run or are first to wait, or, rather often, any."""
+        dump = self.before.get(queue, QueueDump())
+        held = sorted(member.rpartition(":")[0] for members in dump.held.values() for member in members)
+        some = [*held[:2], *dump.prio[:1], *dump.delayed, *dump.ready]
+        return some[which] if which < min(5, len(some)) else self.pick(queue, which)
+
+    @rule(
+        queue=queues,
+        items=st.lists(st.tuples(st.integers(0, 9), delays, priorities), min_size=1, max_size=6),
+        twice=often,
+    )
+    def enqueues(self, queue: str, items: list[tuple[int, int | None, int]], twice: bool) -> None:
+        entries = []
+        for old, delay, priority in items:
+            id = self.pick(queue, old)
+            if old > 1 or id == "unheard.of" or id in self.deleted:
+                id = f"{queue}{len(self.known[queue]):02}"
+                self.known[queue].append(id)
+            entries.append(Entry(id, self.live(id, priority), delay, priority))
         self.both("enqueue", queue, entries)
         if twice:
             assert self.unchanged("enqueue", queue, entries) == {entry.id for entry in entries}
 
+    enqueues_too = enqueues
+
     @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 1000, 30_000]), twice=often)
-    def open_lease(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
+    def opens_lease(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
         self.both("open_lease", lease, order, ttl)
         if twice:
             self.unchanged("open_lease", lease, order, ttl)
@@ -154,7 +175,7 @@ class Machine(RuleBasedStateMachine):
         twice=often,
         bare=st.integers(0, 4),
     )
-    def exchange(
+    def exchanges(
         self,
         lease: str,
         order: tuple[str, ...],
@@ -200,6 +221,19 @@ class Machine(RuleBasedStateMachine):
                 assert sorted(again.tasks) == sorted(answer.tasks)
             self.note(lease, again)
 
+    # Oftener than the rest: it is what brokers do all day.
+    exchanges_too = exchanges
+    exchanges_again = exchanges
+
+    @rule(lease=leases, queue=queues, want=st.integers(1, 3), times=st.integers(1, 3))
+    def dies(self, lease: str, queue: str, want: int, times: int) -> None:
+        """A worker takes some tasks and dies with them; somebody saw it. So do others, maybe."""
+        for _ in range(times):
+            self.batch += 1
+            self.both("open_lease", lease, [queue], 1000)
+            self.both("exchange", lease, {}, [queue], want, self.batch, idle=True)
+            self.both("hand_back", lease, [queue], crashed=True)
+
     @precondition(lambda self: self.last)
     @rule(lease=leases)
     def repeat_exchange_later(self, lease: str) -> None:
@@ -214,13 +248,15 @@ class Machine(RuleBasedStateMachine):
         del self.taken[40:]
 
     @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 30_000]), twice=often)
-    def renew(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
+    def renews(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
         answer = self.both("renew", lease, order, ttl)
         if twice:
             assert self.unchanged("renew", lease, order, ttl) == answer
 
-    @rule(lease=leases, order=orders, crashed=st.booleans(), twice=often)
-    def hand_back(self, lease: str, order: tuple[str, ...], crashed: bool, twice: bool) -> None:
+    @rule(lease=leases, order=orders, crashed=st.booleans(), twice=often, really=st.integers(0, 2))
+    def hands_back(self, lease: str, order: tuple[str, ...], crashed: bool, twice: bool, really: int) -> None:
+        if really:
+            return
         self.both("hand_back", lease, order, crashed=crashed)
         if twice:
             assert self.unchanged("hand_back", lease, order, crashed=crashed) == 0
@@ -230,16 +266,17 @@ class Machine(RuleBasedStateMachine):
         self.hand.advance(ms)
 
     @rule(
-        queue=queues, which=st.lists(ids, min_size=1, max_size=3, unique=True), at_front=st.booleans(), twice=often
+        queue=queues, which=st.lists(picks, min_size=1, max_size=3, unique=True), at_front=often, twice=often
     )
-    def cancel(self, queue: str, which: list[str], at_front: bool, twice: bool) -> None:
-        items = [(f"{queue}.{id}", self.finished(id, "cancel:0"), "") for id in which]
+    def cancels(self, queue: str, which: list[int], at_front: bool, twice: bool) -> None:
+        ids = dict.fromkeys(self.live_one(queue, n) for n in which)
+        items = [(id, self.finished(id, "cancel:0"), "") for id in ids]
         answers = self.both("cancel", queue, items, at_front=at_front)
         if twice:
             assert self.unchanged("cancel", queue, items, at_front=at_front) == answers
 
     @rule(queue=queues, really=st.integers(0, 3))
-    def purge(self, queue: str, really: int) -> None:
+    def purges(self, queue: str, really: int) -> None:
         if really:
             return
         first = self.both("peek", queue, 100)
@@ -248,25 +285,29 @@ class Machine(RuleBasedStateMachine):
         if first and not self.deleted:
             assert self.run(self.model.peek(queue, 100)) == []
 
-    @rule(queue=queues, id=ids, priority=priorities, twice=often)
-    def retry_dead(self, queue: str, id: str, priority: int, twice: bool) -> None:
-        if f"{queue}.{id}" in self.deleted:
+    @rule(queue=queues, which=picks, priority=priorities, twice=often)
+    def retries_dead(self, queue: str, which: int, priority: int, twice: bool) -> None:
+        ended = sorted(self.before.get(queue, QueueDump()).expiring)
+        id = ended[which % len(ended)] if ended and which else self.pick(queue, which)
+        if id in self.deleted:
             return
-        entry = Entry(f"{queue}.{id}", self.live(id, priority))
+        entry = Entry(id, self.live(id, priority))
         self.both("retry_dead", queue, entry)
         if twice:
             assert self.unchanged("retry_dead", queue, entry) is False
 
-    @rule(queue=queues, paused=st.booleans(), twice=often)
-    def pause(self, queue: str, paused: bool, twice: bool) -> None:
+    @rule(queue=queues, paused=st.sampled_from([False, False, True]), twice=often, really=st.integers(0, 2))
+    def pauses(self, queue: str, paused: bool, twice: bool, really: int) -> None:
+        if really and not self.before.get(queue, QueueDump()).paused and not twice:
+            return
         self.both("pause", queue, paused)
         if twice:
             self.unchanged("pause", queue, paused)
 
-    @rule(queue=queues, id=ids, really=st.integers(0, 2))
-    def vanish(self, queue: str, id: str, really: int) -> None:
+    @rule(queue=queues, which=picks, really=st.integers(0, 2))
+    def vanishes(self, queue: str, which: int, really: int) -> None:
         """Somebody deletes a record by hand, or the store evicts it."""
-        name = f"{queue}.{id}"
+        name = self.pick(queue, which)
         if really == 0 and self.client.delete(self.on_redis.keys.record(queue, name)):
             data = self.store.queue(queue)
             data.task.pop(name)
@@ -274,8 +315,10 @@ class Machine(RuleBasedStateMachine):
             self.deleted.add(name)
             self.compare()
 
-    @rule(queue=queues, count=st.integers(1, 8))
-    def look(self, queue: str, count: int) -> None:
+    @rule(queue=queues, count=st.integers(1, 8), really=st.integers(0, 2))
+    def looks(self, queue: str, count: int, really: int) -> None:
+        if really:
+            return
         self.both("state", queue)
         self.both("peek", queue, count)
         self.both("dead", queue, count)

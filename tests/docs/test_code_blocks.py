@@ -1,24 +1,211 @@
-"""Every code block of the documentation is run, or compared, or says why not (see `docs_blocks`)."""
+"""Every code block of the documentation is run, or checked, or says why not (see `docs_blocks`)."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import shutil
 import tomllib
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest_names import entrance
-from docs_blocks import PAGES, ROOT, Block, blocks
+from docs_blocks import PAGES, ROOT, Block, blocks, parse
 from docs_project import Project
 
-from pq.cli import VERBS, main
+from pq.api import PulsarQueue
+from pq.cli import VERBS, run
 
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
+ENTRANCE = ("manage.py", "config.py")
+RUNNER = Path(__file__).with_name("docs_runner.py")
 
 
 def of_kind(kind: str) -> list[Block]:
     return [block for block in BLOCKS if block.kind == kind]
+
+
+def place(block: Block) -> str:
+    return block.place
+
+
+# ------------------------------------------------------------------------------------------- all
+def test_no_block_is_left_out() -> None:
+    """A block that nothing is done with has a reason, in words."""
+    assert len(BLOCKS) > 40
+    assert not [block.place for block in of_kind("unknown")]
+    assert not [block.place for block in of_kind("skipped") if len(block.reason or "") < 12]
+
+
+# ---------------------------------------------------------------------------------------- python
+def run_page(project: Project, page: list[Block]) -> str:
+    """What went wrong in the blocks of one page."""
+    done = project.python(str(RUNNER), stdin=json.dumps([asdict(block) for block in page]))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in of_kind("python")}))
+def test_the_python_of_a_page_runs(page: str, docs_project: Project) -> None:
+    """Its blocks run one after the other against a live server, and print what the page says."""
+    wrong = run_page(docs_project, [block for block in of_kind("python") if block.page == page])
+    assert not wrong, f"{wrong}\n\nthe server said:\n{docs_project.said()}"
+
+
+def test_the_runner_finds_what_is_wrong(docs_project: Project) -> None:
+    """Wrong output and exceptions are found, and names are kept from block to block."""
+    text = """\
+```python
+one = 1
+```
+```pycon
+>>> one + 1
+3
+```
+```python
+import asyncio
+two = await asyncio.sleep(0, result=2)
+assert two == one
+```
+```pycon
+>>> two
+2
+>>> f"i{'0' * 32}"
+'i26ad5c14c5bb422e87b0f7ccbce5ba06'
+```
+"""
+    wrong = run_page(docs_project, list(parse(text, "page.md")))
+    assert re.findall(r"^page\.md:\d+$", wrong, re.M) == ["page.md:5", "page.md:9"]
+    assert "Expected:\n    3\nGot:\n    2" in wrong
+    assert "AssertionError" in wrong
+
+
+def test_a_block_must_be_closed_and_a_comment_must_have_its_block() -> None:
+    with pytest.raises(AssertionError, match="never closed"):
+        list(parse("```python\n", "page.md"))
+    with pytest.raises(AssertionError, match="no block"):
+        list(parse("<!-- file: a.py -->\nwords\n", "page.md"))
+
+
+# ----------------------------------------------------------------------------------------- files
+@pytest.mark.parametrize("block", [block for block in of_kind("file") if block.file in ENTRANCE], ids=place)
+def test_a_program_or_its_settings_are_valid(block: Block, tmp_path: Path) -> None:
+    """`manage.py` and `config.py` of a page give settings without an error."""
+    project = Project(tmp_path)
+    project.write("config.py", "")
+    project.write("manage.py", 'from pq.api import PulsarQueue\n\ndef app():\n    return PulsarQueue(config="config.py")\n')
+    project.write(block.file or "", block.source)
+    done = project.python("-c", "from manage import app; app().cfg")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [block for block in of_kind("file") if block.file not in ENTRANCE], ids=place)
+def test_a_file_is_python_and_lies_where_the_server_finds_it(block: Block) -> None:
+    path = Path(block.file or "")
+    assert path.parts[0] in ("shop", "sampletasks")
+    compile(block.source, block.place, "exec")
+
+
+# -------------------------------------------------------------------------------------- commands
+def check_run(words: list[str]) -> None:
+    """`./run WORD`"""
+    assert f"    {words[1]})" in (ROOT / "run").read_text() or f"    {words[1]}) " in (ROOT / "run").read_text()
+    if words[1] == "python" and len(words) > 2:
+        check_python(words[1:])
+
+
+def check_python(words: list[str]) -> None:
+    """`python manage.py [flags] [verb]`, `python` alone, `python -m pytest …`, `python FILE`"""
+    if len(words) == 1:
+        return
+    if words[1] == "manage.py":
+        check_pq(words[1:])
+    elif words[1] == "-m":
+        assert words[2] in ("pytest", "venv", "pip"), words
+    else:
+        assert (ROOT / words[1]).exists(), words
+
+
+def check_pq(words: list[str]) -> None:
+    """The flags are known and their values fit; the verb exists."""
+    words = [word for word in words[1:] if word != "&"]
+    if "--help" in words or "--version" in words:
+        return
+    verbs = [word for word in words if word in VERBS]
+    # `config` reads every setting, flags included, and starts nothing.
+    assert run(PulsarQueue(), [*[word for word in words if word not in VERBS], "config"]) == 0, words
+    assert len(verbs) <= 1
+
+
+def check_pip(words: list[str]) -> None:
+    """`pip install "pq-tasks[EXTRA]"`: the extras exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name, extras in re.findall(r"(pq-tasks)(?:\[([\w,]+)\])?", " ".join(words)):
+        assert name == project["name"]
+        assert set(filter(None, extras.split(","))) <= project["optional-dependencies"].keys()
+
+
+def check_nothing(words: list[str]) -> None:
+    """A command of the system, of which nothing is ours."""
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "./run": check_run,
+    "python": check_python,
+    "pq": check_pq,
+    "pip": check_pip,
+    **dict.fromkeys(("kill", "cd", "mkdir", "git", "valkey-cli"), check_nothing),
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "command"),
+    [pytest.param(n, text, id=f"{b.page}:{n}") for b in of_kind("shell") for n, text in b.commands()],
+)
+def test_a_command_exists(number: int, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its program is known here, and its flags, verbs and extras are those of today."""
+    words = shlex.split(command, comments=True)
+    while "=" in words[0]:  # PQ_WORKERS=2 python manage.py
+        name, _, value = words.pop(0).partition("=")
+        if name.startswith("PQ_"):
+            words.append(f"--{name.removeprefix('PQ_').lower().replace('_', '-')}={value}")
+    assert words[0] in COMMANDS, f"{words[0]} is a command that nobody here knows"
+    COMMANDS[words[0]](words)
+
+
+# ----------------------------------------------------------------------------------------- links
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a page, a file or a heading of this repository has its target."""
+    for link in LINK.findall(page.read_text("utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if heading:
+            assert heading in headings(target), f"{page.name} links to {link}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as forges make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+# ------------------------------------------------------------------------------------ guarantees
+def test_the_tests_that_guarantees_name_exist() -> None:
+    """`docs/explain/guarantees.md` and the decisions name no test that there is not."""
+    pages = [ROOT / "docs/explain/guarantees.md", *(ROOT / "docs/decisions").glob("*.md")]
+    named = [pair for page in pages for pair in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))]
+    assert len(named) > 10
+    missing = []
+    for path, name in named:
+        file = ROOT / path
+        if not file.exists() or not re.search(rf"^(async )?def {name}\b|^\s+(async )?def {name}\b", file.read_text(), re.M):
+            missing.append(f"{path}::{name}")
+    assert not missing

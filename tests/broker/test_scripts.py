@@ -1,0 +1,412 @@
+"""Each script by itself: what lay where before, the call, its reply, and what changed.
+
+Keys are written without the prefix of their queue. A list is a LIST, a set a SET, a dictionary of numbers
+a ZSET, one of strings a HASH, bytes a STRING. `changes` names all that is different afterwards; None is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from pq.broker.scripts import NAMES, assemble, script
+
+P = "pq:{q}:"
+NOW = 1_700_000_000_000
+MINUTE = f"stats:{NOW // 60_000}"
+
+
+class Row(NamedTuple):
+    name: str
+    script: str
+    given: dict[str, Any]
+    args: list[Any]
+    reply: Any
+    changes: dict[str, Any]
+
+
+def enqueue(*plain: Any, rest: tuple[Any, ...] = ()) -> list[Any]:
+    return [NOW, "pq:task", "", len(plain) // 2, *plain, *rest]
+
+
+def reserve(
+    want: int, *, batch: int = 1, may_reclaim: int = 0, idle: int = 0, lease: str = "L"
+) -> list[Any]:
+    return [NOW, lease, batch, want, may_reclaim, idle, "pq:task", "", "", 2]
+
+
+def settle(*acks: Any, rest: tuple[Any, ...] = (), lease: str = "L") -> list[Any]:
+    return [NOW, lease, 60_000, 90_000, "pq:task", "", len(acks) // 3, *acks, *rest]
+
+
+def cancel(*items: Any, at_front: int = 0) -> list[Any]:
+    return ["pq:task", "", 60_000, at_front, *items]
+
+
+LIVE = b"q\nx"
+HELD = {"task:a": LIVE, "held:L": {"a:1"}, "leases": {"L": NOW + 9}, "batches": {"L": "1"}}
+NOTHING = [1, -1, 0, 0, 0, []]
+
+ROWS = [
+    # ------------------------------------------------------------------------------------- enqueue
+    Row("a new task", "enqueue", {}, enqueue("a", LIVE), [], {"task:a": LIVE, "ready": ["a"], "wake": ["1"]}),
+    Row(
+        "a known one",
+        "enqueue",
+        {"task:a": LIVE, "ready": ["a"]},
+        enqueue("a", b"q\nother", "b", LIVE),
+        [b"a"],
+        {"task:b": LIVE, "ready": ["a", "b"], "wake": ["1"]},
+    ),
+    Row("only known ones wake nobody", "enqueue", {"task:a": b"d1 t\n"}, enqueue("a", LIVE), [b"a"], {}),
+    Row(
+        "the first delayed one wakes, so that its time is known",
+        "enqueue",
+        {"task:z": LIVE, "delayed": {"z": NOW + 500}},
+        enqueue(rest=("a", LIVE, 100, 0)),
+        [],
+        {"task:a": LIVE, "delayed": {"z": NOW + 500, "a": NOW + 100}, "wake": ["1"]},
+    ),
+    Row(
+        "a later one wakes nobody",
+        "enqueue",
+        {"task:z": LIVE, "delayed": {"z": NOW + 50}},
+        enqueue(rest=("a", LIVE, 100, 0)),
+        [],
+        {"task:a": LIVE, "delayed": {"z": NOW + 50, "a": NOW + 100}},
+    ),
+    Row(
+        "priorities are kept in turns",
+        "enqueue",
+        {},
+        enqueue(rest=("a", b"q2\n", "", 2, "b", b"q2\n", "", 2, "c", b"q-1\n", "", -1)),
+        [],
+        {
+            "task:a": b"q2\n", "task:b": b"q2\n", "task:c": b"q-1\n", "wake": ["1"], "meta": {"tail": "3"},
+            "prio": {"a": 1 - 2 * 2**42, "b": 2 - 2 * 2**42, "c": 3 + 2**42},
+        },
+    ),  # fmt: skip
+    # ------------------------------------------------------------------------------------- reserve
+    Row("no lease", "reserve", {"task:a": LIVE, "ready": ["a"]}, reserve(5), [[0, -1, 0, 0, 0, []]], {}),
+    Row(
+        "a lease that is being taken over",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"], "leases": {"L": 0}},
+        reserve(5),
+        [[0, -1, 0, 0, 0, []]],
+        {},
+    ),
+    Row(
+        "the last task takes the token",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "wake": ["1"]},
+        reserve(5),
+        [[*NOTHING, b"a", LIVE]],
+        {"ready": None, "wake": None, "held:L": {"a:1"}, "batches": {"L": "1"}},
+    ),
+    Row(
+        "what is left leaves a token",
+        "reserve",
+        {"task:a": LIVE, "task:b": LIVE, "ready": ["a", "b"], "leases": {"L": NOW + 9}},
+        reserve(1),
+        [[1, -1, 0, 1, 0, [], b"a", LIVE]],
+        {"ready": ["b"], "wake": ["1"], "held:L": {"a:1"}, "batches": {"L": "1"}},
+    ),
+    Row("the same call again", "reserve", HELD, reserve(5), [[*NOTHING, b"a", LIVE]], {}),
+    Row(
+        "due, revoked and vanished",
+        "reserve",
+        {
+            "task:a": LIVE, "task:r": b"d3 c\n", "ready": ["r", "v", "a"], "revoked": {"r"}, "leases": {"L": NOW + 9},
+            "task:d": LIVE, "task:e": LIVE, "delayed": {"d": NOW, "e": NOW + 70},
+        },
+        reserve(9),
+        [[1, 70, 1, 0, 0, [], b"a", LIVE, b"d", LIVE]],
+        {
+            "ready": None, "revoked": None, "delayed": {"e": NOW + 70},
+            "held:L": {"a:1", "d:1"}, "batches": {"L": "1"},
+        },
+    ),  # fmt: skip
+    Row(
+        "an expired lease is taken over, oldest batch first",
+        "reserve",
+        {
+            "task:a": LIVE, "task:b": LIVE, "task:c": LIVE, "ready": ["c"], "held:dead": {"b:7", "a:10"},
+            "leases": {"L": NOW + 9, "dead": NOW - 1}, "batches": {"dead": "10"}, "cancelling": {"b"},
+        },
+        reserve(2, may_reclaim=1),
+        [[1, -1, 0, 1, 0, [b"b", 1, b"a", 1], b"b", LIVE, b"a", LIVE]],
+        {
+            "ready": ["c"], "held:dead": None, "held:L": {"a:1", "b:1"}, "leases": {"L": NOW + 9},
+            "batches": {"L": "1"}, "crashes": {"a": "1", "b": "1"}, "cancelling": None, "wake": ["1"],
+        },
+    ),  # fmt: skip
+    Row(
+        "a suspect waits for an idle worker",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "crashes": {"a": "2"}},
+        reserve(5),
+        [[1, -1, 0, 1, 2, []]],
+        {"wake": ["1"]},
+    ),
+    Row(
+        "a suspect goes out alone",
+        "reserve",
+        {"task:a": LIVE, "task:b": LIVE, "ready": ["a", "b"], "leases": {"L": NOW + 9}, "crashes": {"a": "2"}},
+        reserve(5, idle=1),
+        [[1, -1, 0, 1, 1, [b"a", 2], b"a", LIVE]],
+        {"ready": ["b"], "wake": ["1"], "held:L": {"a:1"}, "batches": {"L": "1"}},
+    ),
+    Row(
+        "paused",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "meta": {"paused": "1"}, "wake": ["1"]},
+        reserve(5),
+        [[1, -1, 0, 1, 0, []]],
+        {"wake": None},
+    ),
+    # -------------------------------------------------------------------------------------- settle
+    Row(
+        "a success",
+        "settle",
+        {**HELD, "crashes": {"a": "1"}, "cancelling": {"a"}},
+        settle("a:1", b"d1 L:1\nr", ""),
+        [],
+        {
+            "task:a": b"d1 L:1\nr", "held:L": None, "crashes": None, "cancelling": None,
+            "recent": ["a"], MINUTE: {"succeeded": "1"},
+        },
+    ),  # fmt: skip
+    Row(
+        "a success repeated",
+        "settle",
+        {"task:a": b"d1 L:1\nr", "leases": {"L": NOW}},
+        settle("a:1", b"d1 L:1\nr", ""),
+        [],
+        {},
+    ),
+    Row(
+        "a zombie",
+        "settle",
+        {"task:a": b"d1 M:4\nr", "task:b": LIVE, "held:M": {"b:5"}, "leases": {"M": NOW}},
+        settle("a:1", b"d1 L:1\n", "", rest=("f", "b:2", b"d2 L:2\n", "", 0, "l", "b:2", b"", "", 0)),
+        [b"a", b"b"],
+        {},
+    ),
+    Row(
+        "a failure",
+        "settle",
+        {**HELD, "dead": {"old": NOW - 90_000, "young": NOW - 89_999}},
+        settle(rest=("f", "a:1", b"d2 L:1\n", "", 0)),
+        [],
+        {
+            "task:a": b"d2 L:1\n", "held:L": None, "dead": {"a": NOW, "young": NOW - 89_999},
+            "recent": ["a"], MINUTE: {"failed": "1"},
+        },
+    ),  # fmt: skip
+    Row(
+        "a retry",
+        "settle",
+        {**HELD, "crashes": {"a": "1"}},
+        settle(rest=("t", "a:1", b"q L:1\n", "", 250)),
+        [],
+        {
+            "task:a": b"q L:1\n", "held:L": None, "crashes": None, "delayed": {"a": NOW + 250},
+            MINUTE: {"retried": "1"}, "wake": ["1"],
+        },
+    ),  # fmt: skip
+    Row(
+        "a release",
+        "settle",
+        {**HELD, "task:b": LIVE, "ready": ["b"], "crashes": {"a": "1"}},
+        settle(rest=("l", "a:1", b"", "", 0)),
+        [],
+        {"held:L": None, "ready": ["a", "b"], "wake": ["1"]},
+    ),
+    Row(
+        "a crash",
+        "settle",
+        {**HELD, "crashes": {"a": "1"}},
+        settle(rest=("c", "a:1", b"", "", 0)),
+        [],
+        {"held:L": None, "ready": ["a"], "crashes": {"a": "2"}, "wake": ["1"]},
+    ),
+    # -------------------------------------------------------------------------------------- leases
+    Row("a lease", "open_lease", {}, [NOW, "L", 500], 1, {"leases": {"L": NOW + 500}}),
+    Row("the same lease", "open_lease", HELD, [NOW, "L", 500], 1, {"leases": {"L": NOW + 500}}),
+    Row(
+        "a renewal that is late",
+        "renew",
+        {"leases": {"L": NOW - 99_999, "M": 5}, "cancelling": {"x"}},
+        [NOW, "L", 500],
+        [[1, b"x"]],
+        {"leases": {"L": NOW + 500, "M": 5}},
+    ),
+    Row("a renewal that is too late", "renew", {"leases": {"M": 5}}, [NOW, "L", 500], [[0]], {}),
+    Row("a lease that is being taken over cannot be renewed", "renew", {"leases": {"L": 0}}, [NOW, "L", 9], [[0]], {}),
+    Row(
+        "handed back",
+        "hand_back",
+        {**HELD, "held:L": {"a:1", "b:1", "c:0"}, "task:b": b"q1\n", "task:c": LIVE, "ready": ["z"], "task:z": LIVE},
+        ["L", 0, 500],
+        3,
+        {
+            "held:L": None, "leases": None, "batches": None, "ready": ["c", "a", "z"], "wake": ["1"],
+            "prio": {"b": -(2**42) - 1}, "meta": {"head": "-1"},
+        },
+    ),  # fmt: skip
+    Row(
+        "handed back by who saw it die",
+        "hand_back",
+        HELD,
+        ["L", 1, 500],
+        1,
+        {"held:L": None, "leases": None, "batches": None, "ready": ["a"], "crashes": {"a": "1"}, "wake": ["1"]},
+    ),
+    Row(
+        "a vanished task is not handed back",
+        "hand_back",
+        {"held:L": {"a:1"}, "leases": {"L": NOW}, "crashes": {"a": "1"}, "cancelling": {"a"}},
+        ["L", 1, 500],
+        1,
+        {"held:L": None, "leases": None, "crashes": None, "cancelling": None, "wake": ["1"]},
+    ),
+    Row("nothing to hand back", "hand_back", {"leases": {"L": NOW}}, ["L", 1, 500], 0, {"leases": None}),
+    # -------------------------------------------------------------------------------------- cancel
+    Row(
+        "in each place",
+        "cancel",
+        {
+            **HELD, "task:r": LIVE, "ready": ["r"], "task:p": b"q1\n", "prio": {"p": -1}, "task:d": LIVE,
+            "delayed": {"d": NOW}, "task:f": b"d1 L:0\n",
+        },
+        cancel("a", b"d3 x\n", "", "r", b"d3 x\n", "", "p", b"d3 x\n", "", "d", b"d3 x\n", "", "f", b"d3 x\n", "", "u", b"d3 x\n", ""),
+        [b"cancelling", b"cancelled", b"cancelled", b"cancelled", b"finished", b"unknown"],
+        {
+            "cancelling": {"a"}, "revoked": {"r"}, "prio": None, "delayed": None,
+            "task:r": b"d3 x\n", "task:p": b"d3 x\n", "task:d": b"d3 x\n",
+        },
+    ),  # fmt: skip
+    Row(
+        "the first of the list",
+        "cancel",
+        {"task:r": LIVE, "ready": ["r", "s"], "task:s": LIVE, "crashes": {"r": "1"}},
+        cancel("r", b"d3 x\n", "", at_front=1),
+        [b"cancelled"],
+        {"task:r": b"d3 x\n", "ready": ["s"], "crashes": None},
+    ),
+    Row(
+        "the very same again",
+        "cancel",
+        {"task:r": b"d3 x\n", "ready": ["r"], "revoked": {"r"}},
+        cancel("r", b"d3 x\n", ""),
+        [b"cancelled"],
+        {},
+    ),
+    # ---------------------------------------------------------------------------------- retry_dead
+    Row(
+        "a dead one",
+        "retry_dead",
+        {"task:a": b"d2 L:1\n", "dead": {"a": NOW}},
+        ["pq:task", "", "a", LIVE],
+        1,
+        {"task:a": LIVE, "dead": None, "ready": ["a"], "wake": ["1"]},
+    ),
+    Row(
+        "a cancelled one that lies in the list",
+        "retry_dead",
+        {"task:a": b"d3 x\n", "ready": ["a", "b"], "task:b": LIVE, "revoked": {"a"}},
+        ["pq:task", "", "a", LIVE],
+        1,
+        {"task:a": LIVE, "revoked": None, "wake": ["1"]},
+    ),
+    Row("a live one", "retry_dead", HELD, ["pq:task", "", "a", b"q\nnew"], 0, {}),
+    Row("an unknown one", "retry_dead", {}, ["pq:task", "", "a", LIVE], 0, {}),
+    # ----------------------------------------------------------------------------- pause, inspect
+    Row("pause", "pause", {"meta": {"tail": "4"}}, [1], 1, {"meta": {"tail": "4", "paused": "1"}}),
+    Row("resume", "pause", {"meta": {"paused": "1"}}, [0], 1, {"meta": None, "wake": ["1"]}),
+    Row("resume what is not paused", "pause", {"wake": ["1"]}, [0], 1, {}),
+    Row("an empty queue", "inspect", {}, [], [0, 0, 0, 0, 0, 0, 0], {}),
+    Row(
+        "counts",
+        "inspect",
+        {
+            "ready": ["a", "b", "c"], "revoked": {"b"}, "prio": {"p": -1}, "delayed": {"d": 1, "e": 2},
+            "held:L": {"x:1", "y:1"}, "leases": {"L": 1, "M": 1}, "dead": {"z": 1}, "meta": {"paused": "1"},
+        },
+        [],
+        [2, 1, 2, 2, 2, 1, 1],
+        {},
+    ),  # fmt: skip
+]
+
+
+def store(client: Any, key: str, value: Any) -> None:
+    if isinstance(value, bytes):
+        # A finished record goes by itself, as all of them do.
+        client.set(P + key, value, px=None if value.startswith(b"q") else 60_000)
+    elif isinstance(value, list):
+        client.rpush(P + key, *value)
+    elif isinstance(value, set):
+        client.sadd(P + key, *value)
+    elif all(isinstance(item, str) for item in value.values()):
+        client.hset(P + key, mapping=value)
+    else:
+        client.zadd(P + key, value)
+
+
+def contents(client: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for raw in client.keys("*"):
+        key = raw.decode()
+        name = key.removeprefix(P)
+        kind = client.type(key).decode()
+        if kind == "string":
+            found[name] = client.get(key)
+            assert (client.pttl(key) > 0) == found[name].startswith(b"d"), f"the TTL of {name}"
+        elif kind == "list":
+            found[name] = [item.decode() for item in client.lrange(key, 0, -1)]
+        elif kind == "set":
+            found[name] = {item.decode() for item in client.smembers(key)}
+        elif kind == "hash":
+            found[name] = {k.decode(): v.decode() for k, v in client.hgetall(key).items()}
+        else:
+            found[name] = {member.decode(): int(score) for member, score in client.zrange(key, 0, -1, withscores=True)}
+    return found
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.script}-{row.name}".replace(" ", "_"))
+@pytest.mark.parametrize("kind", ["valkey", "redis62"])
+def test_before_and_after(request: pytest.FixtureRequest, kind: str, row: Row) -> None:
+    """The row's call turns what is given into what is given with its changes, and nothing else."""
+    fresh = request.getfixturevalue(kind)
+    fresh.check = False  # rows show one corner of a store, not a whole one
+    for key, value in row.given.items():
+        store(fresh.client, key, value)
+    reply = fresh.client.eval(script(row.script).source, 1, P, *row.args)
+    expected = {key: value for key, value in {**row.given, **row.changes}.items() if value is not None}
+    assert reply == row.reply
+    assert contents(fresh.client) == expected
+
+
+def test_every_script_has_rows() -> None:
+    """No script goes unseen."""
+    assert {row.script for row in ROWS} == set(NAMES)
+
+
+def test_scripts_are_sent_without_comments_and_unused_parts() -> None:
+    """What the server keeps is what it runs, and 6.2 takes it: no shebang."""
+    for name in NAMES:
+        source = script(name).source
+        assert b"\n--" not in source
+        assert not source.startswith(b"#!")
+        assert len(script(name).digest) == 40
+    assert b"function reclaim" not in script("enqueue").source
+    assert b"local function reclaim" in script("hand_back").source
+
+
+def test_a_part_that_does_not_exist_is_named() -> None:
+    """A slip in `--@use` is found when the script is read."""
+    with pytest.raises(LookupError, match="wonders"):
+        assemble("x", "--@use now wonders\nreturn 1", "--@part now\nlocal n = 1\n")

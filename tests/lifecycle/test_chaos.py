@@ -1,0 +1,87 @@
+"""Nothing is lost and nothing is settled twice, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import Serve
+
+from pq.api import Producer, PulsarQueue
+
+pytestmark = pytest.mark.lifecycle
+
+JOBS = """\
+import asyncio, os, time
+from pq import api
+
+def work(n):
+    with open("starts.txt", "a") as f:
+        f.write(f"{n}\\n")
+
+@api.job()
+async def by_loop(n):
+    work(n)
+    await asyncio.sleep(0.05)
+    return n * n
+
+@api.job(concurrency=api.THREAD_IO)
+def by_thread(n):
+    work(n)
+    time.sleep(0.05)
+    return n * n
+
+@api.job(concurrency=api.CPUBOUND)
+def by_process(n):
+    work(n)
+    end = time.monotonic() + 0.05
+    while time.monotonic() < end:
+        pass
+    return n * n
+"""
+
+
+@pytest.fixture
+def api(project: Path) -> Iterator[Producer]:
+    """An api in the test, on the project's own embedded store."""
+    (project / "jobs.py").write_text(JOBS)
+    producer = PulsarQueue(config="config.py").api()
+    yield producer
+    producer.close()
+
+
+@pytest.mark.timeout(180)
+def test_200_tasks_in_three_modes_under_12_kills(project: Path, api: Producer, serve: Serve) -> None:
+    """Twelve SIGKILLs of workers among 200 tasks: every task is done once, with its own result."""
+    seed = int(os.environ.get("PQ_CHAOS_SEED", "1"))
+    chance = random.Random(seed)
+    server = serve("-w", "2", "--concurrent-tasks", "6", "--max-crashes", "20").ready(2)
+    done: Counter[str] = Counter()
+    api.on_events("task", "done", lambda channel, event, task: done.update([task.id])).wait(10)
+    jobs = ["by.loop", "by.thread", "by.process"]
+    futures = api.tasks.queue_many([(jobs[n % 3], {"n": n}) for n in range(200)])
+    killed: set[int] = set()
+    while len(killed) < 12:
+        assert any(not future.done() for future in futures), f"all was done after {len(killed)} kills (seed {seed})"
+        pids = [pid for pid in server.worker_pids() if pid not in killed]
+        if pids:
+            victim = chance.choice(pids)
+            os.kill(victim, signal.SIGKILL)
+            killed.add(victim)
+        time.sleep(chance.uniform(0.02, 0.3))  # lifecycle: the moment of the kill is what varies
+    tasks = [future.wait(120) for future in futures]
+    assert [task.get() for task in tasks] == [n * n for n in range(200)], f"seed {seed}"
+    assert all(task.retry == 1 for task in tasks)
+    assert server.stop() == 0
+    server.wait_for("died: SIGKILL", count=12)
+    starts = Counter((project / "starts.txt").read_text().split())
+    assert set(starts) == {str(n) for n in range(200)}
+    assert max(done.values()) == 1
+    queues = ("default", api.tasks.node_name)
+    assert set(api.tasks.size(*queues).wait(10).values()) == {0}
