@@ -1,32 +1,39 @@
-"""Jobs that run code which they are sent. They exist for an application only when its `task_paths` names `pq.jobs`.
+"""Ready-made jobs that run Python code. Listed in `task_paths` only where that is wanted.
 
-Whoever can queue a task can then run any code as the user of the workers. So this belongs where all who
-can reach the store may do that anyway, and nowhere else.
+Whoever may queue a task can run anything on the workers with these. So they are registered only in
+applications that name `pq.jobs` in their `task_paths`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
-import tempfile
-from pathlib import Path
+import textwrap
+from typing import Any
 
-from pq import api
+from . import api
 
 
-@api.job()
-async def execute_python(self: api.Job, code: str) -> str:
-    """Run Python code in a process of its own; the result is what it printed.
+@api.job(concurrency=api.CPUBOUND)
+def execute_python(self: api.Job, code: str) -> Any:
+    """Run Python code in a child process.
 
-    Code that ends with another status than 0 fails the task, with the last line of its traceback.
+    The result is the value of a global named `result`, when the code sets one, else what it printed.
+
+        api.tasks.queue("execute.python", code="result = sum(range(10))")
     """
-    # In a file, because an argument of a command may have 128 KB at most, and code may be longer.
-    with tempfile.TemporaryDirectory(prefix="pq-") as directory:
-        path = Path(directory, "code.py")
-        await self.run_in_executor(path.write_text, code, "utf-8")
-        return await self.shell([sys.executable, str(path)])
+    scope: dict[str, Any] = {"__name__": "__pq__", "job": self}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(textwrap.dedent(code), "<execute.python>", "exec"), scope)  # noqa: S102  what it is for
+    return scope["result"] if "result" in scope else printed.getvalue()
 
 
 @api.job()
-async def execute_python_script(self: api.Job, script: str) -> str:
-    """Run a Python file that lies on the worker's host; the result is what it printed."""
-    return await self.shell([sys.executable, script])
+async def execute_python_script(self: api.Job, script: str, *arguments: str) -> str:
+    """Run a Python script, by its path, in a process of its own; the result is what it printed.
+
+    A script that ends with another status than 0 fails the task with `ShellError`.
+    """
+    return await self.shell([sys.executable, script, *arguments])

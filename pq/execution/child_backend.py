@@ -44,6 +44,9 @@ _ERRORS: dict[str | None, type[PqError]] = {
 class ChildBackend:
     """The `Backend` of jobs in a child."""
 
+    own_process_group = True
+    """The child is killed with its whole group, so what a job starts must stay in it."""
+
     def __init__(
         self, channel: Channel, registry: Registry, *, settings: Mapping[str, Any], node_name: str, limit: int
     ) -> None:

@@ -24,6 +24,9 @@ class TasksApi(Protocol):
 class Backend(Protocol):
     """The program around a running task."""
 
+    own_process_group: bool
+    """True in a process of the task's own, which is killed together with its process group."""
+
     @property
     def tasks(self) -> TasksApi:
         """The tasks producer."""

@@ -17,6 +17,8 @@ import datetime as dt
 import functools
 import inspect
 import logging
+import os
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
@@ -146,7 +148,9 @@ class Job:
         """
         streams: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE}
         streams["stderr"] = asyncio.subprocess.PIPE
-        streams.update(options, start_new_session=True)
+        # A group of its own, to be killed whole; but in a process job, whose group is killed with it.
+        own_group = not self.backend.own_process_group
+        streams.update(options, start_new_session=own_group)
         if isinstance(command, str):
             process = await asyncio.create_subprocess_shell(command, **streams)
         else:
@@ -155,7 +159,7 @@ class Job:
             async with asyncio.timeout(timeout):
                 out, err = await process.communicate()
         except BaseException:
-            _kill_group(process.pid)
+            _kill(process.pid, group=own_group)
             await process.wait()
             raise
         stdout, stderr = (text.decode("utf-8", "replace") if text else "" for text in (out, err))
@@ -322,12 +326,9 @@ def _place(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code else getattr(function, "__module__", "?")
 
 
-def _kill_group(pid: int) -> None:
-    import os
-    import signal
-
+def _kill(pid: int, *, group: bool) -> None:
     try:
-        os.killpg(pid, signal.SIGKILL)
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
 

@@ -52,6 +52,8 @@ class Producer:
     way to stop it.
     """
 
+    own_process_group = False
+
     def __init__(
         self,
         cfg: Any,

@@ -383,6 +383,8 @@ def serve(app: PulsarQueue) -> int:
     """Run a server for `app` in this process until it is told to stop; the exit code."""
     cfg = app.cfg
     configure(cfg.log_level, cfg.log_format, "server")
+    # Until the loop listens to signals: leave in order, so that an embedded store is not left running.
+    signal.signal(signal.SIGTERM, _leave)
     if app.store.is_memory:
         return run(_serve_here(app))
     # Workers are forked from a small helper that has imported us already: starting one takes
@@ -390,6 +392,10 @@ def serve(app: PulsarQueue) -> int:
     if _start_method() == "forkserver":
         multiprocessing.get_context("forkserver").set_forkserver_preload(["pq.server.actor"])
     return run(Supervisor(app).serve())
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 async def _serve_here(app: PulsarQueue) -> int:

@@ -55,6 +55,8 @@ class Context:
 class WorkerBackend:
     """The program around a task, as its job sees it (`self.backend`)."""
 
+    own_process_group = False
+
     def __init__(
         self, cfg: Any, tasks: TasksApi, report: Callable[[Task[Any], float, float | None, str | None], None]
     ):

@@ -68,7 +68,9 @@ def test_200_tasks_in_three_modes_under_12_kills(project: Path, api: Producer, s
     futures = api.tasks.queue_many([(jobs[n % 3], {"n": n}) for n in range(200)])
     killed: set[int] = set()
     while len(killed) < 12:
-        assert any(not future.done() for future in futures), f"all was done after {len(killed)} kills (seed {seed})"
+        assert any(not future.done() for future in futures), (
+            f"all was done after {len(killed)} kills (seed {seed})"
+        )
         pids = [pid for pid in server.worker_pids() if pid not in killed]
         if pids:
             victim = chance.choice(pids)
