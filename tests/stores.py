@@ -193,7 +193,7 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
     held_ids = [member.rpartition(":")[0] for members in queue.held.values() for member in members]
     # An id that was cancelled lies in `ready` once for its mark in `revoked`: that is no place of a task.
     ready = Counter(queue.ready)
-    ready.subtract({id: 1 for id in queue.revoked})
+    ready.subtract(dict.fromkeys(queue.revoked, 1))
     places = ready + Counter(queue.prio) + Counter(list(queue.delayed)) + Counter(held_ids)
     for id, record in queue.records.items():
         if records.is_live(record):
@@ -208,25 +208,32 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
                 found.append(f"finished {id} has no TTL")
             if places[id] and id not in deleted:
                 found.append(f"finished {id} is in {places[id]} places")
-    for id in places.keys() - queue.records.keys() - deleted:
-        found.append(f"{id} is somewhere, and has no record")
-    for id in queue.revoked - set(queue.ready):
-        found.append(f"{id} is revoked and not in ready")
-    for lease in queue.held.keys() - queue.leases.keys():
-        found.append(f"tasks are held under {lease}, which is no lease")
-    for lease in queue.batches.keys() - queue.leases.keys():
-        found.append(f"a batch is noted for {lease}, which is no lease")
-    for id in queue.cancelling - set(held_ids):
-        found.append(f"{id} is to be stopped, and nobody holds it")
-    for id in queue.crashes.keys() - deleted:
-        if not records.is_live(queue.records.get(id, b"")):
-            found.append(f"crashes are counted for {id}, which is not live")
+    found += [
+        f"{id} is somewhere, and has no record" for id in places.keys() - queue.records.keys() - deleted
+    ]
+    found += [f"{id} is revoked and not in ready" for id in queue.revoked - set(queue.ready)]
+    found += [
+        f"tasks are held under {lease}, which is no lease"
+        for lease in queue.held.keys() - queue.leases.keys()
+    ]
+    found += [
+        f"a batch is noted for {lease}, which is no lease"
+        for lease in queue.batches.keys() - queue.leases.keys()
+    ]
+    found += [f"{id} is to be stopped, and nobody holds it" for id in queue.cancelling - set(held_ids)]
+    found += [
+        f"crashes are counted for {id}, which is not live"
+        for id in queue.crashes.keys() - deleted
+        if not records.is_live(queue.records.get(id, b""))
+    ]
     if queue.wake > 1:
         found.append(f"{queue.wake} wake tokens")
     return found
 
 
-def check_server(client: Any, namespace: str = "pq", *, deleted: set[str] | frozenset[str] = frozenset()) -> None:
+def check_server(
+    client: Any, namespace: str = "pq", *, deleted: set[str] | frozenset[str] = frozenset()
+) -> None:
     """Fail when a key was left without an owner or a TTL, or when an invariant is broken."""
     queues, found = dump_server(client, namespace)
     for name, queue in queues.items():

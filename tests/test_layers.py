@@ -91,7 +91,9 @@ def test_imports_point_down(module: str) -> None:
         if target == "pq":
             continue  # for the version
         if floor(target) > floor(module):
-            wrong.append(f"{MODULES[module]}:{line}: floor {floor(module)} imports {target} of floor {floor(target)}")
+            wrong.append(
+                f"{MODULES[module]}:{line}: floor {floor(module)} imports {target} of floor {floor(target)}"
+            )
         if (room(module), room(target)) in SIBLINGS:
             wrong.append(f"{MODULES[module]}:{line}: {room(module)} and {room(target)} are siblings")
     assert not wrong, "\n".join(wrong)

@@ -161,6 +161,7 @@ class Broker(Protocol):
         idle: bool = False,
         may_reclaim: bool = False,
         note: str = "",
+        block: float = 0.0,
     ) -> Exchange:
         """Settle what ended and reserve up to `want` tasks, in one round trip.
 
@@ -168,7 +169,13 @@ class Broker(Protocol):
         Reserving takes from `queues` in their order; the same `batch` again returns the same tasks.
         On the way it promotes due tasks and, where `may_reclaim`, takes over expired leases, a bounded
         number each. `idle` says that the caller runs nothing, so may get a task that must run alone.
+
+        With `block` (seconds, and no settlements) the reserving waits until there is something, or the
+        time is over: still one round trip, so an idle worker has a new task as soon as it is there.
         """
+
+    async def poke(self, queue: str) -> None:
+        """Have one blocked reservation answered now, though nothing was queued."""
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
         """Push the deadline of a lease; says whether it still stands, and which held tasks to cancel."""

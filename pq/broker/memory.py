@@ -275,7 +275,10 @@ class MemoryBroker:
         idle: bool = False,
         may_reclaim: bool = False,
         note: str = "",
+        block: float = 0.0,
     ) -> Exchange:
+        if block > 0:
+            await self.wait(queues, block)
         with self.store.lock:
             answer = Exchange()
             for queue, ended in settlements.items():
@@ -360,9 +363,7 @@ class MemoryBroker:
                         continue
                     crashes = data.crashes.get(id, 0)
                     answer.tasks.append(Reserved(queue, id, batch, record, crashes))
-                    if crashes >= SOLO_AFTER:
-                        answer.solo = stop = True
-                    taken += 1
+                    answer.solo = answer.solo or crashes >= SOLO_AFTER
                     want -= 1
             elif want > 0 and not stop and not replay and not data.paused:
                 ids = [id for id in data.pop(min(want, 1000)) if not _skip(data.revoked, id)]
@@ -503,6 +504,9 @@ class MemoryBroker:
             return False
         finally:
             self.store.waiters.discard(waiter)
+
+    async def poke(self, queue: str) -> None:
+        self.store.wake()
 
     async def publish(self, channel: str, payload: bytes) -> None:
         self.store.publish(channel, payload)

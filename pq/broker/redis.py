@@ -191,6 +191,7 @@ class RedisBroker:
         idle: bool = False,
         may_reclaim: bool = False,
         note: str = "",
+        block: float = 0.0,
     ) -> Exchange:
         commands: list[Command] = []
         settled: list[str] = []
@@ -198,6 +199,12 @@ class RedisBroker:
             if ended:
                 settled.append(queue)
                 commands.append(self._settle_command(lease, queue, ended))
+        link, timeout = self._main, None
+        if block > 0:
+            # The server holds this connection at BLPOP until there is a token, and then goes on with the
+            # reserve behind it: a round trip less than to wait first and to ask then.
+            link, timeout = self._block, block + BLOCK_MARGIN
+            commands.append(("BLPOP", *[self.keys.wake(queue) for queue in queues], f"{block:.3f}"))
         if want > 0:
             commands.append(
                 (
@@ -208,7 +215,7 @@ class RedisBroker:
             )  # fmt: skip
         if not commands:
             return Exchange()
-        replies = await self._repeat(self._main, commands)
+        replies = await self._repeat(link, commands, timeout=timeout)
         answer = Exchange()
         for queue, refused in zip(settled, replies, strict=False):
             answer.refused.extend((queue, id.decode()) for id in refused)
@@ -229,6 +236,9 @@ class RedisBroker:
             "EVALSHA", script("settle").digest, 1, self.keys.prefix(queue),
             self._given(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
         )  # fmt: skip
+
+    async def poke(self, queue: str) -> None:
+        await self._run("poke", [self.keys.prefix(queue)])
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
         prefixes = [self.keys.prefix(queue) for queue in queues]
@@ -423,6 +433,9 @@ class RedisSubscription:
         self._broker._subscriptions.discard(self)
         await self._drop()
 
+    def _is_closed(self) -> bool:
+        return self._closed
+
     async def __aiter__(self) -> AsyncIterator[Message]:
         pause = 0.02
         first = True
@@ -445,7 +458,7 @@ class RedisSubscription:
                         yield message
             except (OSError, TimeoutError, redis_errors.RedisError) as exc:
                 await self._drop()
-                if self._closed:
+                if self._is_closed():
                     return
                 error = translate(exc, self._broker.where)
                 if isinstance(error, StoreRefused):

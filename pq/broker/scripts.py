@@ -24,6 +24,7 @@ NAMES = (
     "retry_dead",
     "pause",
     "inspect",
+    "poke",
 )
 
 

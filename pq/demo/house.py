@@ -59,7 +59,8 @@ class House:
         words = [f"--{name.replace('_', '-')}={value}" for name, value in self._flags.items()]
         root = str(Path(__file__).resolve().parents[2])  # its server is this very `pq`
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+            "TMPDIR": str(self.directory),  # what a killed worker leaves behind goes with the rest
+            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -83,11 +83,19 @@ def _plain(value: Any) -> Any:
             raise NotSerializable(f"an integer of {value.bit_length()} bits is too large to send")
         return msgpack.ExtType(10, _pack(str(value)))
     if isinstance(value, Enum):
-        return value.value
+        return _packable(value.value)
     for base, convert in _BASES:
         if isinstance(value, base):
-            return convert(value)
+            return _packable(convert(value))
     raise _NotPlain(value)
+
+
+def _packable(value: Any) -> Any:
+    """`value`, or what stands for it: the packer asks once only, and takes what it is given then."""
+    kind = type(value)
+    if kind is dict or kind is list or (kind in _SCALARS and kind is not int):
+        return value
+    return value if kind is int and -(2**63) <= value < 2**64 else _plain(value)
 
 
 class _NotPlain(Exception):
@@ -262,6 +270,8 @@ def dump_payload(fmt: Serializer, value: Any, *, what: str, limit: int = LIMITS.
 
 def load_payload(fmt: Serializer, data: bytes | str) -> Any:
     """The user's value again. Raises `UnreadableMessage`, whatever the bytes are."""
+    if not isinstance(data, (bytes, str)):
+        raise UnreadableMessage(f"a payload is bytes or text, and this is a {type(data).__name__}")
     try:
         return fmt.loads(data if isinstance(data, bytes) else data.encode("utf-8"))
     except UnreadableMessage:
@@ -305,13 +315,13 @@ def _is_container(item: Any) -> bool:
 
 
 def _explain(value: Any, what: str, exc: BaseException) -> NotSerializable:
-    path, culprit = _culprit(value)
     if isinstance(exc, RecursionError) or "recursion limit" in str(exc):
         return NotSerializable(
             f"the {what} are nested too deeply, or contain themselves", hint="flatten them"
         )
     if isinstance(exc, NotSerializable):
         return exc
+    path, culprit = _culprit(value)
     if isinstance(exc, UnicodeEncodeError):
         reason = "is text with a lone surrogate, which is no valid Unicode"
         hint = "text.encode('utf-8', 'surrogateescape') makes bytes of it"

@@ -203,6 +203,12 @@ class Task(Generic[R]):
         kwargs: dict[str, Any] = loaded[1]
         return kwargs
 
+    def _load_mapping(self, data: bytes | None) -> dict[str, Any]:
+        loaded = load_payload(self.format, data) if data else {}
+        if type(loaded) is not dict:
+            raise UnreadableMessage(f"meta data are a mapping, and this is a {type(loaded).__name__}")
+        return loaded
+
     @property
     def args(self) -> list[Any]:
         """Positional arguments. Raises `UnreadableMessage` when they cannot be read here."""
@@ -233,7 +239,7 @@ class Task(Generic[R]):
     def meta(self) -> dict[str, Any]:
         """The user's own data about this task."""
         if self._meta is None:
-            self._meta = load_payload(self.format, self.meta_bytes) if self.meta_bytes else {}
+            self._meta = self._load_mapping(self.meta_bytes)
         meta: dict[str, Any] = self._meta
         return meta
 
@@ -241,7 +247,7 @@ class Task(Generic[R]):
     def run_info(self) -> dict[str, Any]:
         """What the worker noted: crashes so far, the process of a process job, progress."""
         if self._run_info is None:
-            self._run_info = load_payload(self.format, self.run_info_bytes) if self.run_info_bytes else {}
+            self._run_info = self._load_mapping(self.run_info_bytes)
         info: dict[str, Any] = self._run_info
         return info
 

@@ -2,7 +2,7 @@
 
 One loop, one round trip a turn: what ended since the last turn is settled and the free slots are filled
 in the same call. While it is under way attempts go on and end, so batches grow with the load by
-themselves; an idle consumer blocks on the queue's wake token and starts a new task at once.
+themselves; an idle consumer leaves a reservation with the store, which is answered when a task comes.
 
 At most half of the slots are filled in one turn. So while the store works on one half, the loop runs the
 other, instead of each waiting for the other.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..broker import records
@@ -84,7 +84,8 @@ class Consumer(Service):
         self._saw_cpu_bound = False
         self._taken = 0
         self._lease_lost = False
-        self._wake: asyncio.Task[bool] | None = None
+        self._blocking: asyncio.Task[Exchange] | None = None
+        self._due: asyncio.TimerHandle | None = None
         self._draining = False
         self._outage = False
         self._empty: asyncio.Event | None = None  # set when a drain is over
@@ -116,7 +117,11 @@ class Consumer(Service):
         while True:
             if self._lease_lost:
                 await self._renounce()
+                continue
             self._signal.clear()
+            if self._blocking is not None:
+                await self._attend_blocking(self._blocking)
+                continue
             want = self._want()
             if want == 0 and not self._pending:
                 await self._signal.wait()
@@ -124,20 +129,102 @@ class Consumer(Service):
             answer = await self._exchange(want)
             if answer is None or self._lease_lost:
                 continue
-            if answer.tasks:
-                self._start_all(answer.tasks)
-            if answer.solo and answer.tasks:
-                self._solo = answer.tasks[-1].id
+            self._take(answer)
             if answer.tasks or self._pending:
                 if not answer.left:
                     # The queue is empty: let quick tasks end first, so that they are settled in the
                     # next round trip. With more waiting that trip goes out at once instead, and the
                     # tasks run while it is under way.
                     await asyncio.sleep(0)
-            elif want == 0 or answer.blocked:
+            elif answer.blocked and self._running:
                 await self._signal.wait()
-            elif not answer.left:
-                await self._idle(answer.next_due)
+            elif want and not answer.left:
+                self._block(want, answer.next_due)
+
+    def _take(self, answer: Exchange) -> None:
+        """Start what was handed out."""
+        if answer.tasks:
+            self._start_all(answer.tasks)
+            if answer.solo:
+                self._solo = answer.tasks[-1].id
+
+    # ------------------------------------------------------------------------------- blocking
+    def _block(self, want: int, next_due: int | None) -> None:
+        """Nothing is there: leave a reservation with the store, which answers when something comes.
+
+        It asks for `want` tasks, and until it is answered nothing else is reserved, so what it brings
+        can start: attempts that run meanwhile only become fewer.
+        """
+        context = self._context
+        poll = float(context.cfg.task_pool_timeout)
+        self._batch += 1
+        self._blocking = asyncio.get_running_loop().create_task(
+            context.broker.exchange(
+                context.lease,
+                {},
+                context.queues,
+                want,
+                self._batch,
+                idle=not self._running,
+                may_reclaim=self._may_reclaim(),
+                note=f"{context.name} {context.node}",
+                block=poll,
+            )
+        )
+        self._blocking.add_done_callback(lambda _: self._signal.set())
+        if next_due is not None and next_due / 1000 < poll:
+            # The store's time-outs are coarse; our own timer is not.
+            self._due = asyncio.get_running_loop().call_later(next_due / 1000 + 0.0005, self._poke)
+
+    def _poke(self) -> None:
+        """A delayed task is due: have the reservation answered now."""
+        poke = asyncio.get_running_loop().create_task(self._context.broker.poke(self._context.queues[0]))
+        self._hooks.add(poke)
+        poke.add_done_callback(self._hooks.discard)
+
+    async def _attend_blocking(self, blocking: asyncio.Task[Exchange]) -> None:
+        """One turn of the loop while a reservation is left with the store."""
+        if not blocking.done():
+            if self._draining:
+                await self._withdraw()
+            elif self._pending:
+                await self._exchange(0)
+            else:
+                await self._signal.wait()
+            return
+        self._end_blocking()
+        answer = await self._outcome_of(blocking, {}, reserved=True)
+        if answer is None or self._lease_lost:
+            return
+        self._take(answer)
+        if answer.tasks:
+            await asyncio.sleep(0)
+        elif answer.blocked and self._running:
+            await self._signal.wait()
+        elif not answer.left and not self._pending and (want := self._want()):
+            self._block(want, answer.next_due)
+
+    def _end_blocking(self) -> None:
+        self._blocking = None
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    async def _withdraw(self) -> None:
+        """Take the reservation back. What it had brought at this very moment is returned unspent."""
+        blocking = self._blocking
+        self._end_blocking()
+        if blocking is None:
+            return
+        blocking.cancel()
+        await asyncio.gather(blocking, return_exceptions=True)
+        context = self._context
+        try:
+            answer = await context.broker.exchange(context.lease, {}, context.queues, 1, self._batch)
+        except PqError:
+            return  # the lease is handed back at the end, with all that it holds
+        for reserved in answer.tasks:
+            self._pending.setdefault(reserved.queue, []).append(Settlement(RELEASE, reserved.id, reserved.batch))
 
     def _want(self) -> int:
         """How many tasks may be reserved now."""
@@ -159,33 +246,37 @@ class Consumer(Service):
         pending, self._pending = self._pending, {}
         if want:
             self._batch += 1
+        exchange = context.broker.exchange(
+            context.lease,
+            pending,
+            context.queues,
+            want,
+            self._batch,
+            idle=not self._running,
+            may_reclaim=want > 0 and self._may_reclaim(),
+            note=f"{context.name} {context.node}",
+        )
+        return await self._outcome_of(exchange, pending, reserved=want > 0)
+
+    async def _outcome_of(
+        self, exchange: Awaitable[Exchange], pending: dict[str, list[Settlement]], *, reserved: bool
+    ) -> Exchange | None:
+        """The answer of a round trip, and what is to be noted of it."""
+        context = self._context
         try:
-            answer = await context.broker.exchange(
-                context.lease,
-                pending,
-                context.queues,
-                want,
-                self._batch,
-                idle=not self._running,
-                may_reclaim=want > 0 and self._may_reclaim(),
-                note=f"{context.name} {context.node}",
-            )
-        except StoreUnavailable as exc:
-            self._put_back(pending)
-            if want:
-                self._batch -= 1  # the same number again: what was handed out meanwhile comes again
-            self._say_outage(exc)
-            await asyncio.sleep(0.5)
-            return None
+            answer = await exchange
         except asyncio.CancelledError:
             self._put_back(pending)
             raise
         except PqError as exc:
             self._put_back(pending)
-            if want:
-                self._batch -= 1
-            logger.error("the store refused to settle or reserve: %s", exc)
-            await asyncio.sleep(1.0)
+            if reserved:
+                self._batch -= 1  # the same number again: what was handed out meanwhile comes again
+            if isinstance(exc, StoreUnavailable):
+                self._say_outage(exc)
+            else:
+                logger.error("the store refused to settle or reserve: %s", exc)
+            await asyncio.sleep(0.5)
             return None
         if self._outage:
             self._outage = False
@@ -205,27 +296,6 @@ class Consumer(Service):
         """Outcomes that were not sent, or not surely: before those that came since."""
         for queue, ended in pending.items():
             self._pending[queue] = ended + self._pending.get(queue, [])
-
-    async def _idle(self, next_due: int | None) -> None:
-        """Wait until there may be something to do."""
-        poll = float(self._context.cfg.task_pool_timeout)
-        if self._wake is None or self._wake.done():
-            self._wake = asyncio.get_running_loop().create_task(
-                self._context.broker.wait(self._context.queues, poll)
-            )
-            self._wake.add_done_callback(self._woken)
-        timeout = poll if next_due is None else min(poll, next_due / 1000 + 0.0005)
-        if timeout < poll:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._signal.wait()
-        else:
-            await self._signal.wait()  # the wake ends by itself after `poll` seconds, and signals
-
-    def _woken(self, wake: asyncio.Task[bool]) -> None:
-        if not wake.cancelled() and (error := wake.exception()) is not None:
-            logger.debug("waiting for work failed: %s", error)
-        self._signal.set()
 
     # ------------------------------------------------------------------------------- starting
     def _start_all(self, tasks: list[Reserved]) -> None:
@@ -447,6 +517,10 @@ class Consumer(Service):
         self._solo = None
         for attempt in given_up:
             attempt.cancel(outcomes.RELEASED)
+        if self._blocking is not None:
+            self._blocking.cancel()
+            await asyncio.gather(self._blocking, return_exceptions=True)
+            self._end_blocking()
         try:
             await self._take_new_lease()
         except PqError as exc:
@@ -477,10 +551,10 @@ class Consumer(Service):
         """Settle what has ended, hand back what has not, let the lease go."""
         self._draining = True
         await super().stop()
-        if self._wake is not None:
-            self._wake.cancel()
-            await asyncio.gather(self._wake, return_exceptions=True)
-            self._wake = None
+        if self._blocking is not None:
+            self._blocking.cancel()
+            await asyncio.gather(self._blocking, return_exceptions=True)
+            self._end_blocking()
         with contextlib.suppress(PqError, TimeoutError):
             async with asyncio.timeout(5.0):
                 context = self._context

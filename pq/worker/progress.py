@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 from ..broker import records
@@ -25,6 +26,7 @@ class Progress:
     def __init__(self) -> None:
         self._context: Context | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._latest: dict[str, tuple[Task[Any], dict[str, Any]]] = {}
         self._sending: asyncio.Task[None] | None = None
 
@@ -33,6 +35,7 @@ class Progress:
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     async def stop(self) -> None:
         self._latest.clear()
@@ -50,6 +53,10 @@ class Progress:
         facts: dict[str, Any] = {"done": _number(done), "total": _number(total)}
         if message is not None:
             facts["message"] = str(message)[:500]
+        if threading.get_ident() == self._thread:
+            # At once: the end of the attempt may follow in this very turn, and the last report counts.
+            self._note(task, facts)
+            return
         try:
             loop.call_soon_threadsafe(self._note, task, facts)
         except RuntimeError:

@@ -30,9 +30,7 @@ def enqueue(*plain: Any, rest: tuple[Any, ...] = ()) -> list[Any]:
     return [NOW, "pq:task", "", len(plain) // 2, *plain, *rest]
 
 
-def reserve(
-    want: int, *, batch: int = 1, may_reclaim: int = 0, idle: int = 0, lease: str = "L"
-) -> list[Any]:
+def reserve(want: int, *, batch: int = 1, may_reclaim: int = 0, idle: int = 0, lease: str = "L") -> list[Any]:
     return [NOW, lease, batch, want, may_reclaim, idle, "pq:task", "", "", 2]
 
 
@@ -83,10 +81,14 @@ ROWS = [
         enqueue(rest=("a", b"q2\n", "", 2, "b", b"q2\n", "", 2, "c", b"q-1\n", "", -1)),
         [],
         {
-            "task:a": b"q2\n", "task:b": b"q2\n", "task:c": b"q-1\n", "wake": ["1"], "meta": {"tail": "3"},
+            "task:a": b"q2\n",
+            "task:b": b"q2\n",
+            "task:c": b"q-1\n",
+            "wake": ["1"],
+            "meta": {"tail": "3"},
             "prio": {"a": 1 - 2 * 2**42, "b": 2 - 2 * 2**42, "c": 3 + 2**42},
         },
-    ),  # fmt: skip
+    ),
     # ------------------------------------------------------------------------------------- reserve
     Row("no lease", "reserve", {"task:a": LIVE, "ready": ["a"]}, reserve(5), [[0, -1, 0, 0, 0, []]], {}),
     Row(
@@ -118,30 +120,51 @@ ROWS = [
         "due, revoked and vanished",
         "reserve",
         {
-            "task:a": LIVE, "task:r": b"d3 c\n", "ready": ["r", "v", "a"], "revoked": {"r"}, "leases": {"L": NOW + 9},
-            "task:d": LIVE, "task:e": LIVE, "delayed": {"d": NOW, "e": NOW + 70},
+            "task:a": LIVE,
+            "task:r": b"d3 c\n",
+            "ready": ["r", "v", "a"],
+            "revoked": {"r"},
+            "leases": {"L": NOW + 9},
+            "task:d": LIVE,
+            "task:e": LIVE,
+            "delayed": {"d": NOW, "e": NOW + 70},
         },
         reserve(9),
         [[1, 70, 1, 0, 0, [], b"a", LIVE, b"d", LIVE]],
         {
-            "ready": None, "revoked": None, "delayed": {"e": NOW + 70},
-            "held:L": {"a:1", "d:1"}, "batches": {"L": "1"},
+            "ready": None,
+            "revoked": None,
+            "delayed": {"e": NOW + 70},
+            "held:L": {"a:1", "d:1"},
+            "batches": {"L": "1"},
         },
-    ),  # fmt: skip
+    ),
     Row(
         "an expired lease is taken over, oldest batch first",
         "reserve",
         {
-            "task:a": LIVE, "task:b": LIVE, "task:c": LIVE, "ready": ["c"], "held:dead": {"b:7", "a:10"},
-            "leases": {"L": NOW + 9, "dead": NOW - 1}, "batches": {"dead": "10"}, "cancelling": {"b"},
+            "task:a": LIVE,
+            "task:b": LIVE,
+            "task:c": LIVE,
+            "ready": ["c"],
+            "held:dead": {"b:7", "a:10"},
+            "leases": {"L": NOW + 9, "dead": NOW - 1},
+            "batches": {"dead": "10"},
+            "cancelling": {"b"},
         },
         reserve(2, may_reclaim=1),
         [[1, -1, 0, 1, 0, [b"b", 1, b"a", 1], b"b", LIVE, b"a", LIVE]],
         {
-            "ready": ["c"], "held:dead": None, "held:L": {"a:1", "b:1"}, "leases": {"L": NOW + 9},
-            "batches": {"L": "1"}, "crashes": {"a": "1", "b": "1"}, "cancelling": None, "wake": ["1"],
+            "ready": ["c"],
+            "held:dead": None,
+            "held:L": {"a:1", "b:1"},
+            "leases": {"L": NOW + 9},
+            "batches": {"L": "1"},
+            "crashes": {"a": "1", "b": "1"},
+            "cancelling": None,
+            "wake": ["1"],
         },
-    ),  # fmt: skip
+    ),
     Row(
         "a suspect waits for an idle worker",
         "reserve",
@@ -153,7 +176,13 @@ ROWS = [
     Row(
         "a suspect goes out alone",
         "reserve",
-        {"task:a": LIVE, "task:b": LIVE, "ready": ["a", "b"], "leases": {"L": NOW + 9}, "crashes": {"a": "2"}},
+        {
+            "task:a": LIVE,
+            "task:b": LIVE,
+            "ready": ["a", "b"],
+            "leases": {"L": NOW + 9},
+            "crashes": {"a": "2"},
+        },
         reserve(5, idle=1),
         [[1, -1, 0, 1, 1, [b"a", 2], b"a", LIVE]],
         {"ready": ["b"], "wake": ["1"], "held:L": {"a:1"}, "batches": {"L": "1"}},
@@ -174,10 +203,14 @@ ROWS = [
         settle("a:1", b"d1 L:1\nr", ""),
         [],
         {
-            "task:a": b"d1 L:1\nr", "held:L": None, "crashes": None, "cancelling": None,
-            "recent": ["a"], MINUTE: {"succeeded": "1"},
+            "task:a": b"d1 L:1\nr",
+            "held:L": None,
+            "crashes": None,
+            "cancelling": None,
+            "recent": ["a"],
+            MINUTE: {"succeeded": "1"},
         },
-    ),  # fmt: skip
+    ),
     Row(
         "a success repeated",
         "settle",
@@ -201,10 +234,13 @@ ROWS = [
         settle(rest=("f", "a:1", b"d2 L:1\n", "", 0)),
         [],
         {
-            "task:a": b"d2 L:1\n", "held:L": None, "dead": {"a": NOW, "young": NOW - 89_999},
-            "recent": ["a"], MINUTE: {"failed": "1"},
+            "task:a": b"d2 L:1\n",
+            "held:L": None,
+            "dead": {"a": NOW, "young": NOW - 89_999},
+            "recent": ["a"],
+            MINUTE: {"failed": "1"},
         },
-    ),  # fmt: skip
+    ),
     Row(
         "a retry",
         "settle",
@@ -212,10 +248,14 @@ ROWS = [
         settle(rest=("t", "a:1", b"q L:1\n", "", 250)),
         [],
         {
-            "task:a": b"q L:1\n", "held:L": None, "crashes": None, "delayed": {"a": NOW + 250},
-            MINUTE: {"retried": "1"}, "wake": ["1"],
+            "task:a": b"q L:1\n",
+            "held:L": None,
+            "crashes": None,
+            "delayed": {"a": NOW + 250},
+            MINUTE: {"retried": "1"},
+            "wake": ["1"],
         },
-    ),  # fmt: skip
+    ),
     Row(
         "a release",
         "settle",
@@ -244,25 +284,51 @@ ROWS = [
         {"leases": {"L": NOW + 500, "M": 5}},
     ),
     Row("a renewal that is too late", "renew", {"leases": {"M": 5}}, [NOW, "L", 500], [[0]], {}),
-    Row("a lease that is being taken over cannot be renewed", "renew", {"leases": {"L": 0}}, [NOW, "L", 9], [[0]], {}),
+    Row(
+        "a lease that is being taken over cannot be renewed",
+        "renew",
+        {"leases": {"L": 0}},
+        [NOW, "L", 9],
+        [[0]],
+        {},
+    ),
     Row(
         "handed back",
         "hand_back",
-        {**HELD, "held:L": {"a:1", "b:1", "c:0"}, "task:b": b"q1\n", "task:c": LIVE, "ready": ["z"], "task:z": LIVE},
+        {
+            **HELD,
+            "held:L": {"a:1", "b:1", "c:0"},
+            "task:b": b"q1\n",
+            "task:c": LIVE,
+            "ready": ["z"],
+            "task:z": LIVE,
+        },
         ["L", 0, 500],
         3,
         {
-            "held:L": None, "leases": None, "batches": None, "ready": ["c", "a", "z"], "wake": ["1"],
-            "prio": {"b": -(2**42) - 1}, "meta": {"head": "-1"},
+            "held:L": None,
+            "leases": None,
+            "batches": None,
+            "ready": ["c", "a", "z"],
+            "wake": ["1"],
+            "prio": {"b": -(2**42) - 1},
+            "meta": {"head": "-1"},
         },
-    ),  # fmt: skip
+    ),
     Row(
         "handed back by who saw it die",
         "hand_back",
         HELD,
         ["L", 1, 500],
         1,
-        {"held:L": None, "leases": None, "batches": None, "ready": ["a"], "crashes": {"a": "1"}, "wake": ["1"]},
+        {
+            "held:L": None,
+            "leases": None,
+            "batches": None,
+            "ready": ["a"],
+            "crashes": {"a": "1"},
+            "wake": ["1"],
+        },
     ),
     Row(
         "a vanished task is not handed back",
@@ -278,16 +344,46 @@ ROWS = [
         "in each place",
         "cancel",
         {
-            **HELD, "task:r": LIVE, "ready": ["r"], "task:p": b"q1\n", "prio": {"p": -1}, "task:d": LIVE,
-            "delayed": {"d": NOW}, "task:f": b"d1 L:0\n",
+            **HELD,
+            "task:r": LIVE,
+            "ready": ["r"],
+            "task:p": b"q1\n",
+            "prio": {"p": -1},
+            "task:d": LIVE,
+            "delayed": {"d": NOW},
+            "task:f": b"d1 L:0\n",
         },
-        cancel("a", b"d3 x\n", "", "r", b"d3 x\n", "", "p", b"d3 x\n", "", "d", b"d3 x\n", "", "f", b"d3 x\n", "", "u", b"d3 x\n", ""),
+        cancel(
+            "a",
+            b"d3 x\n",
+            "",
+            "r",
+            b"d3 x\n",
+            "",
+            "p",
+            b"d3 x\n",
+            "",
+            "d",
+            b"d3 x\n",
+            "",
+            "f",
+            b"d3 x\n",
+            "",
+            "u",
+            b"d3 x\n",
+            "",
+        ),
         [b"cancelling", b"cancelled", b"cancelled", b"cancelled", b"finished", b"unknown"],
         {
-            "cancelling": {"a"}, "revoked": {"r"}, "prio": None, "delayed": None,
-            "task:r": b"d3 x\n", "task:p": b"d3 x\n", "task:d": b"d3 x\n",
+            "cancelling": {"a"},
+            "revoked": {"r"},
+            "prio": None,
+            "delayed": None,
+            "task:r": b"d3 x\n",
+            "task:p": b"d3 x\n",
+            "task:d": b"d3 x\n",
         },
-    ),  # fmt: skip
+    ),
     Row(
         "the first of the list",
         "cancel",
@@ -327,18 +423,26 @@ ROWS = [
     Row("pause", "pause", {"meta": {"tail": "4"}}, [1], 1, {"meta": {"tail": "4", "paused": "1"}}),
     Row("resume", "pause", {"meta": {"paused": "1"}}, [0], 1, {"meta": None, "wake": ["1"]}),
     Row("resume what is not paused", "pause", {"wake": ["1"]}, [0], 1, {}),
+    Row("poke", "poke", {}, [], 1, {"wake": ["1"]}),
+    Row("poke twice", "poke", {"wake": ["1"]}, [], 1, {}),
     Row("an empty queue", "inspect", {}, [], [0, 0, 0, 0, 0, 0, 0], {}),
     Row(
         "counts",
         "inspect",
         {
-            "ready": ["a", "b", "c"], "revoked": {"b"}, "prio": {"p": -1}, "delayed": {"d": 1, "e": 2},
-            "held:L": {"x:1", "y:1"}, "leases": {"L": 1, "M": 1}, "dead": {"z": 1}, "meta": {"paused": "1"},
+            "ready": ["a", "b", "c"],
+            "revoked": {"b"},
+            "prio": {"p": -1},
+            "delayed": {"d": 1, "e": 2},
+            "held:L": {"x:1", "y:1"},
+            "leases": {"L": 1, "M": 1},
+            "dead": {"z": 1},
+            "meta": {"paused": "1"},
         },
         [],
         [2, 1, 2, 2, 2, 1, 1],
         {},
-    ),  # fmt: skip
+    ),
 ]
 
 
@@ -372,7 +476,9 @@ def contents(client: Any) -> dict[str, Any]:
         elif kind == "hash":
             found[name] = {k.decode(): v.decode() for k, v in client.hgetall(key).items()}
         else:
-            found[name] = {member.decode(): int(score) for member, score in client.zrange(key, 0, -1, withscores=True)}
+            found[name] = {
+                member.decode(): int(score) for member, score in client.zrange(key, 0, -1, withscores=True)
+            }
     return found
 
 

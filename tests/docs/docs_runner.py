@@ -22,11 +22,14 @@ class Checker(doctest.OutputChecker):
     """Compares what was printed with what is written; ids of tasks differ from run to run."""
 
     def check_output(self, want: str, got: str, optionflags: int) -> bool:
-        want, got = (_ID.sub("i<id>", text) for text in (want.replace("…", "..."), got.replace("…", "...")))
+        want, got = (_ID.sub("i<id>", text.replace("…", "...")) for text in (want, got))
+        if want.startswith("pq.errors."):
+            # A page shows as much of an error as it needs; its hint and the worker's traceback may follow.
+            got = "".join(got.splitlines(keepends=True)[: want.count("\n")])
         return super().check_output(want, got, optionflags)
 
 
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def run(blocks: list[dict[str, Any]]) -> list[str]:

@@ -128,12 +128,8 @@ local function again(p, out)
         if crashes > 0 then
           out[6][#out[6] + 1] = id
           out[6][#out[6] + 1] = crashes
-          if crashes >= solo_after then
-            out[5] = 1
-            stop = true
-          end
+          if crashes >= solo_after then out[5] = 1 end
         end
-        taken_before = taken_before + 1
       else
         out[3] = out[3] + 1
         redis.call('SREM', p .. 'held:' .. lease, member)

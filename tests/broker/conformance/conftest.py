@@ -22,7 +22,9 @@ TTL = 30_000
 class World:
     """A broker, its clock, and short words for what every test does with them."""
 
-    def __init__(self, kind: str, broker: Any, hand: Hand, more: Callable[[], Any], dump: Callable[[], Any]) -> None:
+    def __init__(
+        self, kind: str, broker: Any, hand: Hand, more: Callable[[], Any], dump: Callable[[], Any]
+    ) -> None:
         self.kind = kind
         self.broker = broker
         self.hand = hand

@@ -20,7 +20,9 @@ async def cancel(world: World, *ids: str, at_front: bool = False) -> list[str]:
     "where", [{}, {"priority": 3}, {"priority": -3}, {"delay": 5000}], ids=["ready", "high", "low", "delayed"]
 )
 @pytest.mark.parametrize("at_front", [False, True])
-async def test_a_waiting_task_is_cancelled_at_once(world: World, where: dict[str, Any], at_front: bool) -> None:
+async def test_a_waiting_task_is_cancelled_at_once(
+    world: World, where: dict[str, Any], at_front: bool
+) -> None:
     """Wherever it waits: it is finished now, will never start, and its record goes by itself."""
     await world.put("a", **where)
     await world.put("b")
@@ -134,7 +136,9 @@ async def test_a_dead_task_lives_again(world: World, broker: Any) -> None:
     assert task.record == live("a", 0, "again")
 
 
-async def test_a_cancelled_task_that_still_lies_in_the_list_lives_again_once(world: World, broker: Any) -> None:
+async def test_a_cancelled_task_that_still_lies_in_the_list_lives_again_once(
+    world: World, broker: Any
+) -> None:
     """It is not skipped any more, and not handed out twice."""
     await world.put("a", "b")
     await cancel(world, "a")

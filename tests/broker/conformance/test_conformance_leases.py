@@ -83,7 +83,9 @@ async def test_nobody_reclaims_from_itself(world: World) -> None:
     assert (names(answer), answer.lost_lease) == ([], False)
 
 
-async def test_an_expired_lease_can_be_renewed_until_somebody_takes_it_over(world: World, broker: Any) -> None:
+async def test_an_expired_lease_can_be_renewed_until_somebody_takes_it_over(
+    world: World, broker: Any
+) -> None:
     """A late renewal beats running everything twice (G3)."""
     await world.put("a")
     await world.lease()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -130,6 +131,54 @@ async def test_everything_that_makes_work_wakes_somebody(world: World, broker: A
         assert await waiting
 
 
+async def test_a_blocked_reservation_gets_what_comes(world: World, broker: Any) -> None:
+    """Waiting and taking are one call: an idle worker has a new task as soon as it is there."""
+    await world.lease()
+    taking = asyncio.ensure_future(world.take(5, block=30))
+    await asyncio.sleep(0.01)
+    await world.another().enqueue(QUEUE, [Entry("a", live("a"))])
+    async with asyncio.timeout(10):
+        assert [task.id for task in (await taking).tasks] == ["a"]
+
+
+async def test_a_blocked_reservation_ends_with_its_time(world: World, broker: Any) -> None:
+    """With nothing; and at once where something is ready."""
+    await world.lease()
+    assert (await world.take(5, block=0.02)).tasks == []
+    await world.put("a")
+    async with asyncio.timeout(10):
+        assert len((await world.take(5, block=30)).tasks) == 1
+
+
+async def test_a_blocked_reservation_can_be_poked(world: World, broker: Any) -> None:
+    """It is answered now, though nothing was queued."""
+    await world.lease()
+    taking = asyncio.ensure_future(world.take(5, block=30))
+    await asyncio.sleep(0.01)
+    await world.another().poke(QUEUE)
+    async with asyncio.timeout(10):
+        assert (await taking).tasks == []
+
+
+async def test_a_blocked_reservation_that_was_given_up_can_be_asked_for_again(
+    world: World, broker: Any
+) -> None:
+    """Whoever stops waiting asks with the same number: nothing that was handed out meanwhile is lost."""
+    await world.lease()
+    for n in range(5):
+        taking = asyncio.ensure_future(world.take(5, batch=n, block=30))
+        await asyncio.sleep(0.002 * n)
+        other = world.another()
+        queued = asyncio.ensure_future(other.enqueue(QUEUE, [Entry(f"t{n}", live(f"t{n}"))]))
+        await asyncio.sleep(0)
+        taking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await taking
+        await queued
+        again = await world.take(5, batch=n)
+        assert [task.id for task in again.tasks] == [f"t{n}"]
+
+
 # ------------------------------------------------------------------------------------------- events
 async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
     """A subscription that is read from; what it hears is in the list."""
@@ -138,7 +187,7 @@ async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list
 
     async def read() -> None:
         async for message in subscription:
-            messages.append(message)
+            messages.append(message)  # noqa: PERF401 (it is read while it grows)
 
     reader = asyncio.ensure_future(read())
     await subscription.subscribe(*channels)
@@ -218,7 +267,13 @@ async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None
         await world.end(task, reply=reply)
     await broker.publish(reply, b"last")
     await until(lambda: messages and messages[-1].payload == b"last")
-    assert [message.payload.split()[0] for message in messages] == [b"queued", b"started", b"done", b"done", b"last"]
+    assert [message.payload.split()[0] for message in messages] == [
+        b"queued",
+        b"started",
+        b"done",
+        b"done",
+        b"last",
+    ]
     await subscription.close()
     await reader
 
@@ -265,7 +320,9 @@ async def test_large_results_travel_in_several_messages(world: World, broker: An
     ]
     await broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
     await until(lambda: sum(len(told([m])[0][1]) for m in messages) == 8)
-    assert [(id, record) for m in messages for id, record in told([m])[0][1]] == [(s.id, s.record) for s in ended]
+    assert [(id, record) for m in messages for id, record in told([m])[0][1]] == [
+        (s.id, s.record) for s in ended
+    ]
     if world.kind != "memory":
         assert len(messages) == 4
     await subscription.close()

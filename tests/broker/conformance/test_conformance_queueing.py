@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import pytest
@@ -72,7 +74,15 @@ async def test_high_before_normal_before_low(world: World) -> None:
     ]  # fmt: skip
     await world.lease()
     taken = [names(await world.take(2)) for _ in range(4)]
-    assert sum(taken, []) == ["highest", "high1", "high2", "plain1", "plain2", "low", "lowest"]
+    assert functools.reduce(operator.iadd, taken, []) == [
+        "highest",
+        "high1",
+        "high2",
+        "plain1",
+        "plain2",
+        "low",
+        "lowest",
+    ]
 
 
 async def test_a_delayed_task_never_starts_early(world: World) -> None:
@@ -157,7 +167,9 @@ async def test_pausing_one_queue_leaves_the_others(world: World, broker: Any) ->
     assert names(await world.take(queues=["a", "b"])) == ["b1"]
 
 
-async def test_a_record_that_vanished_is_counted_and_passed_over(world: World, request: pytest.FixtureRequest) -> None:
+async def test_a_record_that_vanished_is_counted_and_passed_over(
+    world: World, request: pytest.FixtureRequest
+) -> None:
     """An evicted record stops nothing: it is counted, and the tasks behind it come out."""
     if world.kind == "memory":
         world.broker.store.queue(QUEUE)
@@ -171,7 +183,9 @@ async def test_a_record_that_vanished_is_counted_and_passed_over(world: World, r
     assert world.dump().held == {"lease": {"a:1"}}
 
 
-async def test_a_record_that_vanished_while_held_is_let_go(world: World, request: pytest.FixtureRequest) -> None:
+async def test_a_record_that_vanished_while_held_is_let_go(
+    world: World, request: pytest.FixtureRequest
+) -> None:
     """Handed back or asked for again, it is forgotten, with its crashes and its marks."""
     await world.put("gone", "gone.too")
     await world.die_with("gone", "gone.too")

@@ -1,0 +1,80 @@
+"""What it was measured with, and what a process uses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pq import __version__
+from pq.config.settings import cores
+
+
+def facts() -> dict[str, Any]:
+    """The machine and the libraries."""
+    return {
+        "date": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "cores": cores(),
+        "cpu": cpu_model(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "pq": __version__,
+        **{name: version(name) for name in ("uvloop", "redis", "hiredis", "msgpack")},
+    }
+
+
+def cpu_model() -> str:
+    """The name of the processor."""
+    if sys.platform == "darwin":
+        return _said("sysctl", "-n", "machdep.cpu.brand_string")
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def version(package: str) -> str:
+    """The version of an installed package; "-" when it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
+
+
+def cpu_seconds(*pids: int) -> float:
+    """CPU time that these processes have used, all threads; to the nanosecond where the kernel says it."""
+    total = 0.0
+    for pid in pids:
+        threads = Path(f"/proc/{pid}/task")
+        if threads.is_dir():
+            for thread in threads.iterdir():
+                try:
+                    total += int((thread / "schedstat").read_text().split()[0]) / 1e9
+                except (OSError, IndexError):
+                    pass  # a thread that has just ended
+        else:
+            clock, _, part = _said("ps", "-o", "time=", "-p", str(pid)).partition(".")
+            numbers = [int(number) for number in clock.replace("-", ":").split(":") if number]
+            units = (1, 60, 3600, 86_400)
+            total += sum(number * unit for number, unit in zip(reversed(numbers), units, strict=False))
+            total += float(f"0.{part or 0}")
+    return total
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process in MB."""
+    return int(_said("ps", "-o", "rss=", "-p", str(pid)) or 0) / 1024
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    return done.stdout.strip()

@@ -1,0 +1,143 @@
+"""The benchmark: `./run bench`, or `python bench/run.py --help`.
+
+Prints a table of figures, with the ratio of each to what it is compared with, and what it was measured with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that was not installed
+
+import machine
+from measures import MEASURES, QUICK, Figure, Scale
+from redis.exceptions import RedisError
+from stage import BenchError, Stage
+
+from pq.errors import PqError
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="./run bench", description="Measure pq on this machine.")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    parser.add_argument(
+        "--quick", action="store_true", help="little of everything: does it work, not how fast"
+    )
+    parser.add_argument("--rounds", type=int, help=f"rounds for each figure (default {Scale.rounds})")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", choices=MEASURES, help=f"of {', '.join(MEASURES)}"
+    )
+    parser.add_argument(
+        "--redis-url",
+        metavar="URL",
+        help="measure on this server (default: a Valkey of our own, not on disk)",
+    )
+    return parser.parse_args(argv)
+
+
+def number(value: float) -> str:
+    """With as many digits as say something."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{1 if value >= 100 else 2 if value >= 1 else 3}f}"
+
+
+def compared(figure: Figure) -> str:
+    """The ratio: in percent where more is better, as a multiple where less is."""
+    if figure.ratio is None:
+        return ""
+    if figure.unit == "tasks/s":
+        return f"{figure.ratio:.0%} of {figure.against}"
+    return f"{figure.ratio:.2f} x {figure.against}"
+
+
+def spread(figure: Figure) -> str:
+    """From the least round to the greatest."""
+    if len(figure.rounds) < 2:
+        return ""
+    return f"{number(min(figure.rounds))} … {number(max(figure.rounds))}"
+
+
+def table(figures: list[Figure]) -> str:
+    """All figures, one a line."""
+    rows = [("", "median", "", "compared", "goal", "rounds")]
+    rows += [
+        (f.about, number(f.value), f.unit, compared(f), f.goal, spread(f)) for f in figures
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[1] = row[1].rjust(widths[1])
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def heading(facts: dict[str, Any], stage: Stage) -> str:
+    """What it was measured with."""
+    words = [f"{name} {facts[name]}" for name in ("pq", "uvloop", "redis", "hiredis", "msgpack")]
+    store = (
+        "of our own, Unix socket, not on disk (the embedded server writes an append-only file: see its figure)"
+        if stage.has_own_store
+        else "as given"
+    )
+    return "\n".join(
+        (
+            f"{facts['date']} · {facts['cores']} cores, {facts['cpu']}, load {facts['load_before']} · {facts['system']}",
+            f"Python {facts['python']} · {' · '.join(words)}",
+            f"{facts['server']}, {store}",
+        )
+    )
+
+
+def stop(number: int, frame: object) -> None:
+    """SIGTERM ends us as Ctrl-C does: with everything put away."""
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure; the exit code."""
+    words = parse(argv)
+    scale = QUICK if words.quick else Scale()
+    if words.rounds:
+        scale = Scale(**{**vars(scale), "rounds": words.rounds})
+    signal.signal(signal.SIGTERM, stop)
+    facts = machine.facts()
+    figures: list[Figure] = []
+    began = time.monotonic()
+    try:
+        stage = Stage(words.redis_url)
+        try:
+            facts["server"] = stage.store.product
+            facts["own_server"] = stage.has_own_store
+            print(heading(facts, stage), flush=True)
+            for name in words.only or MEASURES:
+                print(f"… {name}", file=sys.stderr, flush=True)
+                figures += MEASURES[name](stage, scale)
+        finally:
+            stage.close()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (BenchError, PqError, RedisError, OSError, subprocess.SubprocessError) as exc:
+        print(f"error: {str(exc) or type(exc).__name__}", file=sys.stderr)
+        return 1
+    print(f"\n{table(figures)}\n\n{len(figures)} figures in {time.monotonic() - began:.0f} s")
+    if words.quick:
+        print("--quick: these figures say that it works, and not how fast it is")
+    if words.json:
+        told = {**facts, "quick": words.quick, "figures": {f.name: f.plain() for f in figures}}
+        words.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The registry: jobs by name, from the modules that are listed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pq.errors import DuplicateJob, ImportFailed, TaskNotAvailable
+from pq.model.job import Job, job
+from pq.model.registry import Registry, job_class
+
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Write modules of a project that can be imported for the time of the test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            path = tmp_path / (name.replace("__", "/") + ".py")
+            path.parent.mkdir(exist_ok=True)
+            (path.parent / "__init__.py").touch()
+            path.write_text(text)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+ONE = "from pq.model.job import Job, job\n@job()\ndef one(): ...\n"
+
+
+@job()
+def here() -> None: ...
+
+
+class There(Job):
+    def __call__(self) -> None: ...
+
+
+def test_jobs_are_found_in_a_module(write: Write) -> None:
+    """Functions and classes that are defined there; what is abstract or imported is not."""
+    write(
+        regmod=ONE + "class Two(Job):\n  def __call__(self): ...\nclass Base(Job):\n  abstract = True\n",
+        regother="from regmod import one\n",
+    )
+    registry = Registry.from_paths(["regmod", "regother"])
+    assert [kind.name for kind in registry] == ["one", "two"]
+    assert "one" in registry
+    assert "base" not in registry
+    assert len(registry) == 2
+
+
+def test_a_star_takes_all_of_a_package(write: Write) -> None:
+    """The package itself and its modules, not those of packages within."""
+    write(
+        regpkg__c="",
+        regpkg__d=ONE,
+        regpkg__a=ONE.replace("one", "two"),
+        regpkg__b=ONE.replace("one", "three"),
+    )
+    assert {kind.name for kind in Registry.from_paths(["regpkg.*"])} == {"one", "two", "three"}
+    assert {kind.name for kind in Registry.from_paths(["regpkg.a"])} == {"two"}
+
+
+def test_the_same_job_twice_is_harmless(write: Write) -> None:
+    """Listed twice, added twice."""
+    write(regmod=ONE)
+    assert len(Registry.from_paths(["regmod", "regmod"])) == 1
+    assert len(Registry([here, here, here.job_class, There])) == 2
+
+
+def test_two_jobs_of_one_name_are_refused(write: Write) -> None:
+    """With both places."""
+    write(regone=ONE, regtwo="\n\n" + ONE)
+    with pytest.raises(DuplicateJob, match=r"'one': .*regone\.py:\d+ and .*regtwo\.py:\d+") as caught:
+        Registry.from_paths(["regone", "regtwo"])
+    assert "name=" in str(caught.value.hint)
+
+
+def test_what_is_no_job_is_refused() -> None:
+    """A plain function, an abstract class."""
+    for item in (print, Job, 5):
+        with pytest.raises(ImportFailed, match="is no job"):
+            Registry([item])
+        assert job_class(item) is None
+    assert job_class(here) is here.job_class
+
+
+def test_a_module_that_is_not_there_is_named(write: Write) -> None:
+    """The path as it stands in `task_paths`, and what is missing of it."""
+    for path, missing in (("regnone", "regnone"), ("regnone.sub.*", "regnone"), ("regnone.*", "regnone")):
+        with pytest.raises(ImportFailed, match=f"there is no module '{missing}'") as caught:
+            Registry.from_paths([path])
+        assert "dotted" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("x = 1\nraise ValueError('broken')\n", 2, "ValueError: broken"),
+        ("import reghas_no_such_module\n", 1, "ModuleNotFoundError: No module named 'reghas_no_such_module'"),
+        ("\n\nfrom os import no_such_name\n", 3, "ImportError"),
+        ("def f(:\n", None, "SyntaxError"),
+        ("from pq.model.job import job\n@job(timeout=-1)\ndef f(): ...\n", 2, "BadSetting"),
+    ],
+    ids=["raises", "missing", "name", "syntax", "option"],
+)
+def test_an_import_that_breaks_tells_the_users_line(
+    write: Write, text: str, line: int | None, says: str
+) -> None:
+    """The innermost line outside the import machinery, and the error itself."""
+    write(regbroken=text)
+    with pytest.raises(ImportFailed, match="regbroken could not be imported") as caught:
+        Registry.from_paths(["regbroken"])
+    assert says in str(caught.value)
+    if line is not None and says != "BadSetting":
+        assert f"regbroken.py, line {line})" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    """Else what there is; else how to have one."""
+    registry = Registry([here, There])
+    assert registry["here"] is here.job_class
+    assert registry.get("nowhere") is None
+    with pytest.raises(TaskNotAvailable, match=r"no job named 'hree' \(2 known\)") as caught:
+        registry["hree"]
+    assert str(caught.value.hint).startswith("did you mean 'here'")
+    with pytest.raises(TaskNotAvailable) as caught:
+        registry["zzz"]
+    assert caught.value.hint == "known: here, there"
+    with pytest.raises(TaskNotAvailable) as caught:
+        Registry()["zzz"]
+    assert "task_paths" in str(caught.value.hint)
