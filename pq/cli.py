@@ -55,7 +55,7 @@ class Verb:
 
 VERBS: Mapping[str, Verb] = {
     "serve": Verb("pq.cli:serve", "run the server (this is what no verb means)"),
-    "config": Verb("pq.config.show:run", "show each setting, its value and where it came from"),
+    "config": Verb("pq.commands.config:run", "show each setting, its value and where it came from"),
     "demo": Verb("pq.demo:run", "a tour: a server, workers and a few tasks", needs_app=False),
 }
 DEFAULT_VERB = "serve"

@@ -13,14 +13,14 @@ import pq
 ROOT = Path(pq.__file__).parent
 
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "errors", "clock", "loops"), 0),
+    **dict.fromkeys(("__init__", "errors", "clock", "loops", "logs"), 0),
     **dict.fromkeys(("model", "config"), 1),
     **dict.fromkeys(("broker", "execution"), 2),
     "producer": 3,
     "worker": 4,
     "server": 5,
 }
-"""Rooms and their floors; whatever is not named here is on the top floor (api, app, cli, logs, jobs, …)."""
+"""Rooms and their floors; whatever is not named here is on the top floor (api, app, cli, jobs, …)."""
 TOP = 6
 SIBLINGS = (("broker", "execution"), ("execution", "broker"))
 

@@ -40,8 +40,12 @@ def message(record: bytes) -> bytes:
 
 
 def is_live(record: bytes) -> bool:
-    """True for a task that is still to be run or running."""
-    return record[:1] == b"q"
+    """True for a task that is still to be run or running.
+
+    Bytes without a header of ours count as live: they are handed out, and the worker that cannot read
+    them sets them aside with the reason. Dropped on the way they would be lost without a word.
+    """
+    return record[:1] != b"d"
 
 
 def is_finished(record: bytes) -> bool:

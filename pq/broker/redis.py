@@ -122,9 +122,12 @@ class RedisBroker:
             await link.close()
 
     async def _repeat(
-        self, link: Link, commands: Sequence[Command], *, timeout: float | None = None
+        self, link: Link, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
     ) -> list[Any]:
-        """Call until it succeeds or patience ends. Every command of the protocol may be repeated."""
+        """Call until it succeeds or patience ends. Every command of the protocol may be repeated.
+
+        But for the first `once` of them: these only wait, and whoever repeats has waited.
+        """
         started = self._clock.monotonic()
         pause = 0.02
         while True:
@@ -136,8 +139,10 @@ class RedisBroker:
                     loaded = await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
                     for reply in loaded:
                         checked(reply, self.where)
+                    commands, once = commands[once:], 0
                     continue
             except StoreUnavailable:
+                commands, once = commands[once:], 0
                 if self._clock.monotonic() - started >= self.patience:
                     raise
                 # Whoever answers "not now" may be the wrong server by now: look it up again.
@@ -215,7 +220,7 @@ class RedisBroker:
             )  # fmt: skip
         if not commands:
             return Exchange()
-        replies = await self._repeat(link, commands, timeout=timeout)
+        replies = await self._repeat(link, commands, timeout=timeout, once=1 if block > 0 else 0)
         answer = Exchange()
         for queue, refused in zip(settled, replies, strict=False):
             answer.refused.extend((queue, id.decode()) for id in refused)

@@ -19,19 +19,20 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..broker.connect import Store
 from ..broker.contract import Broker
+from ..config import Settings
 from ..errors import PqError
 from ..logs import configure
 from ..loops import run
+from ..model.manager import Manager
+from ..model.registry import Registry
 from ..worker.worker import Worker
 from .actor import FAILED_TO_START, WorkerSpec, main
 from .mailbox import Mailbox, pair
 from .tasklog import watcher
-
-if TYPE_CHECKING:
-    from ..app import PulsarQueue
 
 logger = logging.getLogger("pq.server")
 
@@ -44,6 +45,24 @@ ONE_PRESS = 0.3
 """Seconds within which two SIGINTs are one press of Ctrl-C."""
 STARTS = 3
 """Workers that may fail to start, with none ever ready, before the server gives up."""
+
+
+class Application(Protocol):
+    """What a server needs to know of its application."""
+
+    manager: type[Manager]
+
+    @property
+    def cfg(self) -> Settings: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def node_name(self) -> str: ...
+
+    def reload(self) -> Settings:
+        """The settings, read anew."""
 
 
 @dataclass(eq=False)
@@ -67,7 +86,7 @@ class Member:
 class Supervisor:
     """One running server."""
 
-    def __init__(self, app: PulsarQueue) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._cfg = app.cfg
         self._store = app.store  # stays when the settings are reloaded: another store is another server
@@ -379,7 +398,7 @@ class Supervisor:
                 task.cancel()
 
 
-def serve(app: PulsarQueue) -> int:
+def serve(app: Application) -> int:
     """Run a server for `app` in this process until it is told to stop; the exit code."""
     cfg = app.cfg
     configure(cfg.log_level, cfg.log_format, "server")
@@ -398,7 +417,7 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-async def _serve_here(app: PulsarQueue) -> int:
+async def _serve_here(app: Application) -> int:
     """With `memory://` nobody else can reach the tasks: one worker, in this process."""
     worker = Worker(
         app.cfg,

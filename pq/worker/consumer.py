@@ -224,7 +224,9 @@ class Consumer(Service):
         except PqError:
             return  # the lease is handed back at the end, with all that it holds
         for reserved in answer.tasks:
-            self._pending.setdefault(reserved.queue, []).append(Settlement(RELEASE, reserved.id, reserved.batch))
+            self._pending.setdefault(reserved.queue, []).append(
+                Settlement(RELEASE, reserved.id, reserved.batch)
+            )
 
     def _want(self) -> int:
         """How many tasks may be reserved now."""

@@ -66,9 +66,8 @@ async def test_unreadable_messages_are_set_aside(
     await broker.enqueue("default", [Entry("not-me", records.live_header() + other.to_wire())])
     await start_worker(app)
     assert (await api.tasks.queue("addition", a=1, b=2)).get() == 3
-    # Empty and headless records are no live tasks, so nothing is left of them but a count.
     dead = {id for id, _ in await broker.dead("default")}
-    assert dead == {"bad2", "bad3", "bad4", "bad5", "bad6", "bad7", "not-me"}
+    assert dead == {*(f"bad{n}" for n in range(len(bad))), "not-me"}
     task = await api.tasks.get("bad3")
     assert task is not None
     assert (task.status_string, task.reason) == ("FAILURE", "unreadable-message")

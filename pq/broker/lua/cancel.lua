@@ -29,7 +29,7 @@ for at = 5, #ARGV, 3 do
   local state = redis.call('GETRANGE', p .. 'task:' .. id, 0, 0)
   local answer = 'cancelled'
   if state == '' then answer = 'unknown'
-  elseif state ~= 'q' then
+  elseif state == 'd' then
     answer = redis.call('GET', p .. 'task:' .. id) == record and 'repeat' or 'finished'
   elseif redis.call('ZREM', p .. 'delayed', id) == 1 or redis.call('ZREM', p .. 'prio', id) == 1 then
     -- It was where a removal is cheap.

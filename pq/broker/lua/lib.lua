@@ -50,7 +50,8 @@ local function score(prio, turn) return -prio * 4398046511104 + turn end
 
 local function priority(p, id)
   local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 6)
-  if string.sub(head, 1, 1) ~= 'q' then return nil end  -- vanished, or finished: nowhere to put it
+  if string.sub(head, 1, 1) == 'd' then return nil end  -- finished: nowhere to put it
+  if head == '' and redis.call('EXISTS', p .. 'task:' .. id) == 0 then return nil end  -- vanished
   return tonumber(string.match(head, '^q(%-?%d+)')) or 0
 end
 

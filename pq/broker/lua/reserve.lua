@@ -97,7 +97,7 @@ local function hand_out(p, ids, out)
     local records = redis.call('MGET', unpack(keys))
     for i = first, last do
       local id, record = ids[i], records[i - first + 1]
-      if record and string.byte(record) == 113 then  -- 'q': live
+      if record and string.byte(record) ~= 100 then  -- 'd' is finished; bytes of nobody's are the worker's to judge
         members[#members + 1] = id .. ':' .. batch
         out[#out + 1] = id
         out[#out + 1] = record
@@ -153,6 +153,7 @@ local function reserve(p, i)
   local deadline = redis.call('ZSCORE', p .. 'leases', lease)
   if not deadline or tonumber(deadline) == 0 then
     out[1] = 0
+    if redis.call('LLEN', p .. 'ready') > 0 then wake(p) end  -- the token that brought us here was not for us
     return out
   end
   housekeeping(p, out)

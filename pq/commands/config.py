@@ -6,8 +6,7 @@ import json
 import sys
 
 from ..cli import Command, VerbParser
-from .load import load
-from .settings import SETTINGS
+from ..config import SETTINGS, load
 
 
 def run(command: Command) -> int:
