@@ -47,7 +47,8 @@ def app() -> App:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project's directory, as the current one; modules imported from it are forgotten."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    here = str(Path(__file__).parents[1])  # which has a manage.py of its own
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", here)])
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -14,6 +14,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from typing import Any, NamedTuple
 
 from ..broker.connect import Store
@@ -29,6 +31,8 @@ from .tasklog import watcher
 
 logger = logging.getLogger("pq.worker")
 
+LAST_WORDS = 3.0
+"""Seconds a worker that has stopped gets to leave in order."""
 FAILED_TO_START = 3
 """Exit code of a worker that could not start for a reason that it has told."""
 
@@ -53,10 +57,13 @@ def main(spec: WorkerSpec, end: socket.socket) -> None:
     configure(cfg.log_level, cfg.log_format, spec.name)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(Actor(spec, cfg, Mailbox(end)).run())
-    # Threads that a job left behind must not keep the process: what had to be said was said.
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # A thread that a job left behind must not keep the process: what had to be said was said.
+    threading.Thread(target=_end_after, args=(LAST_WORDS, code), daemon=True).start()
+    sys.exit(code)
+
+
+def _end_after(seconds: float, code: int) -> None:
+    time.sleep(seconds)
     os._exit(code)
 
 

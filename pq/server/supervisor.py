@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import time
@@ -410,6 +411,8 @@ def serve(app: Application) -> int:
     # milliseconds. It never holds modules of the user's, which are to be imported anew on a reload.
     if _start_method() == "forkserver":
         multiprocessing.get_context("forkserver").set_forkserver_preload(["pq.server.actor"])
+        # Made here, it is ours: workers use the same one, and one that is killed leaves none behind.
+        multiprocessing.util.get_temp_dir()
     return run(Supervisor(app).serve())
 
 

@@ -90,14 +90,29 @@ ROWS = [
         },
     ),
     # ------------------------------------------------------------------------------------- reserve
-    Row("no lease", "reserve", {"task:a": LIVE, "ready": ["a"]}, reserve(5), [[0, -1, 0, 0, 0, []]], {}),
+    Row(
+        "no lease: the token that woke the caller is for somebody else",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"]},
+        reserve(5),
+        [[0, -1, 0, 0, 0, []]],
+        {"wake": ["1"]},
+    ),
     Row(
         "a lease that is being taken over",
         "reserve",
         {"task:a": LIVE, "ready": ["a"], "leases": {"L": 0}},
         reserve(5),
         [[0, -1, 0, 0, 0, []]],
-        {},
+        {"wake": ["1"]},
+    ),
+    Row(
+        "bytes of nobody's are handed out, for the worker to set aside",
+        "reserve",
+        {"task:a": b"junk", "ready": ["a"], "leases": {"L": NOW + 9}},
+        reserve(5),
+        [[*NOTHING, b"a", b"junk"]],
+        {"ready": None, "held:L": {"a:1"}, "batches": {"L": "1"}},
     ),
     Row(
         "the last task takes the token",
