@@ -178,7 +178,9 @@ def find_app(name: str | None) -> Application:
 def _guarded(program: str, argv: Sequence[str], get_app: Callable[[str | None], Application]) -> int:
     """Do it, and answer every mistake in a few lines."""
     try:
-        return _dispatch(program, argv, get_app)
+        code = _dispatch(program, argv, get_app)
+        sys.stdout.flush()  # here, where a reader that has left can be answered
+        return code
     except PqError as error:
         if _is_verbose(argv):
             import traceback

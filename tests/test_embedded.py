@@ -276,7 +276,7 @@ def test_a_server_that_is_killed_while_it_starts_is_started_again(
     """Somebody's kill may come at any moment, so one lost start is no reason to give up."""
     crashing = directory.parent / "crashing-server"
     crashing.write_text(
-        f'#!/bin/sh\ntest -e {directory}/once && exec {find_binary()} "$@"\n: >{directory}/once\n'
+        f'#!/bin/sh\ntest -e "{directory}/once" && exec "{find_binary()}" "$@"\n: >"{directory}/once"\n'
     )
     crashing.chmod(0o755)
     monkeypatch.setattr(embedded, "find_binary", lambda: crashing)

@@ -464,7 +464,7 @@ ROWS = [
 def store(client: Any, key: str, value: Any) -> None:
     if isinstance(value, bytes):
         # A finished record goes by itself, as all of them do.
-        client.set(P + key, value, px=None if value.startswith(b"q") else 60_000)
+        client.set(P + key, value, px=60_000 if value.startswith(b"d") else None)
     elif isinstance(value, list):
         client.rpush(P + key, *value)
     elif isinstance(value, set):
