@@ -404,11 +404,12 @@ def starting(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 def _wall(stage: Stage, *words: str) -> float:
     started = time.perf_counter()
+    # With its output in a pipe the end is seen at once; a wait with a time-out alone would poll, seldom.
     subprocess.run(
         [sys.executable, *words],
         cwd=stage.directory,
         env=environment(stage.store),
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         check=True,
         timeout=LONG,
     )

@@ -23,6 +23,9 @@ from stage import BenchError, Stage
 
 from pq.errors import PqError
 
+NOISY = 0.1
+"""Part of the cores that others may use before the figures are called disturbed."""
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
@@ -91,7 +94,7 @@ def heading(facts: dict[str, Any], stage: Stage) -> str:
     )
     return "\n".join(
         (
-            f"{facts['date']} · {facts['cores']} cores, {facts['cpu']}, load {facts['load_before']} · {facts['system']}",
+            f"{facts['date']} · {facts['cores']} cores, {facts['cpu']} · {facts['system']}",
             f"Python {facts['python']} · {' · '.join(words)}",
             f"{facts['server']}, {store}",
         )
@@ -131,6 +134,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {str(exc) or type(exc).__name__}", file=sys.stderr)
         return 1
     print(f"\n{table(figures)}\n\n{len(figures)} figures in {time.monotonic() - began:.0f} s")
+    facts["busy_after"] = machine.busy()
+    others = max(facts["busy_before"] or 0.0, facts["busy_after"] or 0.0)
+    if others > NOISY:
+        print(
+            f"other programs had {others:.0%} of the cores before or after: on a quiet machine it is faster"
+        )
     if words.quick:
         print("--quick: these figures say that it works, and not how fast it is")
     if words.json:

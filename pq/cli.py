@@ -35,7 +35,7 @@ class Application(Protocol):
     kwargs: dict[str, Any]
     config: str | None
 
-    def configure(self, cli: Mapping[str, object]) -> None:
+    def configure(self, flags: Mapping[str, object]) -> None:
         """Read the settings, with what the flags said on top."""
         ...
 

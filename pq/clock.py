@@ -17,12 +17,15 @@ class Clock(Protocol):
 
     def time(self) -> float:
         """Seconds since the epoch."""
+        ...
 
     def monotonic(self) -> float:
         """Seconds that never go backwards, from an arbitrary start."""
+        ...
 
     def random(self) -> float:
         """A number in [0, 1)."""
+        ...
 
 
 class SystemClock:

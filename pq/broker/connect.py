@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,15 +87,14 @@ class Store:
         from .redis import RedisBroker  # redis-py takes a tenth of a second to import
 
         url = self._url
-        ensure = None
+        ensure: Callable[[], Coroutine[Any, Any, None]] | None = None
         if self._directory is not None:
             await asyncio.to_thread(self.attach)
             server = self._server
             assert server is not None
             url = server.url
 
-            async def ensure() -> None:
-                await asyncio.to_thread(server.ensure)
+            ensure = functools.partial(asyncio.to_thread, server.ensure)
 
         return RedisBroker(
             plain_url(url),

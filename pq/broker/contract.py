@@ -133,6 +133,7 @@ class Broker(Protocol):
     @property
     def connected_since(self) -> float | None:
         """Since when, by the loop's clock, the connection for reserving has stood unbroken; None while it does not."""
+        ...
 
     async def open(self) -> None:
         """Connect and check the store. Raises `StoreUnavailable`, `StoreRefused`."""
@@ -146,6 +147,7 @@ class Broker(Protocol):
         All or nothing per call; idempotent by id as long as the record is kept. Announces `queued`.
         Raises `QueueFull` when the store has no room: then nothing was queued.
         """
+        ...
 
     async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
         """Take a lease of `ttl` ms in each queue."""
@@ -173,18 +175,21 @@ class Broker(Protocol):
         With `block` (seconds, and no settlements) the reserving waits until there is something, or the
         time is over: still one round trip, so an idle worker has a new task as soon as it is there.
         """
+        ...
 
     async def poke(self, queue: str) -> None:
         """Have one blocked reservation answered now, though nothing was queued."""
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
         """Push the deadline of a lease; says whether it still stands, and which held tasks to cancel."""
+        ...
 
     async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
         """Return all that a lease holds to the front of its queues and end the lease.
 
         `crashed` charges each task with a crash: its worker died. Returns how many went back.
         """
+        ...
 
     async def cancel(
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
@@ -193,30 +198,38 @@ class Broker(Protocol):
 
         `at_front`: the ids are the first of the queue, so it is cheap to take them out of it at once.
         """
+        ...
 
     async def retry_dead(self, queue: str, entry: Entry) -> bool:
         """Make a finished task live again with a new record. False when it is unknown or live already."""
+        ...
 
     async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
         """The stored records."""
+        ...
 
     async def peek(self, queue: str, count: int) -> list[str]:
         """The first ids of a queue, in the order in which they would be handed out; then the delayed ones."""
+        ...
 
     async def state(self, queue: str) -> QueueState:
         """How much lies where."""
+        ...
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         """The dead set, youngest first: (id, seconds since the epoch)."""
+        ...
 
     async def pause(self, queue: str, paused: bool) -> None:
         """Stop or go on handing out tasks of a queue; lasts over restarts."""
 
     async def queue_names(self) -> list[str]:
         """All queues that were ever used."""
+        ...
 
     async def wait(self, queues: Sequence[str], seconds: float) -> bool:
         """Wait until one of the queues has something; False when the time is over."""
+        ...
 
     async def publish(self, channel: str, payload: bytes) -> None:
         """Send an event; nobody may be listening."""
@@ -226,9 +239,12 @@ class Broker(Protocol):
 
     async def consumers(self) -> list[bytes]:
         """The stored heartbeats of the consumers alive."""
+        ...
 
     async def subscription(self) -> Subscription:
         """A new, empty subscription."""
+        ...
 
     async def now(self) -> int:
         """The store's clock, ms since the epoch."""
+        ...

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
-from redis import exceptions as redis_errors
+import redis.exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
 from ..errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
@@ -121,8 +121,9 @@ def translate(exc: BaseException, where: str) -> StoreError:
 
     By text as well as by class: a script passes an error on as text, and servers differ in which.
     """
-    if isinstance(exc.__cause__, redis_errors.RedisError):
-        exc = exc.__cause__  # a login that was refused comes wrapped as a connection that failed
+    cause = exc.__cause__
+    if cause is not None and isinstance(cause, redis_errors.RedisError):
+        exc = cause  # a login that was refused comes wrapped as a connection that failed
     text = str(exc) or type(exc).__name__
     code = getattr(exc, "status_code", None)
     if isinstance(code, str) and not text.startswith(code):

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from redis import exceptions as redis_errors
+import redis.exceptions as redis_errors
 from redis.asyncio import connection as redis_connection
 
 from ..clock import SYSTEM, Clock

@@ -63,4 +63,4 @@ def _strip(text: str) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
+    return resources.files("pq.broker").joinpath("lua", f"{name}.lua").read_text("utf-8")

@@ -23,6 +23,7 @@ class Executor(Protocol):
 
     def capacity(self) -> int | None:
         """How many more attempts could start at once now; None: any number."""
+        ...
 
     def start_attempt(self, attempt: Attempt) -> None:
         """Run it. Returns at once and never raises: the outcome says what happened.

@@ -30,10 +30,12 @@ class Backend(Protocol):
     @property
     def tasks(self) -> TasksApi:
         """The tasks producer."""
+        ...
 
     @property
     def cfg(self) -> Any:
         """The frozen settings."""
+        ...
 
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
         """Tell whoever listens how far `task` is. Never blocks, never raises; may be called from any thread."""

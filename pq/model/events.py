@@ -28,7 +28,7 @@ class Runner(Protocol):
 class EventBus(Protocol):
     """Who takes raw events from an engine."""
 
-    def deliver(self, runner: Any, channel: str, payload: bytes) -> None: ...
+    def deliver(self, engine: Any, channel: str, payload: bytes) -> None: ...
 
 
 def event_pattern(text: str) -> re.Pattern[str]:

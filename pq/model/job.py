@@ -269,7 +269,8 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
         }
         if run_every is not None:
             body["run_every"] = run_every
-        return JobFunction(function, type(function.__name__, (base,), body))
+        made: Any = type(function.__name__, (base,), body)
+        return JobFunction(function, made)
 
     return decorate
 

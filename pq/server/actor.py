@@ -25,6 +25,7 @@ from ..logs import configure
 from ..loops import loop_factory
 from ..model.manager import Manager
 from ..model.registry import Registry
+from ..worker.context import Counts
 from ..worker.worker import Worker
 from .mailbox import Mailbox
 from .tasklog import watcher
@@ -88,6 +89,7 @@ class Actor:
         store = Store(self._cfg, url=spec.store_url)
         log = watcher(spec.name)
         worker: Worker | None = None
+        counts = Counts()
         try:
             registry = Registry.from_paths(self._cfg.task_paths)
             worker = Worker(
@@ -119,10 +121,10 @@ class Actor:
         finally:
             if worker is not None:
                 await worker.stop(self._grace)
+                counts = worker.counts
             if log is not None:
                 log.stop()
             store.detach()
-        counts = worker.counts
         mailbox.send(
             "exit", reason=self._reason, succeeded=counts.succeeded, failed=counts.failed + counts.revoked
         )

@@ -64,6 +64,7 @@ class Application(Protocol):
 
     def reload(self) -> Settings:
         """The settings, read anew."""
+        ...
 
 
 @dataclass(eq=False)

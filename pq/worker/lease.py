@@ -38,6 +38,7 @@ class Renewer(Protocol):
 
     def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
         """Push the deadline; the store's clock in ms comes with the answer. Raises `StoreUnavailable`."""
+        ...
 
     def close(self) -> None: ...
 

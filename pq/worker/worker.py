@@ -34,6 +34,7 @@ from .context import Context, Counts, WorkerBackend
 from .heartbeat import Heartbeat
 from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
 from .progress import Progress
+from .service import Service
 
 logger = logging.getLogger("pq.worker")
 
@@ -167,7 +168,7 @@ class Worker:
         ]
         self._services = services
         for service in services:
-            if hasattr(service, "on_failure"):
+            if isinstance(service, Service):
                 service.on_failure = lambda service, error: self.finished.set()
         self._store.workers += 1
         try:
