@@ -31,6 +31,12 @@ async def by_loop(n):
     await asyncio.sleep(0.05)
     return n * n
 
+@api.job()
+async def slow(n):
+    work(f"s{n}")
+    await asyncio.sleep(0.7)
+    return n
+
 @api.job(concurrency=api.THREAD_IO)
 def by_thread(n):
     work(n)
@@ -87,3 +93,41 @@ def test_200_tasks_in_three_modes_under_12_kills(project: Path, api: Producer, s
     assert max(done.values()) == 1
     queues = ("default", api.tasks.node_name)
     assert set(api.tasks.size(*queues).wait(10).values()) == {0}
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_was_frozen_beyond_its_lease_changes_nothing(
+    project: Path, api: Producer, serve: Serve
+) -> None:
+    """SIGSTOP, its tasks are taken over when the lease is over, SIGCONT: the zombie's results are refused."""
+    server = serve("-w", "2", "--lease", "1", "--concurrent-tasks", "4").ready(2)
+    done: Counter[str] = Counter()
+    api.on_events("task", "done", lambda channel, event, task: done.update([task.id])).wait(10)
+    frozen = server.worker_pids()[0]
+    futures = api.tasks.queue_many([("slow", {"n": n}) for n in range(8)])
+    deadline = time.monotonic() + 20
+    while len(starts(project)) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        tasks = [future.wait(60) for future in futures]
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert [task.get() for task in tasks] == list(range(8))
+    server.wait_for(r"lost its lease|results were refused")
+    again = api.tasks.queue_many([("by.loop", {"n": n}) for n in range(50)])
+    assert [future.wait(30).get() for future in again] == [n * n for n in range(50)]
+    assert server.stop() == 0
+    assert max(done.values()) == 1
+    ran_twice = [n for n, count in starts(project).items() if count > 1]
+    assert len(ran_twice) == 4, "the frozen worker's four tasks, and no others, ran again"
+
+
+def starts(project: Path) -> Counter[str]:
+    path = project / "starts.txt"
+    return (
+        Counter(line for line in path.read_text().split() if line.startswith("s"))
+        if path.exists()
+        else Counter()
+    )

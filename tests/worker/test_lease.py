@@ -1,0 +1,204 @@
+"""The lease keeper: when it renews, what it notices, and when taking over is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pq.broker.contract import Renewal
+from pq.broker.memory import MemoryBroker
+from pq.errors import StoreUnavailable
+from pq.worker import lease as lease_module
+from pq.worker.lease import LeaseKeeper
+
+
+class HandClock:
+    """A clock that is moved by hand; `time` is the store's too."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return 1_700_000_000.0 + self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Renewer:
+    """What a store answers to a renewal."""
+
+    def __init__(self, clock: HandClock) -> None:
+        self.clock = clock
+        self.jump = 0.0
+        self.answer: Renewal | Exception = Renewal(True, frozenset())
+
+    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer, int((self.clock.time() + self.jump) * 1000)
+
+    def close(self) -> None:
+        pass
+
+
+class Kept:
+    """A keeper with a lease of 30 s, its surroundings, and what it told."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.renewer = Renewer(self.clock)
+        self.broker = MemoryBroker()
+        self.context: Any = SimpleNamespace(
+            name="w1",
+            cfg=SimpleNamespace(lease=30.0, stall_limit=300.0),
+            clock=self.clock,
+            broker=self.broker,
+            queues=["q"],
+            lease="",
+        )
+        self.told: list[Any] = []
+        self.keeper = LeaseKeeper(
+            self.context,
+            lambda: self.renewer,
+            new_lease=lambda: "L",
+            on_lost=lambda: self.told.append("lost"),
+            on_cancel=self.told.append,
+            who_runs=lambda task: None,
+        )
+        self.loop_time = 0.0
+
+    async def begin(self) -> None:
+        """What `start` does, without the thread: the test calls what the thread would."""
+        keeper = self.keeper
+        keeper._loop = asyncio.get_running_loop()
+        keeper._steady_since = self.clock.monotonic()
+        await keeper.take_new_lease()
+        self.broker.connected_since = keeper._loop.time() - 1000
+
+    def renew(self) -> bool:
+        return self.keeper._renew(self.renewer)
+
+
+@pytest.fixture
+async def kept() -> Kept:
+    kept = Kept()
+    await kept.begin()
+    return kept
+
+
+async def test_nothing_is_taken_over_for_a_lease_after_the_start(kept: Kept) -> None:
+    """A worker that has just come cannot know whose lease only looks expired."""
+    assert not kept.keeper.may_reclaim()
+    kept.clock.now += 29.9
+    assert not kept.keeper.may_reclaim()
+    kept.clock.now += 0.2
+    assert kept.keeper.may_reclaim()
+
+
+async def test_nothing_is_taken_over_for_a_lease_after_an_outage(kept: Kept) -> None:
+    """While the store was away nobody could renew: all get one lease of time to do so first."""
+    kept.clock.now += 60
+    kept.renewer.answer = StoreUnavailable("away")
+    assert not kept.renew()
+    assert not kept.keeper.may_reclaim()
+    kept.renewer.answer = Renewal(True, frozenset())
+    kept.clock.now += 29.9
+    assert kept.renew()
+    assert not kept.keeper.may_reclaim()
+    kept.clock.now += 0.2
+    assert kept.keeper.may_reclaim()
+
+
+async def test_nothing_is_taken_over_while_the_connection_is_young(kept: Kept) -> None:
+    """The connection for reserving must have stood for a whole lease too."""
+    kept.clock.now += 60
+    kept.broker.connected_since = asyncio.get_running_loop().time() - 29
+    assert not kept.keeper.may_reclaim()
+    kept.broker.connected_since = None
+    assert not kept.keeper.may_reclaim()
+    kept.broker.connected_since = asyncio.get_running_loop().time() - 31
+    assert kept.keeper.may_reclaim()
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_nothing_is_taken_over_after_a_jump_of_the_store_s_clock(
+    kept: Kept, jump: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Leases look expired because the clock jumped, not because their holders are gone."""
+    kept.renew()
+    kept.clock.now += 60
+    kept.renew()
+    assert kept.keeper.may_reclaim()
+    kept.renewer.jump = jump
+    with caplog.at_level(logging.WARNING, logger="pq.worker"):
+        kept.renew()
+    assert "clock jumped" in caplog.text
+    assert not kept.keeper.may_reclaim()
+    kept.clock.now += 30.1
+    kept.renew()
+    assert kept.keeper.may_reclaim()
+
+
+async def test_a_lost_lease_and_requests_to_cancel_are_told_in_the_loop(kept: Kept) -> None:
+    """The thread only passes on what the store said; the loop acts."""
+    kept.renewer.answer = Renewal(True, frozenset({"a"}))
+    kept.renew()
+    kept.renewer.answer = Renewal(False, frozenset())
+    kept.renew()
+    assert kept.told == []
+    await asyncio.sleep(0)
+    assert kept.told == [frozenset({"a"}), "lost"]
+
+
+async def test_an_answer_about_an_old_lease_is_not_news(kept: Kept) -> None:
+    """The lease was replaced while the renewal was under way."""
+    kept.renewer.answer = Renewal(False, frozenset())
+    renew = kept.renewer.renew
+
+    def slow(lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
+        kept.context.lease = "another"
+        return renew(lease, queues, ttl)
+
+    kept.renewer.renew = slow  # type: ignore[method-assign]
+    kept.renew()
+    await asyncio.sleep(0)
+    assert kept.told == []
+
+
+async def test_a_worker_whose_loop_stands_still_ends_itself(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `stall_limit` its tasks are better off with somebody else."""
+    ended: list[int] = []
+
+    class Ended(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        ended.append(code)
+        raise Ended
+
+    monkeypatch.setattr(lease_module.os, "_exit", leave)
+    keeper = kept.keeper
+    keeper._pings = 1  # asked, and never answered
+
+    class Turns:
+        """The thread's sleep: each turn moves the clock on by ten seconds."""
+
+        def wait(self, seconds: float) -> bool:
+            kept.clock.now += 10
+            return kept.clock.now > 2000
+
+    keeper._ended = Turns()  # type: ignore[assignment]
+    with pytest.raises(Ended):
+        keeper._run()
+    assert ended == [70]
+    assert 1300 <= kept.clock.now <= 1320
