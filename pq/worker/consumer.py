@@ -129,24 +129,29 @@ class Consumer(Service):
             answer = await self._exchange(want)
             if answer is None or self._lease_lost:
                 continue
-            self._take(answer)
-            if answer.tasks or self._pending:
-                if not answer.left:
-                    # The queue is empty: let quick tasks end first, so that they are settled in the
-                    # next round trip. With more waiting that trip goes out at once instead, and the
-                    # tasks run while it is under way.
-                    await asyncio.sleep(0)
-            elif answer.blocked and self._running:
-                await self._signal.wait()
-            elif want and not answer.left:
-                self._block(want, answer.next_due)
+            if want:
+                await self._take(answer)
 
-    def _take(self, answer: Exchange) -> None:
-        """Start what was handed out."""
+    async def _take(self, answer: Exchange) -> None:
+        """Start what was handed out, and see to it that more comes."""
         if answer.tasks:
             self._start_all(answer.tasks)
             if answer.solo:
                 self._solo = answer.tasks[-1].id
+        if answer.left and not answer.blocked:
+            # The next round trip goes out at once, and what was started runs while it is under way.
+            return
+        if answer.blocked and self._running:
+            if not self._pending:
+                await self._signal.wait()
+            return
+        # The queue is empty. What comes next comes by the reservation that is left with the store, so
+        # a round trip that settles carries nothing else, and its events go out the sooner.
+        want = self._want()
+        if want:
+            self._block(want, answer.next_due)
+        if answer.tasks:
+            await asyncio.sleep(0)  # what is quick ends in this one turn of the loop
 
     # ------------------------------------------------------------------------------- blocking
     def _block(self, want: int, next_due: int | None) -> None:
@@ -196,13 +201,7 @@ class Consumer(Service):
         answer = await self._outcome_of(blocking, {}, reserved=True)
         if answer is None or self._lease_lost:
             return
-        self._take(answer)
-        if answer.tasks:
-            await asyncio.sleep(0)
-        elif answer.blocked and self._running:
-            await self._signal.wait()
-        elif not answer.left and not self._pending and (want := self._want()):
-            self._block(want, answer.next_due)
+        await self._take(answer)
 
     def _end_blocking(self) -> None:
         self._blocking = None
