@@ -11,6 +11,7 @@ seconds; that is safe because every script is idempotent under blind repetition 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from .contract import ACK, SOLO_AFTER, Entry, Exchange, Message, QueueState, Ren
 from .keys import Keys
 from .link import Command, Link, ScriptMissing, checked, translate
 from .scripts import NAMES, script
+from .wire import Wire
 
 T = TypeVar("T")
 
@@ -409,20 +411,20 @@ class RedisSubscription:
     def __init__(self, broker: RedisBroker) -> None:
         self._broker = broker
         self._channels: dict[str, asyncio.Event] = {}
-        self._connection: redis_connection.AbstractConnection | None = None
+        self._wire: Wire | None = None
         self._closed = False
-        self._changed = asyncio.Event()
+        self._news = asyncio.Event()  # a message, a channel more, or the end
+        self._messages: deque[Message] = deque()
+        self._tell_back = False
+        self._heard_count = 0
 
     async def subscribe(self, *channels: str) -> None:
         fresh = [channel for channel in channels if channel not in self._channels]
         for channel in fresh:
             self._channels[channel] = asyncio.Event()
-        self._changed.set()
-        if fresh and self._connection is not None:
-            try:
-                await self._connection.send_command("SUBSCRIBE", *fresh, check_health=False)
-            except (OSError, redis_errors.RedisError):
-                pass  # the reader meets it too, connects again and subscribes to all
+        self._news.set()
+        if fresh and self._wire is not None:
+            self._wire.send("SUBSCRIBE", *fresh)
         for channel in channels:
             try:
                 async with asyncio.timeout(self._broker.patience):
@@ -434,7 +436,7 @@ class RedisSubscription:
 
     async def close(self) -> None:
         self._closed = True
-        self._changed.set()
+        self._news.set()
         self._broker._subscriptions.discard(self)
         await self._drop()
 
@@ -444,23 +446,20 @@ class RedisSubscription:
     async def __aiter__(self) -> AsyncIterator[Message]:
         pause = 0.02
         first = True
+        messages = self._messages
         while not self._closed:
             if not self._channels:
-                self._changed.clear()
-                await self._changed.wait()
+                self._news.clear()
+                await self._news.wait()
                 continue
             try:
+                self._tell_back = not first
                 await self._connect()
-                pause = 0.02
-                again, first = not first, False
+                pause, first = 0.02, False
                 while not self._closed:
-                    message = await self._read()
-                    # Not before all is confirmed: what is sent until then is missed too.
-                    if again and all(confirmed.is_set() for confirmed in self._channels.values()):
-                        again = False
-                        yield Message("", b"")
-                    if message is not None:
-                        yield message
+                    while messages:
+                        yield messages.popleft()
+                    await self._wait()
             except (OSError, TimeoutError, redis_errors.RedisError) as exc:
                 await self._drop()
                 if self._is_closed():
@@ -473,41 +472,51 @@ class RedisSubscription:
                 pause = min(1.0, pause * 2)
 
     async def _connect(self) -> None:
-        connection = self._broker.connection()
         async with asyncio.timeout(10.0):
-            await connection.connect()  # type: ignore[no-untyped-call]
-            self._connection = connection
-            await connection.send_command("SUBSCRIBE", *self._channels, check_health=False)
+            self._wire = await Wire.open(self._broker.connection, self._heard)
+        self._wire.send("SUBSCRIBE", *self._channels)
 
-    async def _read(self) -> Message | None:
-        connection = self._connection
-        if connection is None:
-            raise redis_errors.ConnectionError("closed")
-        try:
-            # A quiet connection may be dead without our knowing it: ask now and then.
-            async with asyncio.timeout(15.0):
-                reply = await connection.read_response(disconnect_on_error=False)
-        except TimeoutError:
-            await connection.send_command("PING", check_health=False)
-            async with asyncio.timeout(10.0):
-                reply = await connection.read_response(disconnect_on_error=False)
+    async def _wait(self) -> None:
+        """Wait for news. A quiet connection may be dead without our knowing it, so it is asked now and then."""
+        wire = self._wire
+        for silence in (15.0, 10.0):
+            if wire is None:
+                raise redis_errors.ConnectionError("closed")
+            if wire.lost is not None:
+                raise wire.lost
+            self._news.clear()
+            timer = asyncio.get_running_loop().call_later(silence, self._news.set)
+            waiting = self._heard_count
+            try:
+                await self._news.wait()
+            finally:
+                timer.cancel()
+            if self._heard_count != waiting or self._closed or wire.lost is not None:
+                return
+            wire.send("PING")
+        raise TimeoutError
+
+    def _heard(self, reply: Any) -> None:
+        """The server said something by itself: called by the connection, as it arrives."""
+        self._heard_count += 1
+        self._news.set()
         if type(reply) is not list or len(reply) < 3:
-            return None
+            return
         kind, channel, payload = reply[:3]
         if kind == b"message":
-            return Message(channel.decode(), payload)
-        if kind == b"subscribe":
+            self._messages.append(Message(channel.decode(), payload))
+        elif kind == b"subscribe":
             confirmed = self._channels.get(channel.decode())
             if confirmed is not None:
                 confirmed.set()
-        return None
+            # Not before all is confirmed: what is sent until then is missed too.
+            if self._tell_back and all(event.is_set() for event in self._channels.values()):
+                self._tell_back = False
+                self._messages.append(Message("", b""))
 
     async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        wire, self._wire = self._wire, None
         for confirmed in self._channels.values():
             confirmed.clear()
-        if connection is not None:
-            try:
-                await connection.disconnect(nowait=True)
-            except (OSError, redis_errors.RedisError):
-                pass
+        if wire is not None:
+            await wire.close()
