@@ -32,7 +32,7 @@ MESS: dict[str, tuple[Callable[[Any], object], str]] = {
     "a batch without lease": (lambda c: c.hset(P + "batches", "L", "1"), "a batch is noted for L"),
     "a stop request for nobody": (
         lambda c: c.sadd(P + "cancelling", "a"),
-        "a is to be stopped, and nobody holds it",
+        "a is to be stopped, and is not live",
     ),
     "crashes of nobody": (lambda c: c.hset(P + "crashes", "a", "1"), "crashes are counted for a"),
     "two tokens": (lambda c: c.lpush(P + "wake", "1", "1"), "2 wake tokens"),

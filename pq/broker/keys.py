@@ -16,7 +16,7 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…crashes`        | HASH   | id → how many workers died with it |
 | `…wake`           | LIST   | at most one token; idle workers block on it |
 | `…revoked`        | SET    | finished ids that still lie in `ready`, to be skipped |
-| `…cancelling`     | SET    | held ids that were asked to stop |
+| `…cancelling`     | SET    | live ids whose holder is asked to stop them |
 | `…dead`           | ZSET   | id → when it failed for good, ms |
 | `…recent`         | LIST   | the last finished ids |
 | `…stats:<minute>` | HASH   | counters of one minute |

@@ -70,6 +70,7 @@ class QueueData:
         if record is None or not records.is_live(record):
             if front:
                 self.crashes.pop(id, None)
+            self.cancelling.discard(id)
             return False
         priority = records.priority(record)
         if priority:
@@ -129,7 +130,6 @@ class QueueData:
             self.drop_held(lease, (id, batch))
             if self.place(id, front=True) and charge:
                 self.crashes[id] = self.crashes.get(id, 0) + 1
-            self.cancelling.discard(id)
         if not self.held_by(lease):
             self.leases.pop(lease, None)
             self.batches.pop(lease, None)
@@ -301,7 +301,6 @@ class MemoryBroker:
                 if op not in (RELEASE, CRASH) and not mine:
                     refused.append(id)
                 continue
-            data.cancelling.discard(id)
             if op in (RELEASE, CRASH):
                 if data.place(id, front=True) and op == CRASH:
                     data.crashes[id] = data.crashes.get(id, 0) + 1
@@ -315,6 +314,7 @@ class MemoryBroker:
                     self.store.wake()
                 again.append((id, record))
                 continue
+            data.cancelling.discard(id)  # one that goes back keeps its mark
             data.finish(id, record, now + (self._dead_ttl if op == FAIL else self._ttl))
             done.append((id, record))
             if reply:
@@ -373,6 +373,7 @@ class MemoryBroker:
                     if record is None or not records.is_live(record):
                         answer.vanished += 1
                         data.crashes.pop(id, None)
+                        data.cancelling.discard(id)
                         continue
                     data.held.setdefault(lease, set()).add((id, batch))
                     data.batches[lease] = batch
@@ -440,6 +441,7 @@ class MemoryBroker:
                 data.revoked.add(id)
         data.finish(id, record, self.store.now() + self._ttl)
         data.crashes.pop(id, None)
+        data.cancelling.discard(id)
         if reply:
             self.store.publish(reply, b"done\n" + records.parcel(id, record))
         self._announce(b"done", [(id, record)])

@@ -176,7 +176,6 @@ ROWS = [
             "leases": {"L": NOW + 9},
             "batches": {"L": "1"},
             "crashes": {"a": "1", "b": "1"},
-            "cancelling": None,
             "wake": ["1"],
         },
     ),

@@ -44,6 +44,7 @@ for at = 5, #ARGV, 3 do
   if answer == 'cancelled' then
     redis.call('SET', p .. 'task:' .. id, record, 'PX', ttl)
     redis.call('HDEL', p .. 'crashes', id)
+    redis.call('SREM', p .. 'cancelling', id)
     if reply ~= '' then redis.call('PUBLISH', reply, 'done\n' .. id .. ' ' .. #record .. ':' .. record) end
     if event then event.add(id, record) end
   end

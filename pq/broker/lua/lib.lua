@@ -59,6 +59,7 @@ local function place_front(p, id)
   local prio = priority(p, id)
   if not prio then
     redis.call('HDEL', p .. 'crashes', id)  -- nobody else would
+    redis.call('SREM', p .. 'cancelling', id)
     return false
   end
   if prio == 0 then redis.call('LPUSH', p .. 'ready', id)
@@ -68,7 +69,10 @@ end
 
 local function place_back(p, id)
   local prio = priority(p, id)
-  if not prio then return false end
+  if not prio then
+    redis.call('SREM', p .. 'cancelling', id)
+    return false
+  end
   if prio == 0 then redis.call('RPUSH', p .. 'ready', id)
   else redis.call('ZADD', p .. 'prio', score(prio, redis.call('HINCRBY', p .. 'meta', 'tail', 1)), id) end
   return true
@@ -87,7 +91,6 @@ local function reclaim(p, lease, charge, limit)
   for _, member in ipairs(members) do
     local id = string.match(member, '^(.*):')
     if place_front(p, id) and charge then redis.call('HINCRBY', p .. 'crashes', id, 1) end
-    redis.call('SREM', p .. 'cancelling', id)
   end
   if redis.call('EXISTS', p .. 'held:' .. lease) == 0 then
     redis.call('ZREM', p .. 'leases', lease)

@@ -105,6 +105,7 @@ local function hand_out(p, ids, out)
       else
         out[3] = out[3] + 1
         redis.call('HDEL', p .. 'crashes', id)
+        redis.call('SREM', p .. 'cancelling', id)
       end
     end
   end

@@ -12,7 +12,7 @@
 local p, now = KEYS[1], clock(ARGV[1])
 local lease, ttl, dead_ttl = ARGV[2], ARGV[3], ARGV[4]
 local held = p .. 'held:' .. lease
-local refused, done, gone = {}, {}, {}
+local refused, done = {}, {}
 local failed, revoked, retried = 0, 0, 0
 local replies = {}
 local announce = heard(ARGV[5], ARGV[6])
@@ -66,7 +66,6 @@ while at <= #ARGV do
     revoked = revoked + 1
   else
     local id = id_of(member)
-    gone[#gone + 1] = id
     if op == 't' then
       redis.call('SET', p .. 'task:' .. id, record)
       redis.call('ZADD', p .. 'delayed', now + tonumber(ARGV[at + 4]), id)
@@ -83,9 +82,9 @@ while at <= #ARGV do
   at = at + 5
 end
 
+-- A task that goes back keeps its mark: who asked for its end was told that it will come.
 if redis.call('EXISTS', p .. 'cancelling') == 1 then
   each_chunk(done, function(...) redis.call('SREM', p .. 'cancelling', ...) end)
-  each_chunk(gone, function(...) redis.call('SREM', p .. 'cancelling', ...) end)
 end
 if #done > 0 then
   if redis.call('EXISTS', p .. 'crashes') == 1 then

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, names
 
-from pq.broker.contract import ACK, FAIL, RELEASE, RETRY, Entry
+from pq.broker.contract import ACK, CRASH, FAIL, RELEASE, RETRY, Entry
 
 
 async def cancel(world: World, *ids: str, at_front: bool = False) -> list[str]:
@@ -48,14 +48,33 @@ async def test_a_running_task_is_asked_to_stop(world: World, broker: Any) -> Non
     assert (await broker.renew(LEASE, [QUEUE], 30_000)).cancelling == frozenset()
 
 
-@pytest.mark.parametrize("op", [ACK, FAIL, RETRY, RELEASE])
-async def test_the_request_to_stop_ends_with_the_attempt(world: World, op: str) -> None:
-    """However the attempt ends, no mark of it is left behind."""
+@pytest.mark.parametrize("op", [ACK, FAIL])
+async def test_the_request_to_stop_ends_with_the_task(world: World, op: str) -> None:
+    """However the task ends, no mark of it is left behind."""
     await world.put("a")
     await world.lease()
     (task,) = (await world.take()).tasks
     await cancel(world, "a")
     await world.end(task, op)
+    assert world.dump().cancelling == set()
+
+
+@pytest.mark.parametrize("op", [RETRY, RELEASE, CRASH, "reclaimed"])
+async def test_the_request_to_stop_outlives_the_attempt(world: World, broker: Any, op: str) -> None:
+    """Who asked was told that the task will stop; its next holder hears of it with its first renewal."""
+    await world.put("a")
+    await world.lease()
+    (task,) = (await world.take()).tasks
+    await cancel(world, "a")
+    if op == "reclaimed":
+        await broker.hand_back(LEASE, [QUEUE], crashed=True)
+        await world.lease()
+    else:
+        await world.end(task, op)
+    assert names(await world.take(batch=2)) == ["a"]
+    assert (await broker.renew(LEASE, [QUEUE], 30_000)).cancelling == {"a"}
+    await broker.hand_back(LEASE, [QUEUE], crashed=False)
+    assert await cancel(world, "a") == ["cancelled"]
     assert world.dump().cancelling == set()
 
 
