@@ -8,7 +8,8 @@ At most half of the slots are filled in one turn. So while the store works on on
 other, instead of each waiting for the other.
 
 Only what can start is reserved. When a batch brings more process tasks than there are free children, the
-rest goes back to the front at once, and from then on no more is reserved than the children can take.
+rest goes back to the front at once, and from then on no more is reserved than the children can take; and
+a few spare ones where they take milliseconds, so that no child waits for a round trip.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ from .service import Service
 
 logger = logging.getLogger("pq.worker")
 
+SHORT = 0.005
+"""Seconds; process tasks that take less on average are short."""
+SPARE = 2
+"""Short process tasks that may wait for each child."""
 UNKNOWN_JOB_TRIES = 8
 """How often a task whose job is unknown here goes back, for a worker that knows it, before it fails."""
 
@@ -82,6 +87,9 @@ class Consumer(Service):
         self._solo: str | None = None
         self._cpu_bound = False  # process tasks are about: reserve no more than the children can take
         self._saw_cpu_bound = False
+        self._children: int = context.cfg.cpu_processes
+        self._cpu_running = 0
+        self._cpu_time = 1.0  # seconds, a moving average; long until the contrary is seen
         self._taken = 0
         self._lease_lost = False
         self._blocking: asyncio.Task[Exchange] | None = None
@@ -235,11 +243,18 @@ class Consumer(Service):
         if self._limit:
             free = min(free, self._limit - self._taken)
         if self._cpu_bound and free > 0:
-            capacity = self._context.executors[CPUBOUND].capacity()
-            if capacity is not None:
-                free = min(free, capacity)
+            free = min(free, self._cpu_room())
         half = (self._slots + 1) // 2
         return max(0, min(free, half))
+
+    def _cpu_room(self) -> int:
+        """How many more process tasks may be taken."""
+        free = self._context.executors[CPUBOUND].capacity()
+        if free is None:
+            return self._slots
+        waiting = max(0, self._cpu_running - self._children)
+        spare = SPARE * self._children if self._cpu_time < SHORT else 0
+        return max(0, free + spare - waiting)
 
     async def _exchange(self, want: int) -> Exchange | None:
         """One round trip. None when the store could not be reached: then all of it is tried again."""
@@ -345,7 +360,7 @@ class Consumer(Service):
         executor = self._context.executors[job.concurrency]
         if job.concurrency == CPUBOUND:
             self._saw_cpu_bound = True
-            if executor.capacity() == 0:
+            if self._cpu_room() == 0:
                 self._settle(task, None, Outcome(outcomes.RELEASED))
                 self._taken -= 1
                 return
@@ -357,6 +372,8 @@ class Consumer(Service):
         task.node = context.node
         if crashes:
             task.note(crashes=crashes)
+        if job.concurrency == CPUBOUND:
+            self._cpu_running += 1
         attempt = Attempt(task, job, context.backend, self._finished)
         self._running[id] = attempt
         if self._watcher is not None:
@@ -390,6 +407,10 @@ class Consumer(Service):
     def _finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt ended: the one way out for all of them."""
         task = attempt.task
+        if attempt.job_class.concurrency == CPUBOUND:
+            self._cpu_running -= 1
+            took = self._context.clock.time() - (task.time_started or 0.0)
+            self._cpu_time += 0.2 * (min(took, 1.0) - self._cpu_time)
         if self._running.get(task.id) is not attempt:
             return  # renounced with its lease: somebody else's task now
         self._settle(task, attempt.job_class, outcome)

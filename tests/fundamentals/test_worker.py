@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,6 +219,53 @@ async def test_draining_lets_tasks_end(app: pq.PulsarQueue, api: Producer, start
     assert not late.done()
     await start_worker(app, name="w2")
     assert (await late).worker == "w2"
+
+
+@pq.job(concurrency=pq.CPUBOUND)
+def cpu(path: str, until: str) -> int:
+    """Say that it runs, then compute until a file is there."""
+    Path(path).touch()
+    while not Path(until).exists():
+        time.sleep(0.001)
+    return os.getpid()
+
+
+@pq.job(concurrency=pq.CPUBOUND)
+def trifle(n: int) -> int:
+    return n
+
+
+async def test_process_tasks_wait_in_the_queue_not_in_a_worker(
+    make_app: Any, start_worker: Any, tmp_path: Path
+) -> None:
+    """A worker with one child takes one long process task, and another worker the next."""
+    app = make_app(processes=1)
+    await start_worker(app, name="w1")
+    async with app.api() as api:
+        gate = tmp_path / "gate"
+        futures = [api.tasks.queue("cpu", str(tmp_path / str(n)), str(gate)) for n in range(4)]
+        await until(lambda: (tmp_path / "0").exists())
+        async with asyncio.timeout(10):
+            while await api.tasks.size("default") != {"default": 3}:
+                await asyncio.sleep(0.01)
+        await start_worker(app, name="w2")
+        await until(lambda: (tmp_path / "1").exists())
+        assert not (tmp_path / "2").exists()
+        assert await api.tasks.size("default") == {"default": 2}
+        gate.touch()
+        tasks = [await future for future in futures]
+        assert {task.worker for task in tasks[:2]} == {"w1", "w2"}
+        assert all(task.status_string == "SUCCESS" and task.retry == 1 for task in tasks)
+
+
+async def test_short_process_tasks_keep_the_children_busy(make_app: Any, start_worker: Any) -> None:
+    """Once they are known to be short, a few are taken ahead; each is run once, all end."""
+    app = make_app(processes=2)
+    worker: Worker = await start_worker(app)
+    async with app.api() as api:
+        tasks = await api.tasks.map("trifle", range(500))
+        assert [task.get() for task in tasks] == list(range(500))
+        assert worker.counts.succeeded == 500
 
 
 async def test_only_what_can_start_is_reserved(make_app: Any, start_worker: Any) -> None:
