@@ -165,26 +165,29 @@ class Task(Generic[R]):
     def to_wire(self) -> bytes:
         """The task as bytes, in the format that it came in."""
         status = self.status
-        head = [
-            WIRE_VERSION, self.id, self.name, self.queue, self.call, status, self.retry,
-            self.time_queued, self.reply,
-        ]  # fmt: skip
-        if status == QUEUED or status not in READY_STATES:
-            tail = [
-                self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay, self.priority,
-                self.meta_bytes, self.time_started, None, self.worker, self.node, None,
-                self.exception, self.stacktrace, self.reason, self.run_info_bytes,
+        if status == SUCCESS:  # most that is written are these: one list, without what a success has not
+            fields = [
+                WIRE_VERSION, self.id, self.name, self.queue, self.call, status, self.retry, self.time_queued,
+                self.reply, self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay,
+                self.priority, self.meta_bytes, self.time_started, self.time_ended, self.worker, self.node,
+                self.result_bytes,
             ]  # fmt: skip
-            while tail and tail[-1] is None:
-                tail.pop()
-            return self.format.pack(head + tail)
-        head += (
-            self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay, self.priority,
-            self.meta_bytes, self.time_started, self.time_ended, self.worker, self.node, self.result_bytes,
-        )  # fmt: skip
-        if self.exception is not None or self.run_info_bytes is not None:
-            head += (self.exception, self.stacktrace, self.reason, self.run_info_bytes)
-        return self.format.pack(head)
+            if self.run_info_bytes is not None or self.exception is not None:
+                fields += (self.exception, self.stacktrace, self.reason, self.run_info_bytes)
+            return self.format.pack(fields)
+        ended = status in READY_STATES
+        fields = [
+            WIRE_VERSION, self.id, self.name, self.queue, self.call, status, self.retry, self.time_queued,
+            self.reply, self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay,
+            self.priority, self.meta_bytes, self.time_started, self.time_ended if ended else None, self.worker,
+            self.node, self.result_bytes if ended else None, self.exception, self.stacktrace, self.reason,
+            self.run_info_bytes,
+        ]  # fmt: skip
+        end = len(fields)
+        while end > 9 and fields[end - 1] is None:
+            end -= 1
+        del fields[end:]
+        return self.format.pack(fields)
 
     # ------------------------------------------------------------------------------- payloads
     def _load_call(self) -> dict[str, Any]:
