@@ -8,6 +8,7 @@ from .errors import (
     BadArguments,
     ConfigError,
     InvalidValue,
+    LockTimeout,
     NotSerializable,
     PayloadTooLarge,
     PqError,
@@ -28,6 +29,8 @@ from .errors import (
 )
 from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, JobFunction, PeriodicJob, job
 from .model.manager import Manager
+from .model.plan import ScheduleInfo
+from .model.retry import Backoff
 from .model.schedule import anchorDate
 from .model.states import (
     FAILURE,
@@ -41,7 +44,9 @@ from .model.states import (
     status_string,
 )
 from .model.task import Task
+from .model.verdict import Cancel, Retry, Snooze
 from .producer.future import MessageFuture, TaskFuture
+from .producer.locks import Lock
 from .producer.producer import Producer
 
 __all__ = [
@@ -57,11 +62,15 @@ __all__ = [
     "STARTED",
     "SUCCESS",
     "THREAD_IO",
+    "Backoff",
     "BadArguments",
+    "Cancel",
     "ConfigError",
     "InvalidValue",
     "Job",
     "JobFunction",
+    "Lock",
+    "LockTimeout",
     "Manager",
     "MessageFuture",
     "NotSerializable",
@@ -74,7 +83,10 @@ __all__ = [
     "QueueFull",
     "QueueingError",
     "ResultNotSerializable",
+    "Retry",
+    "ScheduleInfo",
     "ShellError",
+    "Snooze",
     "StoreError",
     "StoreUnavailable",
     "Task",

@@ -120,6 +120,10 @@ class PulsarQueue:
 
     def serve(self) -> int:
         """Run a server until it is told to stop; the exit code."""
+        from .server import nursery
+
+        if not self.cfg.data_store.startswith("memory://"):
+            nursery.prepare()  # it gets ready while we import the rest
         from .server.supervisor import serve
 
         return serve(self)

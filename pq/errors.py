@@ -18,6 +18,7 @@
     │   ├── InvalidValue                a name, an option or a number is out of its range (a ValueError too)
     │   ├── NotSerializable             an argument cannot be sent (a TypeError too)
     │   └── PayloadTooLarge             it could, but is larger than a message may be
+    ├── LockTimeout                     a lock was not free in time (a TimeoutError too)
     ├── WaitInLoop                      `.wait()` was called where only `await` works
     ├── UnreadableMessage               bytes in the store are no message of ours
     ├── ExtraNeeded                     an optional dependency is missing
@@ -162,6 +163,12 @@ class PayloadTooLarge(QueueingError, ValueError):
     """A message is larger than is allowed."""
 
     slug = "payload-too-large"
+
+
+class LockTimeout(PqError, TimeoutError):
+    """A lock was not to be had within the time that was given."""
+
+    slug = "lock-timeout"
 
 
 class WaitInLoop(PqError, RuntimeError):

@@ -93,6 +93,7 @@ class QueueDump:
     revoked: set[str] = field(default_factory=set)
     cancelling: set[str] = field(default_factory=set)
     dead: dict[str, int] = field(default_factory=dict)
+    ticks: dict[str, int] = field(default_factory=dict)
     paused: bool = False
     expiring: set[str] = field(default_factory=set)  # ids whose record has a TTL
     wake: int = field(default=0, compare=False)  # only a server has it
@@ -132,6 +133,8 @@ def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump
                 strangers.append(f"{key} has no TTL")
             continue
         name, _, word = key[len(namespace) + 2 :].partition("}:")
+        if name == "@schedules":
+            continue
         queue = queues.setdefault(name, QueueDump())
         if word.startswith("task:"):
             queue.records[word[5:]] = value[0]
@@ -143,7 +146,7 @@ def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump
             queue.ready = _texts(value)
         elif word == "prio":
             queue.prio = _texts(value[::2])
-        elif word in ("delayed", "leases", "dead", "batches", "crashes"):
+        elif word in ("delayed", "leases", "dead", "batches", "crashes", "ticks"):
             setattr(queue, word, _pairs(value))
         elif word in ("revoked", "cancelling"):
             setattr(queue, word, set(_texts(value)))
@@ -180,6 +183,7 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
             revoked=set(data.revoked),
             cancelling=set(data.cancelling),
             dead=dict(data.dead),
+            ticks=dict(data.ticks),
             paused=data.paused,
             expiring=set(data.expires),
         )

@@ -102,6 +102,57 @@ class QueueState(NamedTuple):
         return self.ready + self.prio + self.delayed
 
 
+class Tick(NamedTuple):
+    """A tick of a schedule, and the task that is to be queued for it. `at` is in ms."""
+
+    schedule: str
+    at: int
+    id: str
+    record: bytes
+
+
+# Answers of `tick`.
+QUEUED_NOW = 1
+CLAIMED = 0  # by somebody, before
+TOO_EARLY = -1  # by the store's clock
+
+# Verbs of `change_schedule`.
+CODE = "code"  # this is what a program's code says
+CHANGE = "changed"  # this is what counts from now on, whatever the code says
+FORGET = "forget"  # the code says it no more
+UNDO = "undo"  # what the code says counts again
+DROP = "drop"  # away with both
+PAUSE = "pause"
+RESUME = "resume"
+
+# Answers of `change_schedule`.
+CHANGED = 1
+AS_BEFORE = 0
+NO_SCHEDULE = -1
+TOO_MANY = -2
+
+
+class StoredSchedule(NamedTuple):
+    """A schedule as the store has it. `text` is what counts; ticks count from `since` (ms) on."""
+
+    text: bytes
+    in_code: bool
+    changed: bool
+    since: int
+    paused: bool
+
+
+class Locked(NamedTuple):
+    """The answer to `Broker.lock`. `fence` is 0 when it was refused, else larger than any before."""
+
+    fence: int
+    wait: int
+    """Milliseconds after which the holder's time is over, unless it is pushed."""
+
+
+FENCE_KEPT = 86_400_000
+"""Milliseconds for which the last fence of a lock stays known after its time."""
+
 # Answers of `cancel`.
 CANCELLED = "cancelled"  # it was waiting, and is REVOKED now
 CANCELLING = "cancelling"  # it runs; its worker was asked to stop it
@@ -220,8 +271,31 @@ class Broker(Protocol):
         """The dead set, youngest first: (id, seconds since the epoch)."""
         ...
 
+    async def forget(self, queue: str, ids: Sequence[str]) -> int:
+        """Remove finished records, from the dead set too; how many there were. Live ones stay."""
+        ...
+
+    async def lock(self, name: str, token: str, ttl: int, *, keep: bool = False) -> Locked:
+        """Take a lock for `ttl` ms, or push its deadline where `token` has it already.
+
+        `keep`: push the deadline, and take nothing. A deadline that has passed is no loss as long as
+        nobody else took the lock.
+        """
+        ...
+
+    async def unlock(self, name: str, token: str) -> bool:
+        """Let a lock go and announce that; False when `token` does not have it."""
+        ...
+
     async def pause(self, queue: str, paused: bool) -> None:
         """Stop or go on handing out tasks of a queue; lasts over restarts."""
+
+    async def limit(self, queue: str, most: int | None) -> None:
+        """How many tasks may wait in a queue; None for any number. Lasts over restarts.
+
+        `enqueue` raises `QueueFull` beyond it. What comes back to a queue (retries, released tasks) is
+        always taken.
+        """
 
     async def queue_names(self) -> list[str]:
         """All queues that were ever used."""
@@ -243,6 +317,35 @@ class Broker(Protocol):
 
     async def subscription(self) -> Subscription:
         """A new, empty subscription."""
+        ...
+
+    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
+        """Queue the tasks of ticks that nobody has claimed; an answer for each: now, before, or too early.
+
+        Claiming a tick and queueing its task is one step. Each tick of a schedule is claimed once for
+        ever, and none that is older than one that was claimed; so those of one schedule come in order.
+        Raises `QueueFull`: then none was claimed.
+        """
+        ...
+
+    async def last_ticks(self, queue: str, schedules: Sequence[str]) -> list[int]:
+        """The last tick of each whose task was queued there; 0 for none."""
+        ...
+
+    async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
+        """State, change, take away or pause a schedule; see the verbs.
+
+        Its ticks count from the moment in which its text first stood with this first line, or in which
+        it was resumed. Raises `QueueFull`.
+        """
+        ...
+
+    async def schedules(self) -> tuple[int, dict[str, StoredSchedule]]:
+        """All schedules by name, and the version they have at least."""
+        ...
+
+    async def schedules_version(self) -> tuple[int, int]:
+        """The version of the schedules, which grows with each change, and the store's clock in ms."""
         ...
 
     async def now(self) -> int:

@@ -20,7 +20,22 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…dead`           | ZSET   | id → when it failed for good, ms |
 | `…recent`         | LIST   | the last finished ids |
 | `…stats:<minute>` | HASH   | counters of one minute |
-| `…meta`           | HASH   | `paused`, and counters that order `prio` |
+| `…meta`           | HASH   | `paused`, `limit`, and counters that order `prio` |
+
+A lock is no part of a queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
+the deadline in ms.
+| `…ticks`          | HASH   | schedule → its last tick whose task was queued here, ms |
+
+What is scheduled belongs to no queue. It has a prefix of its own, `<namespace>:{@schedules}:`, which no
+queue can have, since names begin with a letter or a digit:
+
+| key          | type | holds |
+|--------------|------|-------|
+| `:code`      | HASH | schedule → what the code of a program says of it (`pq.model.plan`) |
+| `:changed`   | HASH | schedule → what was said at run time, which counts more |
+| `:since`     | HASH | schedule → from when on its ticks count, ms |
+| `:paused`    | SET  | schedules that are paused |
+| `:meta`      | HASH | `version`, which grows with each change |
 """
 
 from __future__ import annotations
@@ -31,6 +46,8 @@ class Keys:
 
     def __init__(self, namespace: str = "pq") -> None:
         self.namespace = namespace
+        self.schedules = f"{namespace}:{{@schedules}}:"
+        """What the keys of the schedules begin with."""
         self.queues = f"{namespace}:queues"
         """SET of all queues that were ever used."""
         self.task_channel = f"{namespace}:task"
@@ -39,6 +56,8 @@ class Keys:
         """Heartbeats of the consumers."""
         self.control_channel = f"{namespace}:control"
         """Requests to the workers: cancel now."""
+        self.lock_channel = f"{namespace}:unlocked"
+        """Names of locks that were let go."""
 
     def prefix(self, queue: str) -> str:
         """What all keys of a queue begin with."""
@@ -47,6 +66,10 @@ class Keys:
     def record(self, queue: str, id: str) -> str:
         """The record of one task."""
         return f"{self.namespace}:{{{queue}}}:task:{id}"
+
+    def lock(self, name: str) -> str:
+        """The lock of that name."""
+        return f"{self.namespace}:lock:{{{name}}}"
 
     def wake(self, queue: str) -> str:
         """The list that idle workers block on."""

@@ -133,6 +133,10 @@ def translate(exc: BaseException, where: str) -> StoreError:
         text = f"{code} {text}"  # redis-py takes the code off the text of the errors that it knows
     if isinstance(exc, redis_errors.NoScriptError) or "NOSCRIPT" in text:
         return ScriptMissing(text)
+    if "PQFULL " in text:
+        return QueueFull(
+            text.partition("PQFULL ")[2], hint="let the workers catch up, or raise the limit of the queue"
+        )
     if (
         isinstance(exc, redis_errors.OutOfMemoryError)
         or "OOM " in text

@@ -17,25 +17,43 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from ..clock import SYSTEM, Clock
+from ..errors import QueueFull
 from . import records
 from .contract import (
     ACK,
+    AS_BEFORE,
     CANCELLED,
     CANCELLING,
+    CHANGE,
+    CHANGED,
+    CLAIMED,
+    CODE,
     CRASH,
+    DROP,
     FAIL,
+    FENCE_KEPT,
     FINISHED,
+    FORGET,
+    NO_SCHEDULE,
+    PAUSE,
+    QUEUED_NOW,
     RELEASE,
     RETRY,
     SOLO_AFTER,
+    TOO_EARLY,
+    TOO_MANY,
+    UNDO,
     UNKNOWN,
     Entry,
     Exchange,
+    Locked,
     Message,
     QueueState,
     Renewal,
     Reserved,
     Settlement,
+    StoredSchedule,
+    Tick,
 )
 from .keys import Keys
 
@@ -59,7 +77,9 @@ class QueueData:
     revoked: set[str] = field(default_factory=set)
     cancelling: set[str] = field(default_factory=set)
     dead: dict[str, int] = field(default_factory=dict)
+    ticks: dict[str, int] = field(default_factory=dict)  # schedule -> the last one claimed
     paused: bool = False
+    limit: int | None = None
     head: int = 0
     tail: int = 0
 
@@ -138,12 +158,28 @@ class QueueData:
         return len(members)
 
 
+@dataclass
+class ScheduleData:
+    """The schedules, as the second table in `pq.broker.keys` has them."""
+
+    code: dict[str, bytes] = field(default_factory=dict)
+    changed: dict[str, bytes] = field(default_factory=dict)
+    since: dict[str, int] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+    version: int = 0
+
+    def effective(self, name: str) -> bytes | None:
+        return self.changed.get(name) or self.code.get(name)
+
+
 class MemoryStore:
     """The data of all queues, and who listens."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self.clock = clock
         self.queues: dict[str, QueueData] = {}
+        self.schedules = ScheduleData()
+        self.locks: dict[str, tuple[str, int, int]] = {}  # name -> (token, fence, deadline)
         self.heartbeats: dict[str, tuple[int, bytes]] = {}
         self.listeners: set[MemorySubscription] = set()
         self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -199,6 +235,13 @@ class MemoryBroker:
         with self.store.lock:
             data, now = self.store.queue(queue), self.store.now()
             fresh: list[tuple[str, bytes]] = []
+            new = sum(entry.id not in data.task for entry in entries)
+            waiting = len(data.ready) - len(data.revoked) + len(data.prio) + len(data.delayed)
+            if data.limit is not None and new and waiting + new > data.limit:
+                raise QueueFull(
+                    f"queue {queue!r}: {waiting} tasks wait, and {data.limit} may",
+                    hint="let the workers catch up, or raise the limit of the queue",
+                )
             for id, record, delay, _ in sorted(entries, key=lambda e: e.delay is not None or e.priority != 0):
                 if id in data.task:
                     known.add(id)
@@ -481,13 +524,143 @@ class MemoryBroker:
             newest = sorted(dead, key=lambda id: (dead[id], id), reverse=True)[:count]
             return [(id, dead[id] / 1000) for id in newest]
 
+    async def forget(self, queue: str, ids: Sequence[str]) -> int:
+        with self.store.lock:
+            data, removed = self.store.queue(queue), 0
+            for id in ids:
+                record = data.task.get(id)
+                if record is not None and records.is_live(record):
+                    continue
+                data.dead.pop(id, None)
+                data.expires.pop(id, None)
+                removed += data.task.pop(id, None) is not None
+            return removed
+
+    # ----------------------------------------------------------------------------------- locks
+    async def lock(self, name: str, token: str, ttl: int, *, keep: bool = False) -> Locked:
+        with self.store.lock:
+            now, locks = self.store.now(), self.store.locks
+            for old in [n for n, (_, _, until) in locks.items() if until <= now - FENCE_KEPT]:
+                del locks[old]
+            holder, fence, until = locks.get(name, ("", 0, 0))
+            if holder != token:
+                if keep:
+                    return Locked(0, 0)
+                if holder and until > now:
+                    return Locked(0, until - now)
+                fence = max(fence + 1, now)
+            locks[name] = (token, fence, now + ttl)
+            return Locked(fence, 0)
+
+    async def unlock(self, name: str, token: str) -> bool:
+        with self.store.lock:
+            holder, fence, until = self.store.locks.get(name, ("", 0, 0))
+            if holder != token:
+                return False
+            self.store.locks[name] = ("", fence, until)
+            self.store.publish(self.keys.lock_channel, name.encode())
+            return True
+
+    # ----------------------------------------------------------------------------------- pause
     async def pause(self, queue: str, paused: bool) -> None:
         with self.store.lock:
             self.store.queue(queue).paused = paused
             self.store.wake()
 
+    async def limit(self, queue: str, most: int | None) -> None:
+        with self.store.lock:
+            self.store.queue(queue).limit = most
+
     async def queue_names(self) -> list[str]:
         return sorted(self.store.queues)
+
+    # ------------------------------------------------------------------------------- schedules
+    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
+        with self.store.lock:
+            data, now = self.store.queue(queue), self.store.now()
+            answers: list[int] = []
+            fresh: list[tuple[str, bytes]] = []
+            for schedule, at, id, record in ticks:
+                if at > now:
+                    answers.append(TOO_EARLY)
+                elif at <= data.ticks.get(schedule, 0):
+                    answers.append(CLAIMED)
+                else:
+                    answers.append(CLAIMED if id in data.task else QUEUED_NOW)
+                    if id not in data.task:
+                        data.task[id] = record
+                        data.place(id, front=False)
+                        fresh.append((id, record))
+                    data.ticks[schedule] = at
+            self._announce(b"queued", fresh)
+            if fresh:
+                self.store.wake()
+            return answers
+
+    async def last_ticks(self, queue: str, schedules: Sequence[str]) -> list[int]:
+        with self.store.lock:
+            ticks = self.store.queue(queue).ticks
+            return [ticks.get(name, 0) for name in schedules]
+
+    async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
+        with self.store.lock:
+            return self._change_schedule(verb, name, text, most)
+
+    def _change_schedule(self, verb: str, name: str, text: bytes, most: int) -> int:
+        data, now = self.store.schedules, self.store.now()
+        before = data.effective(name)
+        if verb in (CODE, CHANGE):
+            texts = data.code if verb == CODE else data.changed
+            if texts.get(name) == text:
+                return AS_BEFORE
+            if before is None and len(data.since) >= most:
+                return TOO_MANY
+            texts[name] = text
+        elif verb in (FORGET, UNDO, DROP):
+            gone = [texts.pop(name, None) for texts in self._said(verb)]
+            if gone.count(None) == len(gone):
+                return AS_BEFORE
+        else:
+            if before is None:
+                return NO_SCHEDULE
+            if (verb == PAUSE) == (name in data.paused):
+                return AS_BEFORE
+            if verb == PAUSE:
+                data.paused.add(name)
+            else:
+                data.paused.remove(name)
+                data.since[name] = now
+            data.version += 1
+            return CHANGED
+        after = data.effective(name)
+        if after is None:
+            data.since.pop(name, None)
+            data.paused.discard(name)
+        elif before is None or after.partition(b"\n")[0] != before.partition(b"\n")[0]:
+            data.since[name] = now
+        data.version += 1
+        return CHANGED
+
+    def _said(self, verb: str) -> list[dict[str, bytes]]:
+        data = self.store.schedules
+        return {FORGET: [data.code], UNDO: [data.changed], DROP: [data.code, data.changed]}[verb]
+
+    async def schedules(self) -> tuple[int, dict[str, StoredSchedule]]:
+        with self.store.lock:
+            data = self.store.schedules
+            return data.version, {
+                name: StoredSchedule(
+                    data.effective(name) or b"",
+                    name in data.code,
+                    name in data.changed,
+                    at,
+                    name in data.paused,
+                )
+                for name, at in data.since.items()
+            }
+
+    async def schedules_version(self) -> tuple[int, int]:
+        return self.store.schedules.version, self.store.now()
 
     # ---------------------------------------------------------------------------------- events
     async def wait(self, queues: Sequence[str], seconds: float) -> bool:

@@ -21,7 +21,21 @@ from redis.asyncio import connection as redis_connection
 from ..clock import SYSTEM, Clock
 from ..config import redact
 from ..errors import QueueFull, StoreRefused, StoreUnavailable
-from .contract import ACK, SOLO_AFTER, Entry, Exchange, Message, QueueState, Renewal, Reserved, Settlement
+from .contract import (
+    ACK,
+    FENCE_KEPT,
+    SOLO_AFTER,
+    Entry,
+    Exchange,
+    Locked,
+    Message,
+    QueueState,
+    Renewal,
+    Reserved,
+    Settlement,
+    StoredSchedule,
+    Tick,
+)
 from .keys import Keys
 from .link import Command, Link, ScriptMissing, checked, translate
 from .scripts import NAMES, script
@@ -29,6 +43,8 @@ from .wire import Wire
 
 T = TypeVar("T")
 
+FIRST_PATIENCE = 2.0
+"""Seconds for which the very first connection is tried."""
 BLOCK_MARGIN = 5.0
 """Seconds by which the time-out of a connection exceeds the blocking read on it."""
 
@@ -104,7 +120,12 @@ class RedisBroker:
         return self._main.connected_since
 
     async def open(self) -> None:
-        (reply,) = await self._repeat(self._main, [("INFO", "server")])
+        # Whoever begins wants to hear soon that nobody is there; patience is for what stood once.
+        patience, self.patience = self.patience, min(self.patience, FIRST_PATIENCE)
+        try:
+            (reply,) = await self._repeat(self._main, [("INFO", "server")])
+        finally:
+            self.patience = patience
         info = dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line)
         version = tuple(int(part) for part in info.get(b"redis_version", b"0").split(b".")[:2])
         if version < (6, 2):
@@ -171,13 +192,18 @@ class RedisBroker:
             "EVALSHA", script("enqueue").digest, 1, self.keys.prefix(queue),
             self._given(), self.keys.task_channel, "", len(plain) // 2, *plain, *special,
         )  # fmt: skip
+        await self._make_known(queue)
+        try:
+            (known,) = await self._repeat(self._main, [command])
+        except QueueFull as exc:
+            raise QueueFull(f"queue {queue!r}: {exc.message}", hint=exc.hint) from None
+        return {id.decode() for id in known}
+
+    async def _make_known(self, queue: str) -> None:
+        """By itself and first: a store may take this and refuse what follows, which then was not queued."""
         if queue not in self._known_queues:
-            # By itself and first: a store may take the one and refuse the other, and a refusal means
-            # that nothing was queued.
             await self._repeat(self._main, [("SADD", self.keys.queues, queue)])
             self._known_queues.add(queue)
-        (known,) = await self._repeat(self._main, [command])
-        return {id.decode() for id in known}
 
     async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
         prefixes = [self.keys.prefix(queue) for queue in queues]
@@ -317,8 +343,22 @@ class RedisBroker:
         (found,) = await self._repeat(self._side, [("ZREVRANGE", key, 0, count - 1, "WITHSCORES")])
         return [(id.decode(), float(at) / 1000) for id, at in zip(found[::2], found[1::2], strict=True)]
 
+    async def forget(self, queue: str, ids: Sequence[str]) -> int:
+        removed: int = await self._run("forget", [self.keys.prefix(queue)], *ids) if ids else 0
+        return removed
+
+    async def lock(self, name: str, token: str, ttl: int, *, keep: bool = False) -> Locked:
+        key = self.keys.lock(name)
+        return Locked(*await self._run("lock", [key], self._given(), token, ttl, int(keep), FENCE_KEPT))
+
+    async def unlock(self, name: str, token: str) -> bool:
+        return bool(await self._run("unlock", [self.keys.lock(name)], token, self.keys.lock_channel, name))
+
     async def pause(self, queue: str, paused: bool) -> None:
         await self._run("pause", [self.keys.prefix(queue)], int(paused))
+
+    async def limit(self, queue: str, most: int | None) -> None:
+        await self._run("limit", [self.keys.prefix(queue)], "" if most is None else most)
 
     async def queue_names(self) -> list[str]:
         (names,) = await self._repeat(self._side, [("SMEMBERS", self.keys.queues)])
@@ -363,9 +403,74 @@ class RedisBroker:
         self._subscriptions.add(made)
         return made
 
+    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
+        await self._make_known(queue)
+        flat = [part for tick in ticks for part in tick]
+        answers: list[int] = await self._run(
+            "tick",
+            [self.keys.prefix(queue)],
+            self._given(),
+            self.keys.task_channel,
+            "",
+            *flat,
+            link=self._main,
+        )
+        return answers
+
+    async def last_ticks(self, queue: str, schedules: Sequence[str]) -> list[int]:
+        if not schedules:
+            return []
+        (found,) = await self._repeat(self._side, [("HMGET", self.keys.prefix(queue) + "ticks", *schedules)])
+        return [int(at or 0) for at in found]
+
+    async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
+        answer: int = await self._run(
+            "schedule", [self.keys.schedules], self._given(), verb, name, text, most
+        )
+        return answer
+
+    async def schedules(self) -> tuple[int, dict[str, StoredSchedule]]:
+        p = self.keys.schedules
+        # The version first: a change that comes in between is then seen as one that is still to come.
+        version, code, changed, since, paused = await self._repeat(
+            self._side,
+            [
+                ("HGET", p + "meta", "version"),
+                ("HGETALL", p + "code"),
+                ("HGETALL", p + "changed"),
+                ("HGETALL", p + "since"),
+                ("SMEMBERS", p + "paused"),
+            ],
+        )
+        by_code, by_change, from_when = _table(code), _table(changed), _table(since)
+        found = {
+            name.decode(): StoredSchedule(
+                by_change.get(name, by_code.get(name, b"")),
+                name in by_code,
+                name in by_change,
+                int(at),
+                name in paused,
+            )
+            for name, at in from_when.items()
+            if name in by_code or name in by_change
+        }
+        return int(version or 0), found
+
+    async def schedules_version(self) -> tuple[int, int]:
+        key = self.keys.schedules + "meta"
+        version, time = await self._repeat(self._side, [("HGET", key, "version"), ("TIME",)])
+        return int(version or 0), self._ms(time)
+
     async def now(self) -> int:
-        ((seconds, micros),) = await self._repeat(self._side, [("TIME",)])
-        return int(seconds) * 1000 + int(micros) // 1000
+        (time,) = await self._repeat(self._side, [("TIME",)])
+        return self._ms(time)
+
+    def _ms(self, time: Sequence[bytes]) -> int:
+        return int(self._given() or int(time[0]) * 1000 + int(time[1]) // 1000)
+
+
+def _table(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:

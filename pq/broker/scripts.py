@@ -25,6 +25,12 @@ NAMES = (
     "pause",
     "inspect",
     "poke",
+    "limit",
+    "lock",
+    "unlock",
+    "forget",
+    "tick",
+    "schedule",
 )
 
 

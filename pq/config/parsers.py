@@ -161,6 +161,51 @@ def store_url(value: object) -> str:
     return f"{ALIASES.get(scheme, scheme)}://{rest}"
 
 
+def url(*schemes: str) -> Parser:
+    """A URL of one of these schemes, with a host."""
+    fits = "a URL of the form " + " or ".join(f"{scheme}://host" for scheme in schemes)
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or not value.isprintable() or " " in value:
+            raise ValueError(fits)
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in schemes and parts.hostname and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"{fits}; write @ : / # in a password as %40 %3A %2F %23")
+        return value
+
+    return parse
+
+
+_ADDRESS = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
+
+
+def address(value: object) -> str:
+    """A mail address, without a name."""
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
+        raise ValueError("a mail address like ann@example.org")
+    return value
+
+
+def addresses(value: object) -> tuple[str, ...]:
+    """Mail addresses: a list, or text with commas."""
+    fits = "a list of mail addresses like ann@example.org"
+    found = _words(value, fits)
+    if not all(_ADDRESS.fullmatch(word) for word in found):
+        raise ValueError(fits)
+    return tuple(dict.fromkeys(found))
+
+
+def redact_path(url: str) -> str:
+    """`url` without what comes after its host: the path of a web hook is its password."""
+    scheme, separator, rest = redact(url).partition("://")
+    host, slash, _ = rest.partition("/")
+    return f"{scheme}{separator}{host.partition('?')[0]}{slash and '/***'}"
+
+
 def redact(url: str) -> str:
     """`url` with `***` for its passwords, fit to be shown.
 

@@ -34,6 +34,7 @@ class Setting:
     unit: str
     flags: tuple[str, ...]
     default: object
+    mask: Callable[[str], str] = redact
 
     @property
     def variable(self) -> str:
@@ -42,14 +43,14 @@ class Setting:
 
     def shown(self, value: object) -> object:
         """`value` as it may be printed: without the password of a URL."""
-        return redact(value) if isinstance(value, str) else value
+        return self.mask(value) if isinstance(value, str) else value
 
     def check(self, value: object, source: str) -> Any:
         """The canonical form of `value`, or a `BadSetting` that names all there is to know."""
         try:
             return self.parse(value)
         except ValueError as mistake:
-            shown = redact(repr(value))
+            shown = self.mask(repr(value))
             if len(shown) > 100:
                 shown = shown[:97] + "..."
             # `from None`: the parser's error is this sentence's second half and nothing more.
@@ -69,9 +70,10 @@ def _setting(
     group: str = "server",
     unit: str = "",
     short: str = "",
+    mask: Callable[[str], str] = redact,
 ) -> Any:
     """Declare a field. `default` may be a function, for a default that depends on the machine."""
-    known = {"parse": parse, "about": about, "group": group, "unit": unit, "short": short}
+    known = {"parse": parse, "about": about, "group": group, "unit": unit, "short": short, "mask": mask}
     if callable(default):
         return field(default_factory=default, metadata=known)
     return field(default=default, metadata=known)
@@ -184,6 +186,29 @@ class Settings:
         "time after which a worker whose event loop stands still ends itself",
         group="survival",
         unit="s",
+    )
+
+    report_mail_to: tuple[str, ...] = _setting(
+        (), parsers.addresses, "list of mail addresses that are told of failures", group="reports"
+    )
+    report_mail_from: str | None = _setting(
+        None,
+        parsers.optional(parsers.address),
+        "sender of these mails; pq@ this host when not set",
+        group="reports",
+    )
+    smtp_url: str = _setting(
+        "smtp://localhost",
+        parsers.url("smtp", "smtps", "smtp+starttls"),
+        "URL of the mail server that takes them",
+        group="reports",
+    )
+    report_webhook: str | None = _setting(
+        None,
+        parsers.optional(parsers.url("http", "https")),
+        "URL that is told of failures, by a POST of JSON",
+        group="reports",
+        mask=parsers.redact_path,
     )
 
     log_level: str = _setting(

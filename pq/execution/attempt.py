@@ -16,7 +16,7 @@ mean the same wherever the job runs:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,8 +24,9 @@ from ..errors import BadArguments, TaskRevoked, TaskTimeout, UnreadableMessage
 from ..model.backend import Backend
 from ..model.job import Job
 from ..model.names import LIMITS
-from ..model.outcome import RELEASED, TIMED_OUT, Outcome, failed, stack_text
+from ..model.outcome import RELEASED, TIMED_OUT, Outcome, failed, stack_text, verdict
 from ..model.task import Task
+from ..model.verdict import Verdict
 
 current_task: ContextVar[Task[Any] | None] = ContextVar("pq_current_task", default=None)
 """The task that the running code belongs to; log records are named by it."""
@@ -116,7 +117,7 @@ class Attempt:
 
     def ended(self, exc: BaseException) -> Outcome:
         """The outcome of an attempt whose job left with `exc`: ours, when we were stopping it."""
-        return self.stopped(exc) if self.why else failed(exc)
+        return self.stopped(exc) if self.why else raised(exc, self.job_class)
 
     def stopped(self, exc: BaseException | None = None) -> Outcome:
         """The outcome of an attempt that was stopped; `exc` shows where it was at that time."""
@@ -126,8 +127,33 @@ class Attempt:
         if self.why == TIMED_OUT:
             limit = "it may" if self.timeout is None else f"its time-out of {self.timeout:g} s"
             text = f"the task ran longer than {limit}"
-            return Outcome(TIMED_OUT, None, text, stack, TaskTimeout.slug)
+            final = not self.job_class.tries_again_after(TaskTimeout)
+            return Outcome(TIMED_OUT, None, text, stack, TaskTimeout.slug, final=final)
         return Outcome(self.why, None, "the task was cancelled", stack, TaskRevoked.slug)
+
+
+def raised(exc: BaseException, job_class: type[Job] | None) -> Outcome:
+    """The outcome of an attempt whose job raised `exc`, which may be its own word about what follows.
+
+    What an `asyncio.TaskGroup` put together is looked at one by one: a group of nothing but verdicts is the
+    first of them, and there is another attempt when there would be one after each of its errors.
+    """
+    errors = list(_each(exc))
+    if all(isinstance(error, Verdict) for error in errors):
+        said: Any = errors[0]
+        return verdict(said, raised=True)
+    outcome = failed(exc)
+    if job_class is not None and not all(job_class.tries_again_after(type(error)) for error in errors):
+        outcome = outcome._replace(final=True)
+    return outcome
+
+
+def _each(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _each(inner)
+    else:
+        yield exc
 
 
 def invoke(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:

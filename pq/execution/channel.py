@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 from ..errors import PqError
-from .frames import ANSWER, AWAIT, QUEUE, TASK, FrameReader, frame
+from .frames import ANSWER, AWAIT, TASK, FrameReader, frame
 
 _CHUNK = 262_144
 
@@ -50,16 +50,28 @@ class Channel:
                     return body
         return None
 
-    def ask(self, name: str, arguments: bytes) -> int:
-        """Ask the worker to queue a task; the number is for `answer`."""
+    def ask(self, word: int, *fields: Any) -> int:
+        """Ask the worker for something (`QUEUE`, `LOCK`, …); the number is for `answer`."""
         number = next(self._numbers)
-        self.send(QUEUE, number, name, arguments)
+        self.send(word, number, *fields)
         return number
+
+    def answer_now(self, number: int) -> list[Any]:
+        """The same as `answer` for code that blocks. Answers that others await meanwhile reach them."""
+        self._only_main()
+        self.send(AWAIT, number)
+        found: list[Any] | None = None
+        while found is None:
+            for fields in self._read():
+                if fields[1] == number:
+                    found = fields[2:]
+                else:
+                    self._deliver(fields)
+        return found
 
     async def answer(self, number: int) -> list[Any]:
         """The fields of the answer to question `number`."""
-        if threading.current_thread() is not threading.main_thread():
-            raise PqError("in a process job only the main thread can await what it queued")
+        self._only_main()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Any]] = loop.create_future()
         if not self._answers:
@@ -74,11 +86,21 @@ class Channel:
                 loop.remove_reader(self._socket)
 
     def _read_answers(self) -> None:
+        for fields in self._read():
+            self._deliver(fields)
+
+    def _read(self) -> list[list[Any]]:
+        """The answers that have come; waits for some bytes at least."""
         data = self._socket.recv(_CHUNK)
         if not data:
             os._exit(1)
-        for fields in self._frames.feed(data):
-            if fields[0] == ANSWER:
-                answer = self._answers.get(fields[1])
-                if answer is not None and not answer.done():
-                    answer.set_result(fields[2:])
+        return [fields for fields in self._frames.feed(data) if fields[0] == ANSWER]
+
+    def _deliver(self, fields: list[Any]) -> None:
+        answer = self._answers.get(fields[1])
+        if answer is not None and not answer.done():
+            answer.set_result(fields[2:])
+
+    def _only_main(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise PqError("in a process job only the main thread can wait for what it asked the worker for")

@@ -20,11 +20,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable
-from ..model.outcome import FAILED, OK, Outcome, error_text, failed, stack_text
+from ..model.outcome import FAILED, OK, Outcome, error_text, stack_text, verdict
 from ..model.registry import Registry
 from ..model.serializers import dump_payload
 from ..model.task import Task
-from .attempt import current_task, invoke
+from ..model.verdict import Verdict
+from .attempt import current_task, invoke, raised
 from .channel import Channel
 from .child_backend import ChildBackend
 from .frames import BROKEN, DONE, LOG, READY, SLACK
@@ -67,13 +68,16 @@ def child_main(connection: socket.socket, stdout: Connection, stderr: Connection
             outcome = _run(body, registry, backend, runner, spec.limit)
             _flush(forward)
             channel.send(
-                DONE, outcome.kind, outcome.encoded, outcome.error, outcome.stacktrace, outcome.reason, info
-            )
+                DONE, outcome.kind, outcome.encoded, outcome.error, outcome.stacktrace, outcome.reason,
+                info, outcome.wait, outcome.final,
+            )  # fmt: skip
+    backend.close()
 
 
 def _run(
     body: bytes, registry: Registry, backend: ChildBackend, runner: asyncio.Runner, limit: int
 ) -> Outcome:
+    job_class = None
     try:
         task = Task.from_wire(body)
         job_class = registry[task.name]
@@ -87,7 +91,7 @@ def _run(
                 _end_leftovers(runner)
         return _packed(task, value, limit)
     except BaseException as exc:
-        return failed(exc)
+        return raised(exc, job_class)
 
 
 def _packed(task: Task[Any], value: Any, limit: int) -> Outcome:
@@ -98,6 +102,8 @@ def _packed(task: Task[Any], value: Any, limit: int) -> Outcome:
             OK, encoded=dump_payload(task.format, value, what=f"result of {task.name!r}", limit=limit)
         )
     except (NotSerializable, PayloadTooLarge) as exc:
+        if isinstance(value, Verdict):
+            return verdict(value)
         kind = ResultNotSerializable
         text = shorten(f"{kind.__name__}: {exc.message}" + (f" ({exc.hint})" if exc.hint else ""))
         return Outcome(FAILED, error=text, reason=kind.slug)

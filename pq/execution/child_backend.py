@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import (
     BadArguments,
     InvalidValue,
+    LockTimeout,
     NotSerializable,
     PayloadTooLarge,
     PqError,
@@ -28,15 +29,15 @@ from ..model.registry import Registry, job_class
 from ..model.serializers import MSGPACK, dump_payload
 from ..model.task import Task
 from .channel import Channel
-from .frames import PROGRESS
+from .frames import LOCK, PROGRESS, QUEUE, UNLOCK
 from .output import shorten
 
-# What queueing may raise in the worker, by its slug. A list of ours, so that no message names a class.
+# What an errand may raise in the worker, by its slug. A list of ours, so that no message names a class.
 _ERRORS: dict[str | None, type[PqError]] = {
     kind.slug: kind
     for kind in (
         TaskNotAvailable, BadArguments, InvalidValue, NotSerializable, PayloadTooLarge,
-        QueueFull, StoreUnavailable, StoreRefused,
+        QueueFull, StoreUnavailable, StoreRefused, LockTimeout,
     )
 }  # fmt: skip
 
@@ -51,6 +52,7 @@ class ChildBackend:
         self, channel: Channel, registry: Registry, *, settings: Mapping[str, Any], node_name: str, limit: int
     ) -> None:
         self._channel = channel
+        self._http: Any = None
         self._cfg = SimpleNamespace(**settings)
         self._tasks = ChildTasks(channel, registry, node_name=node_name, limit=limit)
 
@@ -61,6 +63,25 @@ class ChildBackend:
     @property
     def cfg(self) -> Any:
         return self._cfg
+
+    def lock(
+        self, name: str, *, ttl: float = 30.0, wait: float | None = None, block: object = None
+    ) -> ChildLock:
+        """A lock on the store, held by the worker."""
+        return ChildLock(self._channel, name, ttl, wait)
+
+    def http(self, blocking: bool) -> Any:
+        """The HTTP client of this process."""
+        if self._http is None:
+            from .http import HttpClients
+
+            self._http = HttpClients()
+        return self._http.get(blocking)
+
+    def close(self) -> None:
+        """The end of this process."""
+        if self._http is not None:
+            self._http.close_blocking()
 
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
         # The worker knows which task this child has; the one given here is the same.
@@ -100,7 +121,7 @@ class ChildTasks:
             raise self._registry.unknown(str(name))
         what = f"arguments of {name!r}"
         arguments = dump_payload(MSGPACK, [list(args), kwargs], what=what, limit=self._limit)
-        return _Queued(self._channel, self._channel.ask(name, arguments))
+        return _Queued(self._channel, self._channel.ask(QUEUE, name, arguments))
 
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Task[Any]]:
         """The same, to the queue of this node."""
@@ -118,7 +139,77 @@ class _Queued:
         return self._answer().__await__()
 
     async def _answer(self) -> Task[Any]:
-        wire, error, slug = await self._channel.answer(self._number)
-        if error is not None:
-            raise _ERRORS.get(slug, PqError)(error)
-        return Task.from_wire(wire)
+        return Task.from_wire(_read(await self._channel.answer(self._number)))
+
+
+class ChildLock:
+    """A lock that the worker holds for a job in a child, and lets go with it, should the child die."""
+
+    def __init__(self, channel: Channel, name: str, ttl: float, wait: float | None) -> None:
+        self.name = name
+        self.fence = 0
+        self._channel = channel
+        self._options = (ttl, wait)
+        self._number = 0
+
+    @property
+    def lost(self) -> bool:
+        """True when it may be somebody else's by now, though it was not released. Asks the worker."""
+        if not self.fence:
+            return False
+        return not _read(self._channel.answer_now(self._channel.ask(UNLOCK, self._number, 0)))
+
+    def __repr__(self) -> str:
+        return f"<lock {self.name!r} {f'held, fence {self.fence}' if self.fence else 'not held'}>"
+
+    async def acquire(self) -> int:
+        """Take it; its fence. Raises `LockTimeout` when it was not to be had within `wait` seconds."""
+        self._ask()
+        try:
+            return self._taken(await self._channel.answer(self._number))
+        except BaseException:
+            self._channel.ask(UNLOCK, self._number, 1)  # it must not come to us after all
+            raise
+
+    async def release(self) -> bool:
+        """Let it go; False when it was not ours any more."""
+        number = self._let_go()
+        return bool(number and _read(await self._channel.answer(number)))
+
+    async def __aenter__(self) -> ChildLock:
+        await self.acquire()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.release()
+
+    def __enter__(self) -> ChildLock:
+        self._ask()
+        self._taken(self._channel.answer_now(self._number))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        number = self._let_go()
+        if number:
+            _read(self._channel.answer_now(number))
+
+    def _ask(self) -> None:
+        if self.fence:
+            raise PqError(f"the lock {self.name!r} is held by this very object", hint="make another one")
+        self._number = self._channel.ask(LOCK, self.name, *self._options)
+
+    def _taken(self, answer: list[Any]) -> int:
+        self.fence = int(_read(answer))
+        return self.fence
+
+    def _let_go(self) -> int:
+        held, self.fence = self.fence, 0
+        return self._channel.ask(UNLOCK, self._number, 1) if held else 0
+
+
+def _read(answer: list[Any]) -> Any:
+    """What an errand came to. Raises what it raised in the worker."""
+    value, error, slug = answer
+    if error is not None:
+        raise _ERRORS.get(slug, PqError)(error)
+    return value

@@ -29,7 +29,7 @@ from ..model.task import Task
 from .attempt import Attempt, current_task
 from .child import ChildSpec
 from .errands import Errands
-from .frames import AWAIT, BROKEN, DONE, LOG, PROGRESS, QUEUE, READY, TASK, frame
+from .frames import AWAIT, BROKEN, DONE, LOCK, LOG, PROGRESS, QUEUE, READY, TASK, UNLOCK, frame
 from .handle import Child
 
 logger = logging.getLogger("pq.execution")
@@ -226,7 +226,7 @@ class CpuBound:
                 self._done(child, fields)
             elif word == LOG:
                 self.printed(child, *fields)
-            elif word in (QUEUE, AWAIT):
+            elif word in (QUEUE, AWAIT, LOCK, UNLOCK):
                 self._errand(child, word, fields)
             elif word == READY:
                 self._ready(child)
@@ -279,10 +279,10 @@ class CpuBound:
             self._pump()
 
     def _done(self, child: Child, fields: list[Any]) -> None:
-        kind, encoded, error, stack, reason, _ = fields
+        kind, encoded, error, stack, reason, _, wait, final = fields
         child.done += 1
         self._failures = 0
-        self._finish(child, Outcome(kind, None, error, stack, reason, encoded))
+        self._finish(child, Outcome(kind, None, error, stack, reason, encoded, None, wait, final))
         if child.doomed:
             return
         if self._max_tasks is not None and child.done >= self._max_tasks:
@@ -327,6 +327,10 @@ class CpuBound:
             errands = self._errands[child] = Errands(child.attempt, child.send, self._on_log)
         if word == QUEUE:
             errands.queue(*fields)
+        elif word == LOCK:
+            errands.lock(*fields)
+        elif word == UNLOCK:
+            errands.unlock(*fields)
         else:
             errands.answer(*fields)
 

@@ -1,4 +1,4 @@
-"""What a job in a child asks of its worker: to queue a task, and what became of it.
+"""What a job in a child asks of its worker: to queue a task, and what became of it; to hold a lock.
 
 The worker does it with the backend of the attempt, as the job itself would in the loop. The future that
 comes of it is kept while the attempt lasts and awaited when the job awaits; it is let go with the
@@ -14,11 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import PqError
+from ..model.backend import HeldLock
 from ..model.outcome import error_text
 from ..model.serializers import MSGPACK, load_payload
 from ..model.task import Task
 from .attempt import Attempt
 from .frames import ANSWER, frame
+
+_releasing: set[asyncio.Task[bool]] = set()
+"""Locks on their way back to the store, after the attempts that had them."""
 
 
 class Errands:
@@ -31,6 +35,7 @@ class Errands:
         self._send = send
         self._log = log
         self._futures: dict[int, Any] = {}
+        self._locks: dict[int, HeldLock] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._ended = False
 
@@ -44,6 +49,24 @@ class Errands:
             self._futures[number] = exc
             self._log(self._attempt.task, logging.ERROR, f"{name} was not queued: {error_text(exc)}")
 
+    def lock(self, number: int, name: str, ttl: float, wait: float | None) -> None:
+        """Take a lock. It is held here, and let go with the attempt at the latest, however that ends."""
+        try:
+            lock = self._attempt.backend.lock(name, ttl=ttl, wait=wait)
+            self._locks[number] = lock
+            self._futures[number] = asyncio.ensure_future(lock.acquire())
+        except Exception as exc:
+            self._futures[number] = exc
+
+    def unlock(self, number: int, of: int, release: int) -> None:
+        """Let the lock number `of` go, or only tell whether it still is ours."""
+        lock, taking = self._locks.get(of), self._futures.get(of)
+        if release and isinstance(taking, asyncio.Future):
+            taking.cancel()  # the job waits for it no longer
+        self._futures[number] = asyncio.ensure_future(_look_at(lock, release=bool(release)))
+        if release:
+            self._locks.pop(of, None)
+
     def answer(self, number: int) -> None:
         """Somebody awaits number: answer when it is there."""
         answering = asyncio.ensure_future(self._answer(number))
@@ -53,6 +76,14 @@ class Errands:
     def end(self) -> None:
         """The attempt is over: nobody awaits any more."""
         self._ended = True
+        for number, lock in self._locks.items():
+            taking = self._futures.get(number)
+            if isinstance(taking, asyncio.Future) and not taking.done():
+                taking.cancel()
+            elif lock.fence:
+                _releasing.add(releasing := asyncio.ensure_future(lock.release()))
+                releasing.add_done_callback(_releasing.discard)
+        self._locks.clear()
         self._futures.clear()
         for answering in self._answering:
             answering.cancel()
@@ -64,11 +95,20 @@ class Errands:
                 raise future
             if future is None:
                 raise PqError(f"there is no errand {number}")
-            task: Task[Any] = await future
-            answer = frame(ANSWER, number, task.to_wire(), None, None)
+            done: Task[Any] | int = await future
+            answer = frame(ANSWER, number, done.to_wire() if isinstance(done, Task) else done, None, None)
         except (Exception, asyncio.CancelledError) as exc:
             if self._ended:
                 return
             text = exc.message if isinstance(exc, PqError) else error_text(exc)
             answer = frame(ANSWER, number, None, text, getattr(type(exc), "slug", None))
         self._send(answer)
+
+
+async def _look_at(lock: HeldLock | None, *, release: bool) -> int:
+    """1 when that lock is held, and not lost; with `release` it is let go."""
+    if lock is None:
+        return 0
+    if release:
+        return int(await lock.release())
+    return int(bool(lock.fence) and not lock.lost)

@@ -5,14 +5,16 @@ and results travel in it as the bytes they already are. Nothing is pickled, so a
 can at worst send nonsense, which ends that child.
 
     to the child    TASK    the wire bytes of a task: run it
-                    ANSWER  number, wire bytes of a task | None, error text, its slug
+                    ANSWER  number, wire bytes of a task or a number | None, error text, its slug
     to the worker   READY   its modules are imported
                     BROKEN  they cannot be: error text, traceback, slug
-                    DONE    kind, encoded result, error, traceback, reason, info
+                    DONE    kind, encoded result, error, traceback, reason, info, wait, final
                     LOG     level, text
                     PROGRESS  done, total, message
                     QUEUE   number, name of a job, its packed arguments
-                    AWAIT   number: somebody waits for what came of that QUEUE
+                    AWAIT   number: somebody waits for what came of that QUEUE, LOCK or UNLOCK
+                    LOCK    number, name, ttl, wait: take a lock; the answer is its fence
+                    UNLOCK  number, number of a LOCK, 1 to release it: the answer is 1 when it is ours, not lost
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ..errors import UnreadableMessage
 from ..model.serializers import MSGPACK, load_payload
 
 TASK, ANSWER = 1, 2
-READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT = 11, 12, 13, 14, 15, 16, 17
+READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK = 11, 12, 13, 14, 15, 16, 17, 18, 19
 
 SLACK = 1_048_576
 """Bytes that a frame may have beyond the largest message: error text, traceback, names."""

@@ -6,7 +6,7 @@ this; the job knows only the protocol, so the arrow of imports keeps pointing do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 
@@ -19,6 +19,27 @@ class TasksApi(Protocol):
     def queue(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
 
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+
+
+class HeldLock(Protocol):
+    """A lock on the store."""
+
+    fence: int
+
+    @property
+    def lost(self) -> bool: ...
+
+    async def acquire(self) -> int: ...
+
+    async def release(self) -> bool: ...
+
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *exc: object) -> None: ...
 
 
 class Backend(Protocol):
@@ -39,3 +60,18 @@ class Backend(Protocol):
 
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
         """Tell whoever listens how far `task` is. Never blocks, never raises; may be called from any thread."""
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float = 30.0,
+        wait: float | None = None,
+        block: Callable[[Awaitable[Any]], Any] | None = None,
+    ) -> HeldLock:
+        """A lock on the store; `block` is how a job in a greenlet waits."""
+        ...
+
+    def http(self, blocking: bool, /) -> Any:
+        """The HTTP client of jobs, of that kind."""
+        ...

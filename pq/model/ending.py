@@ -6,9 +6,11 @@ An `Outcome` says how the attempt ended; `conclude` writes that into the task an
 | outcome | then |
 |---|---|
 | returned | SUCCESS |
-| raised | again while attempts are left, else FAILURE (dead set) |
-| timed out | again while attempts are left, else REVOKED |
-| cancelled | REVOKED, never again |
+| raised | again while attempts are left and the job wants it after this error, else FAILURE (dead set) |
+| timed out | again while attempts are left and the job wants it, else REVOKED |
+| asked for a retry | again while attempts are left, else FAILURE |
+| snoozed | again, and it was no attempt; the thousandth time FAILURE |
+| cancelled, by itself or by others | REVOKED, never again |
 | its process died | again at once, charged as a crash (`max_crashes` ends that), not as an attempt |
 | released | again at once, charged with nothing |
 | result cannot be stored | FAILURE: the work was done, doing it again would repeat its effects |
@@ -19,13 +21,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable, TaskCrashed
+from .job import Job
 from .names import LIMITS
-from .outcome import CRASHED, FAILED, OK, RELEASED, REVOKED, TIMED_OUT, Outcome
+from .outcome import CRASHED, FAILED, OK, RELEASED, RETRIED, REVOKED, SNOOZED, TIMED_OUT, Outcome, verdict
 from .retry import retry_wait
 from .serializers import dump_payload
 from .states import FAILURE, QUEUED, RETRY, SUCCESS
 from .states import REVOKED as REVOKED_STATUS
 from .task import Task
+from .verdict import SNOOZES, Verdict
 
 # What the broker is to do. The letters are those of its protocol.
 ACK, FAIL, REVOKE, AGAIN, RELEASE, CRASH = "a", "f", "v", "t", "l", "c"
@@ -46,14 +50,14 @@ def conclude(
     outcome: Outcome,
     *,
     now: float,
-    retry_delay: float | None = None,
+    job: type[Job] | None = None,
     chance: float = 0.5,
     limit: int = LIMITS.size,
 ) -> Ending:
     """Write the outcome into `task` and say what is to be done with it.
 
-    `retry_delay` is the job's (the task's own counts first), `chance` in [0, 1) spreads retries, `limit`
-    is the size of a message in bytes.
+    `job` says how long to wait between attempts (the task's own `retry_delay` counts first), `chance`
+    in [0, 1) spreads retries, `limit` is the size of a message in bytes.
     """
     if outcome.kind == OK:
         try:
@@ -61,7 +65,11 @@ def conclude(
             if encoded is None:
                 encoded = dump_payload(task.format, outcome.value, what="result", limit=limit)
         except (NotSerializable, PayloadTooLarge) as exc:
-            outcome = unstorable(exc)
+            # A verdict is looked for here alone: it cannot be stored either, and who returns none pays nothing.
+            said = outcome.value
+            outcome = (
+                verdict(said)._replace(info=outcome.info) if isinstance(said, Verdict) else unstorable(exc)
+            )
         else:
             task.result_bytes = encoded
             task.status = SUCCESS
@@ -78,15 +86,24 @@ def conclude(
     if outcome.kind == CRASHED:
         task.status = QUEUED
         return _CRASHED
+    if outcome.kind == SNOOZED:
+        snoozes = _count(task, "snoozes")
+        if snoozes <= SNOOZES:
+            task.status = RETRY
+            task.exception, task.stacktrace, task.reason = None, None, "snoozed"
+            return Ending(AGAIN, outcome.wait or 0.0)
+        outcome = Outcome(
+            FAILED, None, f"the task was put off {SNOOZES:,} times", None, "snoozed", final=True
+        )
     task.time_ended = now
     task.exception, task.stacktrace, task.reason = outcome.error, outcome.stacktrace, outcome.reason
     if (
-        outcome.kind in (FAILED, TIMED_OUT)
+        outcome.kind in (FAILED, TIMED_OUT, RETRIED)
+        and not outcome.final
         and outcome.reason not in NEVER_AGAIN
         and task.retry <= (task.max_retries or 0)
     ):
-        own = task.retry_delay if task.retry_delay is not None else retry_delay
-        wait = retry_wait(task.retry, own, chance)
+        wait = outcome.wait if outcome.wait is not None else _wait(task, job, chance)
         task.retry += 1
         task.status = RETRY
         return Ending(AGAIN, wait)
@@ -95,6 +112,29 @@ def conclude(
         return _REVOKED
     task.status = FAILURE
     return _FAILED
+
+
+def _wait(task: Task[Any], job: type[Job] | None, chance: float) -> float:
+    """Seconds before the next attempt: by the task's own word, else by the job's."""
+    delay = task.retry_delay
+    if job is None:
+        return retry_wait(task.retry, delay, chance)
+    if delay is None:
+        delay = job.retry_delay
+    try:
+        return retry_wait(task.retry, delay, chance, job.backoff)
+    except Exception as exc:
+        # The user's function is at fault. That must not cost the task its attempts; it is noted on it.
+        task.note(backoff=f"{type(exc).__name__}: {exc}"[:500])
+        return retry_wait(task.retry, None, chance)
+
+
+def _count(task: Task[Any], what: str) -> int:
+    """Count one up in `run_info`. What is no number there came in a foreign message, and counts as none."""
+    before = task.run_info.get(what)
+    count = before + 1 if type(before) is int else 1
+    task.note(**{what: count})
+    return count
 
 
 def unstorable(exc: PqError) -> Outcome:

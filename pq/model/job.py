@@ -23,8 +23,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
-from .backend import Backend
+from .backend import Backend, HeldLock
 from .names import LIMITS, check_name, slug
+from .retry import Backoff, tries_again_after
+from .schedule import SKIP, Schedule, check_catch_up, make_schedule
 from .task import Task
 
 P = ParamSpec("P")
@@ -40,6 +42,9 @@ GREEN_IO = "green"
 """In a greenlet on the loop: synchronous code may `self.wait(awaitable)` (extra `green`)."""
 
 CONCURRENCY = (ASYNC_IO, THREAD_IO, CPUBOUND, GREEN_IO)
+
+
+_Raised = type[BaseException]
 
 
 class Job:
@@ -61,7 +66,13 @@ class Job:
     max_retries: int | None = None
     """Attempts that may follow the first; None means none."""
     retry_delay: float | None = None
-    """Seconds between attempts; None means exponential back-off with jitter."""
+    """Seconds between attempts; None means that `backoff` says it."""
+    backoff: Any = None
+    """A `Backoff`, or a function of the attempt that failed; None: 1, 2, 4, … seconds with jitter."""
+    retry_on: tuple[_Raised, ...] | None = None
+    """Classes of the only exceptions after which another attempt is made; None means all."""
+    no_retry_on: tuple[_Raised, ...] | None = None
+    """Classes of exceptions after which none is."""
     max_concurrency: int | None = None
     """Tasks of this job that may run at once over all workers."""
     expires: float | None = None
@@ -76,6 +87,7 @@ class Job:
     signature: ClassVar[inspect.Signature]
     defined_at: ClassVar[str] = ""
     function: ClassVar[Callable[..., Any] | None] = None
+    periodic_schedule: ClassVar[Schedule | None] = None
 
     # Of one run.
     backend: Backend
@@ -98,11 +110,18 @@ class Job:
             parameters = parameters[1:]
         cls.signature = inspect.Signature(parameters)
         cls.defined_at = _place(function)
+        if issubclass(cls, PeriodicJob):
+            _check_schedule(cls)
 
     @classmethod
     def takes_self(cls) -> bool:
         """True when the function wants the job as its first argument."""
         return not isinstance(cls.__dict__.get("__call__"), staticmethod)
+
+    @classmethod
+    def tries_again_after(cls, kind: _Raised) -> bool:
+        """Whether this job wants another attempt after one that ended with an exception of class `kind`."""
+        return tries_again_after(kind, cls.retry_on, cls.no_retry_on)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise PqError(f"{type(self).__name__} has no __call__", hint="write `def __call__(self, …)` in it")
@@ -131,6 +150,28 @@ class Job:
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the task is. Cheap, never blocks, works in every concurrency mode."""
         self.backend.progress(self.task, done, total, message)
+
+    @property
+    def http(self) -> Any:
+        """An HTTP client, shared by all tasks of the program (extra `http`, or the Manager's own).
+
+        In an asyncio and a green job it is an `httpx2.AsyncClient`, in a thread and a process job an
+        `httpx2.Client`. Do not close it.
+        """
+        return self.backend.http(self.concurrency in (THREAD_IO, CPUBOUND))
+
+    def lock(self, name: str | None = None, *, ttl: float = 30.0, wait: float | None = None) -> HeldLock:
+        """A lock that one holder at a time has, over all servers; default name: that of the job.
+
+            async with self.lock("accounts", wait=10) as lock:
+                …  # lock.fence, lock.lost
+
+        In a thread, a process or a green job `with` works as well. `ttl`: seconds after which the lock
+        of a holder that died is free; it is renewed while it is held. `wait`: the longest wait, then
+        `LockTimeout`; 0 asks once, None waits without end.
+        """
+        # In a green job an instance's `wait` stands in place of the class's.
+        return self.backend.lock(name or self.name, ttl=ttl, wait=wait, block=self.__dict__.get("wait"))
 
     async def run_in_executor(self, function: Callable[..., R], *args: Any) -> R:
         """Run blocking `function(*args)` in a thread and await its result."""
@@ -188,12 +229,19 @@ class PeriodicJob(Job):
     """A job that a scheduler queues again and again.
 
     `run_every` is seconds, a `timedelta` or a cron line; `anchor` (`api.anchorDate()`) fixes the phase.
+    A scheduler passes no arguments, so each must have a default.
     """
 
     abstract = True
     type = "periodic"
     run_every: float | dt.timedelta | str | None = None
     anchor: dt.datetime | None = None
+    timezone: str | None = None
+    """The zone of a cron line, and of an anchor without one; None is UTC."""
+    catch_up: str = SKIP
+    """What becomes of runs that were missed while no scheduler lived: `'skip'`, `'once'` or `'all'`."""
+    catch_up_limit: int = 100
+    """How many of them at most, with `'all'`; the last ones."""
 
 
 # ------------------------------------------------------------------------------------ the decorator
@@ -269,6 +317,11 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
         }
         if run_every is not None:
             body["run_every"] = run_every
+        elif misplaced := sorted(_PERIODIC.intersection(options)):
+            raise BadSetting(
+                f"{misplaced[0]} is for periodic jobs, and this one has no run_every ({_place(function)})",
+                hint="say how often: @api.job(run_every=60), or a cron line",
+            )
         made: Any = type(function.__name__, (base,), body)
         return JobFunction(function, made)
 
@@ -279,9 +332,11 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
 _OPTIONS = frozenset(
     {
         "abstract", "concurrency", "default_queue", "timeout", "max_retries", "retry_delay", "max_concurrency",
-        "expires", "priority", "doc_syntax", "anchor",
+        "expires", "priority", "doc_syntax", "backoff", "retry_on", "no_retry_on",
+        "anchor", "timezone", "catch_up", "catch_up_limit",
     }
 )  # fmt: skip
+_PERIODIC = frozenset({"anchor", "timezone", "catch_up", "catch_up_limit"})
 
 PRIORITIES = range(-1000, 1001)
 
@@ -315,11 +370,58 @@ def _check_options(cls: type[Job]) -> None:
             check_name("queue name", cls.default_queue)
     except InvalidValue as exc:
         raise BadSetting(f"{where}: {exc.message}", hint=exc.hint) from None
+    _check_retries(cls, where)
     if cls.concurrency not in CONCURRENCY:
         raise BadSetting(
             f"{where}: concurrency is {cls.concurrency!r}",
             hint="use api.ASYNC_IO, api.THREAD_IO, api.CPUBOUND or api.GREEN_IO",
         )
+
+
+def _check_schedule(cls: type[PeriodicJob]) -> None:
+    where = f"job {cls.name}"
+    if cls.abstract:
+        return
+    if cls.run_every is None:
+        raise BadSetting(f"{where} is a PeriodicJob without run_every", hint="say how often: run_every = 60")
+    try:
+        cls.periodic_schedule = make_schedule(cls.run_every, cls.timezone, cls.anchor)
+        check_catch_up(cls.catch_up, cls.catch_up_limit)
+        if len(cls.name) > 100:
+            raise BadSetting("a periodic job's name may have 100 characters")
+        cls.signature.bind()
+    except BadSetting as exc:
+        raise BadSetting(f"{where}: {exc.message}", hint=exc.hint) from None
+    except TypeError as exc:
+        raise BadSetting(
+            f"{where}{cls.signature}: {exc}, and a scheduler passes none",
+            hint="give it a default; or leave run_every out and say tasks.schedule(job, run_every=…, kwargs={…})",
+        ) from None
+
+
+def _check_retries(cls: type[Job], where: str) -> None:
+    if cls.backoff is not None:
+        if not isinstance(cls.backoff, Backoff) and not callable(cls.backoff):
+            raise BadSetting(
+                f"{where}: backoff is {cls.backoff!r:.60}",
+                hint="use api.Backoff(base=1, factor=2, cap=600), or a function attempt -> seconds",
+            )
+        if cls.retry_delay is not None:
+            raise BadSetting(f"{where} has both retry_delay and backoff", hint="one says how long to wait")
+    for option in ("retry_on", "no_retry_on"):
+        kinds = getattr(cls, option)
+        if isinstance(kinds, type):
+            setattr(cls, option, kinds := (kinds,))
+        if kinds is None:
+            continue
+        if not isinstance(kinds, (tuple, list, set, frozenset)) or not all(
+            isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+        ):
+            raise BadSetting(
+                f"{where}: {option} is {kinds!r:.60}",
+                hint=f"it is a tuple of exception classes, like {option}=(ConnectionError, TimeoutError)",
+            )
+        setattr(cls, option, tuple(kinds))
 
 
 def _place(function: Callable[..., Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -30,6 +31,10 @@ class Manager:
     async def close(self) -> None:
         """Called once at the end."""
 
-    def http(self) -> Any:
-        """A factory for the HTTP client of jobs; None for the default one."""
+    def http(self) -> Callable[[bool], Any] | None:
+        """A factory for the HTTP clients of jobs (`self.http`); None for the default one.
+
+        It is called with True for a blocking client, with False for an async one, once for each kind; they
+        are closed at the end. Child processes have no manager: process jobs get the default client.
+        """
         return None

@@ -10,7 +10,9 @@ from __future__ import annotations
 import traceback
 from typing import Any, NamedTuple
 
+from ..errors import TaskRevoked
 from .names import LIMITS
+from .verdict import Cancel, Retry, Snooze, Verdict
 
 OK = 0
 """The job returned; `value` is the result."""
@@ -24,10 +26,18 @@ CRASHED = 4
 """The process that ran it died; only this task is charged."""
 RELEASED = 5
 """It was not run, or not to its end, through no fault of its own: back to the front of its queue."""
+RETRIED = 6
+"""The job itself asked for another attempt, `wait` seconds later (`Retry`)."""
+SNOOZED = 7
+"""The job was put off by itself: again after `wait` seconds, and this was no attempt (`Snooze`)."""
 
 
 class Outcome(NamedTuple):
-    """The end of one attempt. `encoded` is the packed result where another process packed it already."""
+    """The end of one attempt. `encoded` is the packed result where another process packed it already.
+
+    `wait` is what a RETRIED or SNOOZED one asks for. `final`: the job wants no other attempt after this
+    error; that is decided where the exception still is one, since from here on it is text.
+    """
 
     kind: int
     value: Any = None
@@ -36,6 +46,8 @@ class Outcome(NamedTuple):
     reason: str | None = None
     encoded: bytes | None = None
     info: dict[str, Any] | None = None
+    wait: float | None = None
+    final: bool = False
 
 
 def succeeded(value: Any) -> Outcome:
@@ -45,6 +57,17 @@ def succeeded(value: Any) -> Outcome:
 def failed(exc: BaseException, *, reason: str | None = None) -> Outcome:
     """The outcome of an attempt that raised: texts alone, built so that no hostile exception can break us."""
     return Outcome(FAILED, None, error_text(exc), stack_text(exc), reason or _slug(exc))
+
+
+def verdict(said: Verdict, *, raised: bool = False) -> Outcome:
+    """The outcome of an attempt whose job raised or returned `Retry`, `Snooze` or `Cancel`."""
+    stack = stack_text(said) if raised else None
+    if isinstance(said, Snooze):
+        return Outcome(SNOOZED, wait=said.delay)
+    if isinstance(said, Cancel):
+        return Outcome(REVOKED, None, error_text(said), stack, TaskRevoked.slug)
+    wait = said.delay if isinstance(said, Retry) else None
+    return Outcome(RETRIED, None, error_text(said), stack, "task-failed", wait=wait)
 
 
 def error_text(exc: BaseException) -> str:

@@ -206,6 +206,11 @@ class Task(Generic[R]):
         kwargs: dict[str, Any] = loaded[1]
         return kwargs
 
+    def replace_call(self, call: bytes | str) -> None:
+        """Other arguments, packed in the task's own format."""
+        self.call = call
+        self._kwargs = None
+
     def _load_mapping(self, data: bytes | None) -> dict[str, Any]:
         loaded = load_payload(self.format, data) if data else {}
         if type(loaded) is not dict:

@@ -26,10 +26,11 @@ from ..broker import records
 from ..broker.contract import Broker, Entry, Subscription
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
-from ..errors import PqError, TaskLost, UnreadableMessage
+from ..errors import PqError, QueueFull, TaskLost, UnreadableMessage
 from ..model.events import EventBus
 from ..model.task import Task
 from .future import TaskFuture
+from .locks import Turns
 
 logger = logging.getLogger("pq.producer")
 
@@ -42,8 +43,8 @@ LOOK_AT_ONCE = 1000
 """Records looked up in one turn of the watch."""
 
 
-_Outgoing = tuple[Task[Any], Entry, TaskFuture[Any], bool]
-"""A task on its way, its future, and whether that waits for the end."""
+_Outgoing = tuple[TaskFuture[Any], Entry, bool]
+"""A task on its way, by its future, and whether that waits for the end."""
 
 
 class Engine:
@@ -69,6 +70,7 @@ class Engine:
         self._watching = False
         self._opened: asyncio.Future[Broker] | None = None
         self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
+        self.turns = Turns()
         self.closed = False
 
     # ------------------------------------------------------------------------------ life
@@ -132,15 +134,28 @@ class Engine:
             logger.error("the producer stumbled: %s: %s", type(error).__name__, error, exc_info=error)
 
     # ------------------------------------------------------------------------------ sending
-    def put(self, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool) -> None:
-        """Queue a task; `future` is resolved when it is done, or when it is queued."""
+    def put(self, future: TaskFuture[Any], entry: Entry, wait_for_end: bool) -> None:
+        """Queue the task of `future`, which is resolved when that is done, or when it is queued."""
         if wait_for_end:
             self.expect(future)
-        self._outbox.append((task, entry, future, wait_for_end))
+        self._outbox.append((future, entry, wait_for_end))
         self._put_count += 1
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._start_flush)
+
+    async def _send_what_fits(self, queue: str, entries: list[Entry], failures: dict[str, Exception]) -> None:
+        """Tasks that merely left together are refused one by one: the first of them may still have room."""
+        assert self._broker is not None
+        full: QueueFull | None = None
+        for entry in entries:
+            if full is None:
+                try:
+                    await self._broker.enqueue(queue, [entry])
+                    continue
+                except QueueFull as exc:
+                    full = exc
+            failures[entry.id] = full
 
     async def sent(self) -> None:
         """Wait until all that was queued so far is in the store (or was refused by it).
@@ -184,23 +199,32 @@ class Engine:
 
     async def _send(self, batch: list[_Outgoing]) -> None:
         by_queue: dict[str, list[Entry]] = {}
-        for task, entry, _, _ in batch:
-            by_queue.setdefault(task.queue or "", []).append(entry)
+        for future, entry, _ in batch:
+            by_queue.setdefault(future.task.queue or "", []).append(entry)
         failures: dict[str, Exception] = {}
+        failures_by_id: dict[str, Exception] = {}
         for queue, entries in by_queue.items():
             try:
                 if self._broker is None:
                     raise PqError("the producer is closed")
                 await self._broker.enqueue(queue, entries)
+            except QueueFull as exc:
+                if len(entries) == 1:
+                    failures[queue] = exc
+                else:
+                    await self._send_what_fits(queue, entries, failures_by_id)
             except PqError as exc:
                 failures[queue] = exc
             except asyncio.CancelledError:
-                for _, _, future, _ in batch:
+                for future, _, _ in batch:
                     future.cancel()
                 raise
         now = self.loop.time()
-        for task, _, future, wait_for_end in batch:
+        for future, _, wait_for_end in batch:
+            task = future.task
             failure = failures.get(task.queue or "") if failures else None
+            if failures_by_id:
+                failure = failure or failures_by_id.get(task.id)
             if failure is not None:
                 if not future.done():
                     self._forget(future)
@@ -268,6 +292,10 @@ class Engine:
         if self._subscription is not None:
             await self._subscription.subscribe(channel)
 
+    async def listen_to_locks(self) -> None:
+        """Hear which locks are let go."""
+        await self.listen_to_tasks(self._keys.lock_channel)
+
     async def _listen(self, subscription: Subscription) -> None:
         reply_channel = self.reply_channel
         async for channel, payload in subscription:
@@ -278,6 +306,9 @@ class Engine:
             elif channel == "":
                 # The connection was lost and is back: what was said meanwhile is in the records.
                 self._since.update(dict.fromkeys(self._since, 0.0))
+                self.turns.heard(None)
+            elif channel == self._keys.lock_channel:
+                self.turns.heard(payload.decode("utf-8", "replace"))
             else:
                 self._bus.deliver(self, channel, payload)
 

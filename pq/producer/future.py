@@ -23,6 +23,8 @@ R = TypeVar("R")
 class LoopFuture(asyncio.Future[T]):
     """An `asyncio.Future` with `.wait()`, which may be awaited from another loop too."""
 
+    __slots__ = ()  # tens of thousands may be pending: each without a dictionary of its own
+
     def __await__(self) -> Generator[Any, None, T]:
         if asyncio.get_running_loop() is self.get_loop():
             return super().__await__()
@@ -90,6 +92,8 @@ class TaskFuture(LoopFuture[Task[R]], Generic[R]):
     With `callback=False` it resolves as soon as the task is queued; the task then has
     `done_callback`, the future of its end. `task` is the task as it was sent.
     """
+
+    __slots__ = ("forget", "task")
 
     def __init__(self, task: Task[R], *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)

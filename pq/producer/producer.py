@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import logging
 import os
 import threading
@@ -28,6 +29,7 @@ from ..errors import InvalidValue, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
+from ..execution.http import HttpClients
 from ..loops import LoopThread, running_loop
 from ..model.ending import AGAIN, conclude
 from ..model.events import Callback, Listeners
@@ -39,6 +41,7 @@ from ..model.states import FAILURE, STARTED
 from ..model.task import Task
 from .engine import Engine
 from .future import LoopFuture, TaskFuture
+from .locks import Lock
 from .tasks import Tasks
 
 logger = logging.getLogger("pq.producer")
@@ -74,9 +77,9 @@ class Producer:
         self.checked_queues: set[str] = {self.default_queue}
         self.manager = manager(self)
         self.tasks = Tasks(self)
+        self._http = HttpClients(self.manager.http)
         self.consumers: list[str] = ["tasks"]
         """The kinds of message that this api can queue and execute."""
-        self.next_scheduled: Callable[[Sequence[str] | None], tuple[str, float] | None] = lambda names: None
         self._store = store
         self._load_registry = registry
         self._registry: Registry | None = None
@@ -126,6 +129,7 @@ class Producer:
             await executor.stop()
         self._executors.clear()
         await self._close_companion()
+        await self._http.close()
         await engine.close()
         await asyncio.to_thread(self._close_thread)
 
@@ -136,6 +140,7 @@ class Producer:
 
     async def _close_in_thread(self, engine: Engine) -> None:
         await self._close_companion()
+        await self._http.close()
         await engine.close()
 
     def _close_thread(self) -> None:
@@ -283,24 +288,22 @@ class Producer:
         if engine.closed:
             raise InvalidValue("this api is closed", hint="make a new one: app().api()")
         if running_loop() is engine.loop:
-            self._put(engine, task, entry, future, wait_for_end)
+            self._put(engine, future, entry, wait_for_end)
         else:
-            engine.loop.call_soon_threadsafe(self._put, engine, task, entry, future, wait_for_end)
+            engine.loop.call_soon_threadsafe(self._put, engine, future, entry, wait_for_end)
         return future
 
-    def _put(
-        self, engine: Engine, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool
-    ) -> None:
+    def _put(self, engine: Engine, future: TaskFuture[Any], entry: Entry, wait_for_end: bool) -> None:
         if engine.ready:
-            engine.put(task, entry, future, wait_for_end)
+            engine.put(future, entry, wait_for_end)
         else:
-            engine.spawn(self._put_when_open(engine, task, entry, future, wait_for_end))
+            engine.spawn(self._put_when_open(engine, future, entry, wait_for_end))
 
     async def _put_when_open(
-        self, engine: Engine, task: Task[Any], entry: Entry, future: TaskFuture[Any], wait_for_end: bool
+        self, engine: Engine, future: TaskFuture[Any], entry: Entry, wait_for_end: bool
     ) -> None:
         if await self._opened(engine, future):
-            engine.put(task, entry, future, wait_for_end)
+            engine.put(future, entry, wait_for_end)
 
     def adopt(self, task: Task[Any]) -> Task[Any]:
         """Give a task its way to `done_callback`."""
@@ -363,12 +366,12 @@ class Producer:
 
         executor.start_attempt(Attempt(task, job, self, finished))
         outcome = await ended
-        ending = conclude(task, outcome, now=self._clock.time(), limit=self.max_message_size)
+        ending = conclude(task, outcome, now=self._clock.time(), job=job, limit=self.max_message_size)
         while ending.op == AGAIN:
             await asyncio.sleep(ending.wait)
             ended = asyncio.get_running_loop().create_future()
             executor.start_attempt(Attempt(task, job, self, finished))
-            ending = conclude(task, await ended, now=self._clock.time(), limit=self.max_message_size)
+            ending = conclude(task, await ended, now=self._clock.time(), job=job, limit=self.max_message_size)
         if not task.done():  # its process died, or this program stops: there is no queue to go back to
             task.status, task.exception, task.reason = (
                 FAILURE,
@@ -443,9 +446,23 @@ class Producer:
         """Progress of a task that is executed here without a queue: noted on the task."""
         task.note(progress={"done": done, "total": total, "message": message})
 
-    def http(self) -> Any:
-        """The HTTP client factory of the manager."""
-        return self.manager.http()
+    def lock(self, name: str, *, ttl: float = 30.0, wait: float | None = None, block: Any = None) -> Lock:
+        """A lock on the store, for `async with`, or `with` in a thread.
+
+        Args:
+            ttl: seconds after which it is free when its holder is no more; renewed while it is held.
+            wait: the longest wait for it in seconds; 0 asks once, None waits without end.
+            block: how a job in a greenlet waits.
+        """
+        return self.lock_in(self.engine(), name, ttl=ttl, wait=wait, block=block)
+
+    def lock_in(self, engine: Engine, name: str, **options: Any) -> Lock:
+        """The same, to be worked on in the loop of that engine, whichever thread uses it."""
+        return Lock(engine, functools.partial(engine.open, self._make_broker), name, **options)
+
+    def http(self, blocking: bool = False) -> Any:
+        """The HTTP client of jobs: a blocking one, or the async one of the running loop."""
+        return self._http.get(blocking)
 
 
 _calls: set[asyncio.Task[None]] = set()

@@ -6,6 +6,7 @@ any thread. A mistake in a call is an error at once, before anything is stored.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,13 @@ from ..errors import (
 )
 from ..model.job import Job, check_arguments, check_number, check_options
 from ..model.names import LIMITS, check_name, new_id
+from ..model.plan import ScheduleInfo
 from ..model.registry import job_class
 from ..model.serializers import dump_payload
 from ..model.states import QUEUED, REVOKED
 from ..model.task import Task
 from .future import AsCompleted, LoopFuture, TaskFuture
+from .schedules import Schedules, checked
 
 if TYPE_CHECKING:
     from .producer import Producer
@@ -40,6 +43,7 @@ class Tasks:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
+        self._schedules = Schedules(producer)
 
     # ------------------------------------------------------------------------------- queueing
     def queue(
@@ -137,10 +141,26 @@ class Tasks:
         check_name("task id", id)
         return self._producer.call(self._cancel(id))
 
-    def retry(self, id: str) -> LoopFuture[bool]:
-        """Run a finished task again, from its first attempt; resolves to False when it cannot be."""
+    def retry(self, id: str, /, **changes: Any) -> LoopFuture[bool]:
+        """Run a finished task again, from its first attempt; resolves to False when it cannot be.
+
+        `changes` are arguments that take the place of what it was queued with. They are checked as those
+        of `queue` are: raises `BadArguments`, `NotSerializable`, and then nothing was queued.
+        """
         check_name("task id", id)
-        return self._producer.call(self._retry(id))
+        return self._producer.call(self._retry(id, changes))
+
+    def dead(self, queue: str | None = None, count: int = 100) -> LoopFuture[list[Task[Any]]]:
+        """The dead set: the last `count` tasks that failed for good, newest first; of all queues, if none is named."""
+        if queue is not None:
+            check_name("queue name", queue)
+        check_number("count", count, 1, 1_000_000, whole=True)
+        return self._producer.call(self._dead(queue, count))
+
+    def forget(self, id: str) -> LoopFuture[bool]:
+        """Remove a finished task and its result from the store; resolves to False for any other."""
+        check_name("task id", id)
+        return self._producer.call(self._forget(id))
 
     def queues(self) -> list[str]:
         """The queues that a server of this application consumes, the node's own first."""
@@ -158,11 +178,12 @@ class Tasks:
         return [(job.name, describe(job)) for job in jobs]
 
     def next_scheduled(self, jobnames: Sequence[str] | None = None) -> tuple[str, float] | None:
-        """The next periodic job that a scheduler of this program will queue, and the seconds to it.
+        """The periodic job that comes next, and the seconds to it; None when the program has none.
 
-        None when this program schedules nothing.
+        This is what the code says, by this machine's clock, so it asks no store and waits for nothing.
+        What was stated at run time, and what is paused, is in `schedules()`. Raises `TaskNotAvailable`.
         """
-        return self._producer.next_scheduled(jobnames)
+        return self._schedules.next(jobnames, time.time())
 
     def size(self, *queues: str) -> LoopFuture[dict[str, int]]:
         """How many tasks wait in these queues (in all known ones, when none is named)."""
@@ -179,7 +200,96 @@ class Tasks:
             check_name("queue name", queue)
         return self._producer.call(self._flush(queues or tuple(self.queues())))
 
+    def pause(self, *queues: str) -> LoopFuture[None]:
+        """Hand out no more tasks of these queues, until `resume`; lasts over restarts. Running tasks go on."""
+        return self._producer.call(self._pause(self._named(queues), True))
+
+    def resume(self, *queues: str) -> LoopFuture[None]:
+        """Hand out tasks of these queues again."""
+        return self._producer.call(self._pause(self._named(queues), False))
+
+    def limit(self, queue: str, most: int | None) -> LoopFuture[None]:
+        """How many tasks may wait in a queue; None for any number. Lasts over restarts.
+
+        Beyond it queueing fails with `QueueFull`, and nothing is queued.
+        """
+        check_name("queue name", queue)
+        check_number("limit", most, 0, 1_000_000_000, whole=True)
+        return self._producer.call(self._limit(queue, most))
+
+    @staticmethod
+    def _named(queues: Sequence[str]) -> Sequence[str]:
+        if not queues:
+            raise BadArguments("no queue is named", hint='name one or more: api.tasks.pause("default")')
+        for queue in queues:
+            check_name("queue name", queue)
+        return queues
+
+    # ------------------------------------------------------------------------------- schedules
+    def schedules(self) -> LoopFuture[list[ScheduleInfo]]:
+        """All schedules that the store has, by name: from the code and from run time."""
+        return self._producer.call(self._schedules.infos())
+
+    def schedule(
+        self,
+        job: Any,
+        run_every: float | dt.timedelta | str,
+        *,
+        kwargs: dict[str, Any] | None = None,
+        timezone: str | None = None,
+        name: str | None = None,
+        anchor: dt.datetime | None = None,
+        catch_up: str | None = None,
+        catch_up_limit: int | None = None,
+        queue: str | None = None,
+    ) -> LoopFuture[ScheduleInfo]:
+        """Have a job run again and again from now on, or change when it does; lasts over restarts.
+
+        Args:
+            job: the name of a job, a `Job` class, or a decorated function; it need not be periodic.
+            run_every: seconds, a `timedelta`, or a cron line.
+            kwargs: arguments of each task.
+            timezone: of a cron line; UTC when None.
+            name: of the schedule, where a job has several; the job's own name when None, which puts this
+                in the place of what the code says.
+            anchor, catch_up, catch_up_limit: as in `@api.job`.
+            queue: another queue than the job's `default_queue`.
+
+        Raises `InvalidValue`, `TaskNotAvailable`, `BadArguments`, `NotSerializable`: then nothing was changed.
+        """
+        plan = self._schedules.plan(
+            job, run_every, kwargs, timezone, name, anchor, catch_up, catch_up_limit, queue
+        )
+        return self._producer.call(self._schedules.change(plan))
+
+    def unschedule(self, name: str) -> LoopFuture[ScheduleInfo | None]:
+        """Undo `schedule`; resolves to what the code says of it, which counts again, or to None."""
+        return self._producer.call(self._schedules.remove(checked(name)))
+
+    def pause_schedule(self, name: str) -> LoopFuture[ScheduleInfo]:
+        """Queue no more tasks for this schedule, until it is resumed; lasts over restarts."""
+        return self._producer.call(self._schedules.pause(checked(name), True))
+
+    def resume_schedule(self, name: str) -> LoopFuture[ScheduleInfo]:
+        """Go on with a schedule. What passed while it was paused was not missed, and is not caught up."""
+        return self._producer.call(self._schedules.pause(checked(name), False))
+
+    def run_schedule_now(self, name: str) -> LoopFuture[Task[Any]]:
+        """Queue a task of this schedule now, beside its ticks; resolves to the queued task."""
+        return self._producer.call(self._schedules.run_now(checked(name)))
+
     # --------------------------------------------------------------------------------- making
+    def make(
+        self,
+        job: Any,
+        kwargs: dict[str, Any],
+        *,
+        queue: str | None = None,
+        meta_params: dict[str, Any] | None = None,
+    ) -> Task[Any]:
+        """A task ready to be queued, everything about it checked."""
+        return self._make(job, (), kwargs, queue=queue, meta_params=meta_params)
+
     def _make(
         self,
         job: Any,
@@ -283,7 +393,59 @@ class Tasks:
             await broker.publish(self._producer.keys.control_channel, f"cancel {id}".encode())
         return answer in (CANCELLED, CANCELLING)
 
-    async def _retry(self, id: str) -> bool:
+    async def _dead(self, queue: str | None, count: int) -> list[Task[Any]]:
+        broker = await self._producer.broker()
+        found: list[tuple[float, Task[Any]]] = []
+        for name in [queue] if queue is not None else await broker.queue_names():
+            found += await self._dead_of(broker, name, count)
+        found.sort(key=lambda pair: pair[0], reverse=True)
+        return [task for _, task in found[:count]]
+
+    async def _dead_of(self, broker: Broker, queue: str, count: int) -> list[tuple[float, Task[Any]]]:
+        """The dead of one queue with their times. Those whose record is gone are taken off the list."""
+        while True:
+            entries = await broker.dead(queue, count)
+            stored = await broker.records(queue, [id for id, _ in entries])
+            gone = [id for (id, _), record in zip(entries, stored, strict=True) if record is None]
+            if gone:
+                await broker.forget(queue, gone)
+                continue
+            found = []
+            for (id, at), record in zip(entries, stored, strict=True):
+                if record is None or records.is_live(record):
+                    continue  # somebody runs it again at this very moment
+                try:
+                    task = Task.from_wire(records.message(record))
+                except UnreadableMessage:
+                    task = Task(id, "unreadable", queue)
+                found.append((at, self._producer.adopt(task)))
+            return found
+
+    async def _forget(self, id: str) -> bool:
+        broker = await self._producer.broker()
+        found = await self._find(broker, id)
+        return found is not None and await broker.forget(found[0], [id]) > 0
+
+    def _change(self, task: Task[Any], changes: dict[str, Any]) -> None:
+        """Put other arguments into `task`, all of them checked."""
+        kind = self._producer.registry.get(task.name)
+        args, kwargs = list(task.args), dict(task.kwargs)
+        places = list(kind.signature.parameters) if kind is not None else []
+        for name, value in changes.items():
+            if name in places[: len(args)]:
+                args[places.index(name)] = value
+            else:
+                kwargs[name] = value
+        if kind is not None:
+            check_arguments(kind, args, kwargs)
+        limit = self._producer.max_message_size
+        try:
+            call = dump_payload(task.format, [args, kwargs], what="arguments", limit=limit)
+        except (NotSerializable, PayloadTooLarge) as exc:
+            raise _about_arguments(exc, task.name) from None
+        task.replace_call(call)
+
+    async def _retry(self, id: str, changes: dict[str, Any]) -> bool:
         broker = await self._producer.broker()
         found = await self._find(broker, id)
         if found is None or records.is_live(found[1]):
@@ -293,7 +455,17 @@ class Tasks:
         task.status, task.retry, task.time_queued, task.delay = QUEUED, 1, time.time(), None
         task.time_started = task.worker = task.node = None
         task.exception = task.stacktrace = task.reason = task.run_info_bytes = task.result_bytes = None
+        if changes:
+            self._change(task, changes)
         return await broker.retry_dead(queue, Entry(id, records.live_header(task.priority) + task.to_wire()))
+
+    async def _pause(self, queues: Sequence[str], paused: bool) -> None:
+        broker = await self._producer.broker()
+        for queue in queues:
+            await broker.pause(queue, paused)
+
+    async def _limit(self, queue: str, most: int | None) -> None:
+        await (await self._producer.broker()).limit(queue, most)
 
     async def _size(self, queues: Sequence[str]) -> dict[str, int]:
         broker = await self._producer.broker()

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
-import multiprocessing.util
 import os
 import signal
 import time
@@ -31,6 +30,7 @@ from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..worker.worker import Worker
+from . import nursery
 from .actor import FAILED_TO_START, WorkerSpec, main
 from .mailbox import Mailbox, pair
 from .tasklog import watcher
@@ -92,7 +92,7 @@ class Supervisor:
         self._app = app
         self._cfg = app.cfg
         self._store = app.store  # stays when the settings are reloaded: another store is another server
-        self._context = multiprocessing.get_context(_start_method())
+        self._context = multiprocessing.get_context(nursery.start_method())
         self._members: dict[str, Member] = {}
         self._wanted = self._cfg.workers
         self._count = 0
@@ -408,12 +408,7 @@ def serve(app: Application) -> int:
     signal.signal(signal.SIGTERM, _leave)
     if app.store.is_memory:
         return run(_serve_here(app))
-    # Workers are forked from a small helper that has imported us already: starting one takes
-    # milliseconds. It never holds modules of the user's, which are to be imported anew on a reload.
-    if _start_method() == "forkserver":
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["pq.server.actor"])
-        # Made here, it is ours: workers use the same one, and one that is killed leaves none behind.
-        multiprocessing.util.get_temp_dir()
+    nursery.prepare()
     return run(Supervisor(app).serve())
 
 
@@ -440,10 +435,6 @@ async def _serve_here(app: Application) -> int:
     await stop.wait()
     await worker.stop()
     return 0
-
-
-def _start_method() -> str:
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def _kill(member: Member) -> None:

@@ -61,7 +61,9 @@ class TaskWatcher(Watcher):
             error = "goes back to its queue"
         elif failed:
             error = (task.exception or "its process died").split("\n", 1)[0]
-            if ending.op == AGAIN:
+            if ending.op == AGAIN and task.reason == "snoozed":
+                error = f"put off by itself · again in {ending.wait:.1f} s"
+            elif ending.op == AGAIN:
                 error += f" · attempt {task.retry} in {ending.wait:.1f} s"
         started = task.time_started
         waited = None if started is None or task.time_queued is None else max(0.0, started - task.time_queued)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..broker import records
 from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
-from ..errors import PqError, StoreUnavailable, UnreadableMessage
+from ..errors import PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
 from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often
@@ -422,7 +422,7 @@ class Consumer(Service):
             task,
             outcome,
             now=clock.time(),
-            retry_delay=job.retry_delay if job is not None else None,
+            job=job,
             chance=0.5 if outcome.kind == outcomes.OK else clock.random(),
             limit=self._message_size,
         )
@@ -472,6 +472,9 @@ class Consumer(Service):
             record = records.finished_header(task.status, token) + task.to_wire()
             counts.failed += ending.op == FAIL
             counts.revoked += ending.op == REVOKE
+            report = self._context.report
+            if report is not None and (ending.op == FAIL or task.reason == TaskTimeout.slug):
+                report(task)
             return Settlement(ending.op, task.id, batch, record, task.reply or "")
         counts.processed -= 1
         if ending.op == RETRY:

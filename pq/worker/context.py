@@ -10,7 +10,7 @@ from ..broker.contract import Broker
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..execution.executor import Executor
-from ..model.backend import Backend, TasksApi
+from ..model.backend import Backend, HeldLock, TasksApi
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..model.task import Task
@@ -46,6 +46,8 @@ class Context:
     clock: Clock = SYSTEM
     counts: Counts = field(default_factory=Counts)
     stopping: bool = False
+    report: Callable[[Task[Any]], None] | None = None
+    """Tells people of a task that failed for good."""
 
     @property
     def keys(self) -> Keys:
@@ -58,9 +60,16 @@ class WorkerBackend:
     own_process_group = False
 
     def __init__(
-        self, cfg: Any, tasks: TasksApi, report: Callable[[Task[Any], float, float | None, str | None], None]
+        self,
+        cfg: Any,
+        tasks: TasksApi,
+        report: Callable[[Task[Any], float, float | None, str | None], None],
+        lock: Callable[..., HeldLock],
+        http: Callable[[bool], Any],
     ):
         self.cfg = cfg
+        self.lock = lock
+        self.http = http
         self._tasks = tasks
         self._report = report
 

@@ -69,5 +69,6 @@ class Heartbeat(Service):
             "refused": counts.refused,
             "cores": os.cpu_count() or 1,
             "time": context.clock.time(),
+            "scheduling": bool(context.cfg.schedule_periodic),
             "leaving": leaving,
         }

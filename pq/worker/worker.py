@@ -3,17 +3,20 @@
 They are started in the order in which they stand here and stopped in reverse; so what a service leans on
 is there before it, and still there after it:
 
+    reporter      mails and web hooks about failures, where they are wanted
     executors     the ways to run an attempt
     lease keeper  the right to hold tasks
     progress      reports of running tasks
     canceller     requests to stop one
     heartbeat     the world knows of us
+    scheduler     ticks of periodic jobs, where the server has to see to them
     consumer      and only now tasks are taken
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -28,12 +31,14 @@ from ..model.manager import Manager
 from ..model.names import new_lease
 from ..model.registry import Registry
 from ..producer.producer import Producer
+from ..producer.schedules import Schedules
 from .canceller import Canceller
 from .consumer import Consumer, Watcher
 from .context import Context, Counts, WorkerBackend
 from .heartbeat import Heartbeat
 from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
 from .progress import Progress
+from .scheduler import Scheduler
 from .service import Service
 
 logger = logging.getLogger("pq.worker")
@@ -117,7 +122,9 @@ class Worker:
         producer = self._producer = Producer(
             cfg, self._store, lambda: self._registry, self._node, self._manager_class
         )
-        backend = WorkerBackend(cfg, producer.tasks, progress.report)
+        # Locks are worked on in this loop, whichever thread or process has the job.
+        lock = functools.partial(producer.lock_in, producer.engine())
+        backend = WorkerBackend(cfg, producer.tasks, progress.report, lock, producer.http)
         has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
         executors = make_executors(
             backend=backend,
@@ -164,8 +171,15 @@ class Worker:
             progress,
             Canceller(context, consumer.cancel),
             Heartbeat(context, lambda: consumer.running),
+            *([Scheduler(context, Schedules(producer))] if cfg.schedule_periodic else []),
             consumer,
         ]
+        if cfg.report_mail_to or cfg.report_webhook:
+            from .reporter import Reporter  # smtplib and its like take some time to import
+
+            reporter = Reporter(cfg, worker=self.name, node=self._node)
+            context.report = reporter.report
+            services.insert(0, reporter)
         self._services = services
         for service in services:
             if isinstance(service, Service):

@@ -38,8 +38,24 @@ def settle(*acks: Any, rest: tuple[Any, ...] = (), lease: str = "L") -> list[Any
     return [NOW, lease, 60_000, 90_000, "pq:task", "", len(acks) // 3, *acks, *rest]
 
 
+def tick(*ticks: Any) -> list[Any]:
+    return [NOW, "pq:task", "", *ticks]
+
+
+def schedule(verb: str, name: str = "s", text: Any = "", most: int = 10) -> list[Any]:
+    return [NOW, verb, name, text, most]
+
+
 def cancel(*items: Any, at_front: int = 0) -> list[Any]:
     return ["pq:task", "", 60_000, at_front, *items]
+
+
+def lock(token: str, *, keep: int = 0) -> list[Any]:
+    return [NOW, token, 30_000, keep, 60_000]
+
+
+def holds(token: str, fence: int, until: int = NOW + 30_000) -> dict[str, str]:
+    return {"token": token, "fence": str(fence), "until": str(until)}
 
 
 LIVE = b"q\nx"
@@ -55,6 +71,22 @@ ROWS = [
         {"task:a": LIVE, "ready": ["a"]},
         enqueue("a", b"q\nother", "b", LIVE),
         [b"a"],
+        {"task:b": LIVE, "ready": ["a", "b"], "wake": ["1"]},
+    ),
+    Row(
+        "up to the limit, and what is known adds nothing",
+        "enqueue",
+        {"task:a": LIVE, "ready": ["a"], "meta": {"limit": "2"}},
+        enqueue("a", LIVE, "b", LIVE),
+        [b"a"],
+        {"task:b": LIVE, "ready": ["a", "b"], "wake": ["1"]},
+    ),
+    Row(
+        "a cancelled one that lies in the list takes no room",
+        "enqueue",
+        {"task:a": b"d3 x\n", "ready": ["a"], "revoked": {"a"}, "meta": {"limit": "1"}},
+        enqueue("b", LIVE),
+        [],
         {"task:b": LIVE, "ready": ["a", "b"], "wake": ["1"]},
     ),
     Row("only known ones wake nobody", "enqueue", {"task:a": b"d1 t\n"}, enqueue("a", LIVE), [b"a"], {}),
@@ -414,6 +446,42 @@ ROWS = [
         [b"cancelled"],
         {},
     ),
+    # ------------------------------------------------------------------------------------- forget
+    Row(
+        "a dead one, one that is gone, a live one",
+        "forget",
+        {"task:a": b"d2 L:1\n", "dead": {"a": NOW, "b": NOW, "c": NOW}, "task:c": LIVE, "ready": ["c"]},
+        ["a", "b", "c"],
+        1,
+        {"task:a": None, "dead": {"c": NOW}},
+    ),
+    Row("nothing", "forget", {}, ["a"], 0, {}),
+    # -------------------------------------------------------------------------------- lock, unlock
+    Row("a free one", "lock", {}, lock("A"), [NOW, 0], {"": holds("A", NOW)}),
+    Row("again", "lock", {"": holds("A", 7, NOW + 1)}, lock("A"), [7, 0], {"": holds("A", 7)}),
+    Row("somebody else's", "lock", {"": holds("B", 7, NOW + 40)}, lock("A"), [0, 40], {}),
+    Row(
+        "somebody's whose time is over",
+        "lock",
+        {"": holds("B", 7, NOW)},
+        lock("A"),
+        [NOW, 0],
+        {"": holds("A", NOW)},
+    ),
+    Row(
+        "the clock went back",
+        "lock",
+        {"": {"fence": str(NOW + 99)}},
+        lock("A"),
+        [NOW + 100, 0],
+        {"": holds("A", NOW + 100)},
+    ),
+    Row("kept", "lock", {"": holds("A", 7, NOW - 9)}, lock("A", keep=1), [7, 0], {"": holds("A", 7)}),
+    Row("nothing to keep", "lock", {}, lock("A", keep=1), [0, 0], {}),
+    Row("lost, so not kept", "lock", {"": holds("B", 7, NOW - 9)}, lock("A", keep=1), [0, 0], {}),
+    Row("let go", "unlock", {"": holds("A", 7)}, ["A", "c", "door"], 1, {"": {"fence": "7"}}),
+    Row("not ours", "unlock", {"": holds("B", 7)}, ["A", "c", "door"], 0, {}),
+    Row("let go twice", "unlock", {"": {"fence": "7"}}, ["A", "c", "door"], 0, {}),
     # ---------------------------------------------------------------------------------- retry_dead
     Row(
         "a dead one",
@@ -433,12 +501,147 @@ ROWS = [
     ),
     Row("a live one", "retry_dead", HELD, ["pq:task", "", "a", b"q\nnew"], 0, {}),
     Row("an unknown one", "retry_dead", {}, ["pq:task", "", "a", LIVE], 0, {}),
-    # ----------------------------------------------------------------------------- pause, inspect
+    # -------------------------------------------------------------------------------- pause, poke
+    Row("limit", "limit", {"meta": {"tail": "4"}}, [7], 1, {"meta": {"tail": "4", "limit": "7"}}),
+    Row("another limit", "limit", {"meta": {"limit": "7"}}, [9], 1, {"meta": {"limit": "9"}}),
+    Row("no limit", "limit", {"meta": {"limit": "7"}}, [""], 1, {"meta": None}),
     Row("pause", "pause", {"meta": {"tail": "4"}}, [1], 1, {"meta": {"tail": "4", "paused": "1"}}),
     Row("resume", "pause", {"meta": {"paused": "1"}}, [0], 1, {"meta": None, "wake": ["1"]}),
     Row("resume what is not paused", "pause", {"wake": ["1"]}, [0], 1, {}),
     Row("poke", "poke", {}, [], 1, {"wake": ["1"]}),
     Row("poke twice", "poke", {"wake": ["1"]}, [], 1, {}),
+    # ------------------------------------------------------------------------------ tick, schedule
+    Row(
+        "the first tick, the next one, and one that is early",
+        "tick",
+        {},
+        tick("s", NOW - 5, "a", LIVE, "s", NOW, "b", b"q3\n", "s", NOW + 1, "c", LIVE),
+        [1, 1, -1],
+        {
+            "task:a": LIVE,
+            "task:b": b"q3\n",
+            "ready": ["a"],
+            "prio": {"b": 1 - 3 * 2**42},
+            "meta": {"tail": "1"},
+            "ticks": {"s": str(NOW)},
+            "wake": ["1"],
+        },
+    ),
+    Row(
+        "ticks that were claimed, though nothing is left of their tasks",
+        "tick",
+        {"ticks": {"s": str(NOW)}},
+        tick("s", NOW - 5, "a", LIVE, "s", NOW, "b", LIVE),
+        [0, 0],
+        {},
+    ),
+    Row(
+        "a tick whose task is there is claimed, and the task left alone",
+        "tick",
+        {"task:a": b"d1 L:1\n", "ticks": {"s": "5", "t": "6"}},
+        tick("s", NOW, "a", LIVE),
+        [0],
+        {"ticks": {"s": str(NOW), "t": "6"}},
+    ),
+    Row(
+        "a schedule of the code",
+        "schedule",
+        {},
+        schedule("code", text="60\nx"),
+        1,
+        {"code": {"s": "60\nx"}, "since": {"s": str(NOW)}, "meta": {"version": "1"}},
+    ),
+    Row(
+        "the same once more",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}, "meta": {"version": "1"}},
+        schedule("code", text="60\nx"),
+        0,
+        {},
+    ),
+    Row(
+        "the code says it otherwise, and that does not count now",
+        "schedule",
+        {"code": {"s": "60\nx"}, "changed": {"s": "5\ny"}, "since": {"s": "7"}, "meta": {"version": "1"}},
+        schedule("code", text="61\nx"),
+        1,
+        {"code": {"s": "61\nx"}, "meta": {"version": "2"}},
+    ),
+    Row(
+        "the same rule with other arguments counts on",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}},
+        schedule("changed", text="60\ny"),
+        1,
+        {"changed": {"s": "60\ny"}, "meta": {"version": "1"}},
+    ),
+    Row(
+        "one too many",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}},
+        schedule("changed", "t", "60\ny", most=1),
+        -2,
+        {},
+    ),
+    Row(
+        "undone: the code counts again",
+        "schedule",
+        {"code": {"s": "60\nx"}, "changed": {"s": "5\ny"}, "since": {"s": "7"}},
+        schedule("undo"),
+        1,
+        {"changed": None, "since": {"s": str(NOW)}, "meta": {"version": "1"}},
+    ),
+    Row(
+        "forgotten by the code, and said at run time still",
+        "schedule",
+        {"code": {"s": "60\nx"}, "changed": {"s": "5\ny"}, "since": {"s": "7"}},
+        schedule("forget"),
+        1,
+        {"code": None, "meta": {"version": "1"}},
+    ),
+    Row(
+        "dropped",
+        "schedule",
+        {"code": {"s": "60\nx"}, "changed": {"s": "5\ny"}, "since": {"s": "7"}, "paused": {"s"}},
+        schedule("drop"),
+        1,
+        {"code": None, "changed": None, "since": None, "paused": None, "meta": {"version": "1"}},
+    ),
+    Row("dropped before", "schedule", {}, schedule("drop"), 0, {}),
+    Row(
+        "paused",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}},
+        schedule("pause"),
+        1,
+        {"paused": {"s"}, "meta": {"version": "1"}},
+    ),
+    Row(
+        "paused before",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}, "paused": {"s"}},
+        schedule("pause"),
+        0,
+        {},
+    ),
+    Row("pausing what is not there", "schedule", {}, schedule("pause"), -1, {}),
+    Row(
+        "resumed",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}, "paused": {"s"}},
+        schedule("resume"),
+        1,
+        {"paused": None, "since": {"s": str(NOW)}, "meta": {"version": "1"}},
+    ),
+    Row(
+        "resumed before",
+        "schedule",
+        {"code": {"s": "60\nx"}, "since": {"s": "7"}},
+        schedule("resume"),
+        0,
+        {},
+    ),
+    # ------------------------------------------------------------------------------------- inspect
     Row("an empty queue", "inspect", {}, [], [0, 0, 0, 0, 0, 0, 0], {}),
     Row(
         "counts",

@@ -27,15 +27,23 @@ from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 from pq.broker import records
 from pq.broker.contract import (
     ACK,
+    CHANGE,
+    CODE,
     CRASH,
+    DROP,
     FAIL,
+    FORGET,
+    PAUSE,
     RELEASE,
+    RESUME,
     RETRY,
     REVOKE,
+    UNDO,
     Entry,
     Exchange,
     Reserved,
     Settlement,
+    Tick,
 )
 from pq.broker.memory import MemoryBroker, MemoryStore
 from pq.broker.redis import RedisBroker
@@ -160,6 +168,39 @@ class Machine(RuleBasedStateMachine):
             assert self.unchanged("enqueue", queue, entries) == {entry.id for entry in entries}
 
     enqueues_too = enqueues
+
+    @rule(
+        queue=queues,
+        ticks=st.lists(
+            st.tuples(st.sampled_from("st"), st.integers(-20, 5), st.booleans(), priorities),
+            min_size=1,
+            max_size=4,
+        ),
+        twice=often,
+    )
+    def ticks(self, queue: str, ticks: list[tuple[str, int, bool, int]], twice: bool) -> None:
+        claims = []
+        for schedule, shift, old, priority in ticks:
+            id = self.pick(queue, 0) if old else "unheard.of"
+            if id == "unheard.of" or id in self.deleted:
+                id = f"{queue}{len(self.known[queue]):02}"
+                self.known[queue].append(id)
+            claims.append(Tick(schedule, self.hand.ms + shift, id, self.live(id, priority)))
+        self.both("tick", queue, claims)
+        if twice:
+            assert 1 not in self.unchanged("tick", queue, claims)
+            self.both("last_ticks", queue, ["s", "t"])
+
+    @rule(
+        verb=st.sampled_from([CODE, CODE, CHANGE, CHANGE, FORGET, UNDO, DROP, PAUSE, RESUME]),
+        name=st.sampled_from("stu"),
+        text=st.sampled_from([b"60\nx", b"60\ny", b"5\nx"]),
+    )
+    def changes_schedule(self, verb: str, name: str, text: bytes) -> None:
+        self.both("change_schedule", verb, name, text, most=2)
+        stored = self.both("schedules")
+        assert self.both("change_schedule", verb, name, text, most=2) in (0, -1, -2)
+        assert self.both("schedules") == stored
 
     @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 1000, 30_000]), twice=often)
     def opens_lease(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:

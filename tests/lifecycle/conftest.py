@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from servers import project, serve
+from servers import api, project, serve
 
-__all__ = ["project", "serve"]
+__all__ = ["api", "project", "serve"]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from pq.api import Producer, PulsarQueue
+
 ROOT = Path(__file__).parents[2]
 
 MANAGE = """\
@@ -156,3 +158,15 @@ def serve(project: Path) -> Iterator[Serve]:
     yield start
     for server in servers:
         server.kill()
+
+
+@pytest.fixture
+def api(project: Path, request: pytest.FixtureRequest) -> Iterator[Producer]:
+    """An api in the test, on the project's own embedded store, as a second terminal has it.
+
+    The project's jobs are those of the test module's text `JOBS`.
+    """
+    (project / "jobs.py").write_text(request.module.JOBS)
+    producer = PulsarQueue(config="config.py").api()
+    yield producer
+    producer.close()

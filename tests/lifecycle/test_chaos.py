@@ -7,13 +7,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from servers import Serve
 
-from pq.api import Producer, PulsarQueue
+from pq.api import Producer
 
 pytestmark = pytest.mark.lifecycle
 
@@ -51,15 +50,6 @@ def by_process(n):
         pass
     return n * n
 """
-
-
-@pytest.fixture
-def api(project: Path) -> Iterator[Producer]:
-    """An api in the test, on the project's own embedded store."""
-    (project / "jobs.py").write_text(JOBS)
-    producer = PulsarQueue(config="config.py").api()
-    yield producer
-    producer.close()
 
 
 @pytest.mark.timeout(180)

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,6 @@ def poison():
 def version():
     return 1
 """
-
-
-@pytest.fixture
-def api(project: Path) -> Iterator[Producer]:
-    """An api in the test, on the project's own embedded store, as a second terminal has it."""
-    (project / "jobs.py").write_text(JOBS)
-    from pq.api import PulsarQueue
-
-    producer = PulsarQueue(config="config.py").api()
-    yield producer
-    producer.close()
 
 
 def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:

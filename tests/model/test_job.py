@@ -107,7 +107,7 @@ def test_run_every_makes_it_periodic() -> None:
     @job(run_every=dt.timedelta(minutes=1))
     def tick(self: Job) -> None: ...
 
-    @job("tock", run_every="* * * * *", anchor=dt.datetime(2030, 1, 1))
+    @job("tock", run_every=90, anchor=dt.datetime(2030, 1, 1))
     def other() -> None: ...
 
     class Every(PeriodicJob):

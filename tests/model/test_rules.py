@@ -14,22 +14,26 @@ from pq.errors import InvalidValue, TaskTimeout
 from pq.model import outcome as outcomes
 from pq.model.ending import conclude, crashed_too_often
 from pq.model.events import Listeners, event_pattern
+from pq.model.job import Job
 from pq.model.names import LIMITS, check_name, new_id, new_lease, slug
 from pq.model.outcome import (
     CRASHED,
     FAILED,
     OK,
     RELEASED,
+    RETRIED,
     REVOKED,
+    SNOOZED,
     TIMED_OUT,
     Outcome,
     error_text,
     failed,
     stack_text,
 )
-from pq.model.retry import MAX_BACKOFF, retry_wait
+from pq.model.retry import MAX_BACKOFF, Backoff, retry_wait, tries_again_after
 from pq.model.serializers import MSGPACK
 from pq.model.task import Task
+from pq.model.verdict import SNOOZES, Cancel, Retry, Snooze
 
 FEW = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
@@ -250,6 +254,12 @@ def task(**facts: Any) -> Task[Any]:
         (Outcome(CRASHED), {}, "c", "QUEUED"),
         (Outcome(RELEASED), {}, "l", "QUEUED"),
         (Outcome(OK, object()), {"max_retries": 9}, "f", "FAILURE"),
+        (Outcome(FAILED, final=True), {"max_retries": 9}, "f", "FAILURE"),
+        (Outcome(TIMED_OUT, final=True), {"max_retries": 9}, "v", "REVOKED"),
+        (Outcome(RETRIED), {"max_retries": 1}, "t", "RETRY"),
+        (Outcome(RETRIED), {}, "f", "FAILURE"),
+        (Outcome(OK, Retry()), {"max_retries": 1}, "t", "RETRY"),
+        (Outcome(OK, Cancel()), {"max_retries": 9}, "v", "REVOKED"),
         (Outcome(OK, "x" * 2_000_000), {"max_retries": 9}, "f", "FAILURE"),
     ],
 )
@@ -277,11 +287,70 @@ def test_a_success_after_failures_tells_no_old_error() -> None:
 def test_the_wait_is_the_tasks_own_before_the_jobs() -> None:
     """Else back-off."""
     outcome = Outcome(FAILED)
-    assert (
-        conclude(task(max_retries=1, retry_delay=8.0), outcome, now=1, retry_delay=4.0, chance=0).wait == 8.0
-    )
-    assert conclude(task(max_retries=1), outcome, now=1, retry_delay=4.0, chance=0).wait == 4.0
+
+    class Four(Job):
+        retry_delay = 4.0
+
+    assert conclude(task(max_retries=1, retry_delay=8.0), outcome, now=1, job=Four, chance=0).wait == 8.0
+    assert conclude(task(max_retries=1), outcome, now=1, job=Four, chance=0).wait == 4.0
     assert conclude(task(max_retries=5, retry=3), outcome, now=1, chance=0).wait == 2.0
+
+
+@pytest.mark.parametrize(
+    ("said", "op", "wait", "error"),
+    [
+        (Retry(7.5), "t", 7.5, "Retry: the job asked for another attempt"),
+        (Retry(reason="busy"), "t", 0.75, "Retry: busy"),
+        (Snooze(3), "t", 3, None),
+        (Cancel("enough"), "v", 0.0, "Cancel: enough"),
+    ],
+)
+def test_what_a_job_says_itself(said: Any, op: str, wait: float, error: str | None) -> None:
+    """Raised or returned, it becomes data, and the rules follow from that."""
+    for outcome in (Outcome(OK, said), outcomes.verdict(said, raised=True)):
+        done = task(max_retries=1)
+        assert conclude(done, outcome, now=1) == (op, wait)
+        assert done.exception == error
+        assert done.retry == (2 if isinstance(said, Retry) else 1)
+
+
+def test_snoozes_are_counted() -> None:
+    """In `run_info`, apart from the attempts; a count that is none begins anew."""
+    done = task(run_info=MSGPACK.dumps({"snoozes": "many"}))
+    for n in range(1, SNOOZES + 1):
+        assert conclude(done, Outcome(SNOOZED, wait=1.0), now=1) == ("t", 1.0)
+        assert done.run_info["snoozes"] == n
+    assert conclude(done, Outcome(SNOOZED, wait=1.0), now=1).op == "f"
+    assert (done.reason, done.retry) == ("snoozed", 1)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "attempt", "chance", "wait"),
+    [
+        (Backoff(), 3, 0.0, 2.0), (Backoff(jitter=False), 3, 0.9, 4.0), (Backoff(3, 10, jitter=False), 2, 0, 30.0),
+        (Backoff(cap=5, jitter=False), 9, 0, 5.0), (Backoff(), 10**6, 1.0, MAX_BACKOFF), (Backoff(base=0), 10**6, 1.0, 0.0),
+        (Backoff(factor=1, jitter=False), 10**6, 0, 1.0), (lambda attempt: attempt * 2, 4, 0.9, 8.0),
+    ],
+)  # fmt: skip
+def test_backoff(backoff: Any, attempt: int, chance: float, wait: float) -> None:
+    """A `Backoff` or a function; a delay that was named counts before both."""
+    assert retry_wait(attempt, None, chance, backoff) == pytest.approx(wait)
+    assert retry_wait(attempt, 9.0, 0.0, backoff) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "only", "never", "again"),
+    [
+        (KeyError, None, None, True), (KeyError, (LookupError,), None, True), (ValueError, (LookupError,), None, False),
+        (KeyError, None, (LookupError,), False), (ValueError, None, (LookupError,), True),
+        (KeyError, (LookupError,), (KeyError,), False), (KeyError, (KeyError,), (LookupError,), True),
+        (IndexError, (KeyError,), (LookupError,), False), (KeyError, (KeyError,), (KeyError,), False),
+        (KeyError, (), None, False),
+    ],
+)  # fmt: skip
+def test_which_errors_are_tried_again(kind: Any, only: Any, never: Any, again: bool) -> None:
+    """The class that stands nearer in the exception's own line decides."""
+    assert tries_again_after(kind, only, never) is again
 
 
 def test_a_result_that_cannot_be_stored_says_why() -> None:

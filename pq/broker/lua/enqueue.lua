@@ -2,12 +2,27 @@
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | events channel | always | n | n x (id, record) | rest x (id, record, delay ms, priority)
--- returns  the ids that were known already
+-- returns  the ids that were known already, or the error PQFULL where the queue's limit is reached
 --
 -- The first write may be refused for lack of memory, and then nothing was written; later ones are not.
 --@use now chunks events wake place
 local p, now = KEYS[1], clock(ARGV[1])
 local plain = tonumber(ARGV[4])
+
+-- A queue with a limit takes all of a call or nothing. A repeat of a call that was applied adds nothing.
+local limit = tonumber(redis.call('HGET', p .. 'meta', 'limit') or '')
+if limit then
+  local fresh, i = 0, 5
+  while i <= #ARGV do
+    if redis.call('EXISTS', p .. 'task:' .. ARGV[i]) == 0 then fresh = fresh + 1 end
+    i = i + (i < 5 + 2 * plain and 2 or 4)
+  end
+  local waiting = redis.call('LLEN', p .. 'ready') - redis.call('SCARD', p .. 'revoked')
+    + redis.call('ZCARD', p .. 'prio') + redis.call('ZCARD', p .. 'delayed')
+  if fresh > 0 and waiting + fresh > limit then
+    return redis.error_reply('PQFULL ' .. waiting .. ' tasks wait, and ' .. limit .. ' may')
+  end
+end
 local known, ids = {}, {}
 local event = heard(ARGV[2], ARGV[3]) and parcels(ARGV[2], 'queued')
 

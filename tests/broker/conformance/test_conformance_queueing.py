@@ -10,6 +10,7 @@ import pytest
 from conftest import QUEUE, World, finished, live, names
 
 from pq.broker.contract import Entry
+from pq.errors import QueueFull
 
 
 async def test_what_is_queued_is_handed_out_with_its_record(world: World) -> None:
@@ -156,6 +157,23 @@ async def test_a_paused_queue_hands_nothing_out(world: World, broker: Any) -> No
     await broker.pause(QUEUE, False)
     assert names(await world.take()) == ["a", "b", "c"]
     assert not (await broker.state(QUEUE)).paused
+
+
+async def test_a_queue_with_a_limit_takes_all_or_nothing(world: World, broker: Any) -> None:
+    """Ready, delayed and priority tasks count; a call that does not fit queues nothing; a repeat is welcome."""
+    await broker.limit(QUEUE, 3)
+    await world.put("a", priority=2)
+    await world.put("b", delay=50)
+    with pytest.raises(QueueFull, match=f"queue '{QUEUE}': 2 tasks wait, and 3 may"):
+        await world.put("c", "d")
+    with pytest.raises(QueueFull):
+        await broker.enqueue(QUEUE, [Entry("c", live("c")), Entry("d", live("d"), 100)])
+    assert sorted(world.dump().records) == ["a", "b"]
+    await world.put("c")
+    assert await broker.enqueue(QUEUE, [Entry("c", live("c"))]) == {"c"}
+    await broker.limit(QUEUE, None)
+    await world.put("d")
+    assert (await broker.state(QUEUE)).waiting == 4
 
 
 async def test_pausing_one_queue_leaves_the_others(world: World, broker: Any) -> None:

@@ -1,0 +1,261 @@
+"""Locks on the store: one holder at a time, over all programs that share it.
+
+A lock is held for `ttl` seconds and renewed every third of that while it is held, so it is never lost
+by a living holder and is free again soon after a dead one. Each holder has a random token; nobody can
+release or renew what somebody else holds. And each gets a `fence`, a number larger than that of any
+holder before. No lock can stop a process that slept through its own time-out from waking up and going
+on; but whoever stores the fence with what he writes can refuse the smaller one.
+
+*Waiting.* Of all that wait for one lock in one loop only the first asks the store, and asks again when
+the lock was let go, which the store announces, or when its holder's time is over, whatever comes first.
+So nobody polls, and a lost announcement costs at most the rest of a `ttl`.
+
+A lock is `async with` in a loop. In a thread `with` works too; the work is done in the loop of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..broker.contract import Broker
+from ..errors import LockTimeout, PqError, WaitInLoop
+from ..loops import running_loop
+from ..model.job import check_number
+from ..model.names import LIMITS, check_name
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("pq.producer")
+T = TypeVar("T")
+
+SHORTEST_TTL = 0.1
+
+
+class Turns:
+    """Who waits for locks in one loop: the turns of each name, and word from the store."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._users: dict[str, int] = {}
+        self._news: dict[str, asyncio.Event] = {}
+
+    def heard(self, name: str | None) -> None:
+        """A lock was let go; None: word of some may have been missed."""
+        for event in [self._news.get(name)] if name is not None else list(self._news.values()):
+            if event is not None:
+                event.set()
+
+    async def take(
+        self,
+        name: str,
+        attempt: Callable[[], Awaitable[tuple[int, float]]],
+        listen: Callable[[], Awaitable[None]],
+    ) -> int:
+        """Wait for the lock `name`; the fence. `attempt` answers (fence or 0, seconds to wait at most)."""
+        turn = self._turns.setdefault(name, asyncio.Lock())
+        self._users[name] = self._users.get(name, 0) + 1
+        try:
+            async with turn:
+                news = self._news[name] = asyncio.Event()
+                fence, wait = await attempt()
+                if not fence:
+                    await listen()
+                while not fence:
+                    # Before the question: word that comes while it is under way is not missed.
+                    news.clear()
+                    fence, wait = await attempt()
+                    if fence:
+                        break
+                    try:
+                        async with asyncio.timeout(wait + 0.005):
+                            await news.wait()
+                    except TimeoutError:
+                        pass
+                return fence
+        finally:
+            self._users[name] -= 1
+            if not self._users[name]:
+                del self._users[name], self._turns[name]
+                self._news.pop(name, None)
+
+
+class Lock:
+    """One lock, to be held once at a time. Made by `api.lock(name)` and `self.lock()`.
+
+    Attributes:
+        name: what it is called.
+        fence: the number of this holding, larger than any before; 0 while it is not held.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        open: Callable[[], Awaitable[Broker]],
+        name: str,
+        *,
+        ttl: float = 30.0,
+        wait: float | None = None,
+        block: Callable[[Awaitable[Any]], Any] | None = None,
+    ) -> None:
+        self.name = check_name("lock name", name)
+        check_number("ttl", ttl, SHORTEST_TTL, LIMITS.delay)
+        check_number("wait", wait, 0, LIMITS.delay)
+        self.fence = 0
+        self._engine = engine
+        self._open = open
+        self._ttl = ttl
+        self._wait = wait
+        self._block = block
+        self._token = ""
+        self._refused = False
+        self._good_until = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """True when it may be somebody else's by now, though it was not released: stop what it protects."""
+        return bool(self.fence) and (self._refused or time.monotonic() >= self._good_until)
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else f"held, fence {self.fence}" if self.fence else "not held"
+        return f"<lock {self.name!r} {state}>"
+
+    # ------------------------------------------------------------------------------ everywhere
+    async def acquire(self) -> int:
+        """Take it; its fence. Raises `LockTimeout` when it was not to be had within `wait` seconds."""
+        return await self._there(self._acquire())
+
+    async def release(self) -> bool:
+        """Let it go; False when it was not ours any more. Harmless when it is not held."""
+        return await self._there(self._release())
+
+    async def __aenter__(self) -> Lock:
+        await self.acquire()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.release()
+
+    def __enter__(self) -> Lock:
+        self._wait_for(self._acquire())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._wait_for(self._release())
+
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it in the engine's loop, wherever this is."""
+        if asyncio.get_running_loop() is self._engine.loop:
+            return await work
+        try:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._engine.loop))
+        except asyncio.CancelledError:
+            self._engine.loop.call_soon_threadsafe(self._abandon)
+            raise
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it there and wait here: in a thread, or in the greenlet of a job, which `block` knows how to."""
+        if self._block is not None:
+            result: T = self._block(work)
+            return result
+        if running_loop() is not None:
+            work.close()
+            raise WaitInLoop(
+                f"`with` on the lock {self.name!r} inside a running event loop would block it",
+                hint="write `async with`",
+            )
+        future = asyncio.run_coroutine_threadsafe(work, self._engine.loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise PqError(f"the lock {self.name!r} cannot be had: this program is closing") from None
+        except BaseException:
+            future.cancel()
+            self._engine.loop.call_soon_threadsafe(self._abandon)
+            raise
+
+    # ---------------------------------------------------------------------- in the engine's loop
+    def _abandon(self) -> None:
+        """Whoever asked for it in another thread went away: it may have come at that very moment."""
+        if self.fence:
+            self._engine.spawn(self._release())
+
+    async def _acquire(self) -> int:
+        if self.fence:
+            raise PqError(f"the lock {self.name!r} is held by this very object", hint="make another one")
+        broker = await self._open()
+        token = os.urandom(12).hex()
+        self._refused = False
+        fence = 0
+        try:
+            async with asyncio.timeout(self._wait or None):
+                fence = await self._take(broker, token)
+        except TimeoutError:
+            pass
+        finally:
+            if not fence:
+                # It may have been granted by a call of which we did not hear the answer.
+                self._engine.spawn(_let_go(broker, self.name, token))
+        if not fence:
+            raise LockTimeout(
+                f"the lock {self.name!r} was not free within {self._wait:g} s",
+                hint="wait longer: wait=…; None is without end",
+            )
+        self._token, self.fence = token, fence
+        self._renewing = self._engine.spawn(self._renew(broker))
+        return fence
+
+    async def _take(self, broker: Broker, token: str) -> int:
+        async def attempt() -> tuple[int, float]:
+            asked = time.monotonic()
+            fence, wait = await broker.lock(self.name, token, round(self._ttl * 1000))
+            # Counted from before the question: the store's own count began later.
+            self._good_until = asked + self._ttl
+            return fence, wait / 1000
+
+        if self._wait == 0:
+            return (await attempt())[0]
+        return await self._engine.turns.take(self.name, attempt, self._engine.listen_to_locks)
+
+    async def _renew(self, broker: Broker) -> None:
+        while not self._refused:
+            await asyncio.sleep(self._ttl / 3)
+            asked = time.monotonic()
+            try:
+                kept = await broker.lock(self.name, self._token, round(self._ttl * 1000), keep=True)
+            except PqError as exc:
+                logger.warning("the lock %r could not be renewed this time: %s", self.name, exc)
+                continue
+            if kept.fence == self.fence:
+                self._good_until = asked + self._ttl
+            else:
+                self._refused = True
+                logger.warning("the lock %r was lost: it was not renewed in time", self.name)
+
+    async def _release(self) -> bool:
+        renewing, self._renewing = self._renewing, None
+        token, self._token = self._token, ""
+        if not self.fence:
+            return False
+        self.fence = 0
+        if renewing is not None:
+            renewing.cancel()
+        # By a task of the engine's: whoever is cancelled here has let go all the same.
+        releasing = self._engine.spawn(_let_go(await self._open(), self.name, token))
+        released: bool = await asyncio.shield(releasing)
+        return released
+
+
+async def _let_go(broker: Broker, name: str, token: str) -> bool:
+    try:
+        return await broker.unlock(name, token)
+    except PqError as exc:
+        logger.warning("the lock %r was not released, and is free when its time is over: %s", name, exc)
+        return False

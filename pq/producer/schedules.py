@@ -1,0 +1,275 @@
+"""Schedules as a program sees them: state one, look at them, make the tasks of their ticks.
+
+What the code says (`run_every` of a job) is brought to the store by the schedulers; what is said at run time
+goes there at once, counts more, and outlives restarts. `Tasks` has the calls for users, a worker's scheduler
+takes plans and tasks from here too, with its own connection.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..broker import records
+from ..broker.contract import (
+    CHANGE,
+    CODE,
+    DROP,
+    FORGET,
+    NO_SCHEDULE,
+    PAUSE,
+    RESUME,
+    TOO_MANY,
+    UNDO,
+    Broker,
+    StoredSchedule,
+    Tick,
+)
+from ..errors import BadSetting, InvalidValue, QueueFull, UnreadableMessage, did_you_mean
+from ..model.job import PeriodicJob
+from ..model.names import check_name
+from ..model.plan import MOST, Plan, ScheduleInfo, check_schedule_name, load_plan, plan_of
+from ..model.schedule import check_catch_up, make_schedule
+from ..model.task import Task
+
+if TYPE_CHECKING:
+    from .producer import Producer
+
+
+class Schedules:
+    """The schedules of one program's jobs."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    # ----------------------------------------------------------------------- what the code says
+    def of_code(self) -> list[Plan]:
+        """The plans of the periodic jobs of this program."""
+        plans = [plan_of(job, self._producer.default_queue) for job in self._producer.registry]
+        return [plan for plan in plans if plan is not None]
+
+    def next(self, jobnames: Sequence[str] | None, now: float) -> tuple[str, float] | None:
+        """The job of the code that is due next, and the seconds to it."""
+        registry = self._producer.registry
+        jobs = list(registry) if jobnames is None else [registry[name] for name in jobnames]
+        ms = int(now * 1000)
+        ticks = [
+            (job.periodic_schedule.next_after(ms), job.name)
+            for job in jobs
+            if job.periodic_schedule is not None
+        ]
+        coming = [(tick, name) for tick, name in ticks if tick is not None]
+        if not coming:
+            return None
+        tick, name = min(coming)
+        return name, tick / 1000 - now
+
+    async def bring_code(self, broker: Broker) -> list[str]:
+        """Bring what the code says to the store, and take away what it says no more.
+
+        Returns the names for which the store has no room left.
+        """
+        answers = {
+            plan.name: await broker.change_schedule(CODE, plan.name, plan.dump(), most=MOST)
+            for plan in self.of_code()
+        }
+        _, stored = await broker.schedules()
+        for name, schedule in stored.items():
+            job = self._producer.registry.get(name)
+            if schedule.in_code and job is not None and job.periodic_schedule is None:
+                await broker.change_schedule(FORGET, name)
+        return [name for name, answer in answers.items() if answer == TOO_MANY]
+
+    # ------------------------------------------------------------------------------ for a scheduler
+    def runs_here(self, plan: Plan, stored: StoredSchedule) -> bool:
+        """Whether this program may queue the task: it knows the job, and its code does not say otherwise."""
+        job = self._producer.registry.get(plan.job)
+        return job is not None and (stored.changed or job.periodic_schedule is not None)
+
+    def tick(self, plan: Plan, at: int, now: int) -> Tick:
+        """The tick at `at` with its task. Raises what is wrong with the arguments."""
+        task = self._task(plan, {"schedule": plan.name, "tick": at / 1000})
+        task.id, task.time_queued = plan.task_id(at), now / 1000
+        record = records.live_header(task.priority) + task.to_wire()
+        return Tick(plan.name, at, task.id, record)
+
+    def _task(self, plan: Plan, meta: dict[str, Any]) -> Task[Any]:
+        return self._producer.tasks.make(plan.job, plan.kwargs, queue=plan.queue, meta_params=meta)
+
+    # ---------------------------------------------------------------------------------- for users
+    def plan(
+        self,
+        job: Any,
+        run_every: float | dt.timedelta | str,
+        kwargs: dict[str, Any] | None,
+        timezone: str | None,
+        name: str | None,
+        anchor: dt.datetime | None,
+        catch_up: str | None,
+        catch_up_limit: int | None,
+        queue: str | None,
+    ) -> Plan:
+        """What `tasks.schedule` was asked for, everything about it checked."""
+        producer = self._producer
+        task = producer.tasks.make(job, kwargs or {}, queue=queue)
+        kind: Any = producer.registry.get(task.name)
+        name = check_schedule_name(task.name if name is None else name)
+        owner = producer.registry.get(name)
+        if name != task.name and owner is not None and owner.periodic_schedule is not None:
+            raise InvalidValue(
+                f"{name!r} is the schedule of the job {name}, and this is {task.name}",
+                hint="give another name=",
+            )
+        options: Any = kind if kind is not None and issubclass(kind, PeriodicJob) else PeriodicJob
+        policy: str = options.catch_up if catch_up is None else catch_up
+        limit: int = options.catch_up_limit if catch_up_limit is None else catch_up_limit
+        try:
+            schedule = make_schedule(run_every, timezone, anchor)
+            check_catch_up(policy, limit)
+        except BadSetting as exc:
+            raise InvalidValue(exc.message, hint=exc.hint) from None
+        plan = Plan(
+            name,
+            task.name,
+            schedule,
+            task.queue or producer.default_queue,
+            dict(kwargs or {}),
+            policy,
+            limit,
+            f"run time, {producer.node_name}",
+        )
+        plan.dump()  # what cannot be kept is an error here and now
+        return plan
+
+    async def change(self, plan: Plan) -> ScheduleInfo:
+        """State a schedule at run time."""
+        broker = await self._producer.broker()
+        if await broker.change_schedule(CHANGE, plan.name, plan.dump(), most=MOST) == TOO_MANY:
+            raise QueueFull(
+                f"the store has {MOST:,} schedules, and keeps no more",
+                hint="take some away with tasks.unschedule(name)",
+            )
+        return await self._info_of(broker, plan.name)
+
+    async def remove(self, name: str) -> ScheduleInfo | None:
+        """Take away what was said at run time; what the code says counts again, if it says anything."""
+        broker = await self._producer.broker()
+        _, stored = await broker.schedules()
+        found = stored.get(name)
+        job = self._producer.registry.get(name)
+        said = job is not None and job.periodic_schedule is not None
+        if found is None and not said:
+            raise _unknown(name, stored)
+        if said and (found is None or not found.changed):
+            assert job is not None
+            raise InvalidValue(
+                f"the schedule {name!r} is in the code, at {job.defined_at}",
+                hint=f"take run_every out there, or pause it: tasks.pause_schedule({name!r})",
+            )
+        await broker.change_schedule(UNDO if said else DROP, name)
+        _, stored = await broker.schedules()
+        return await self._info_of(broker, name) if name in stored else None
+
+    async def pause(self, name: str, paused: bool) -> ScheduleInfo:
+        """Pause or resume."""
+        broker = await self._producer.broker()
+        for plan in self.of_code():
+            if plan.name == name:  # maybe no scheduler has been here yet
+                await broker.change_schedule(CODE, name, plan.dump(), most=MOST)
+        if await broker.change_schedule(PAUSE if paused else RESUME, name) == NO_SCHEDULE:
+            raise _unknown(name, (await broker.schedules())[1])
+        return await self._info_of(broker, name)
+
+    async def run_now(self, name: str) -> Task[Any]:
+        """Queue a task as a tick would; the ticks go on as they were."""
+        broker = await self._producer.broker()
+        _, stored = await broker.schedules()
+        if name in stored:
+            plan = load_plan(name, stored[name].text)
+        else:
+            plans = {plan.name: plan for plan in self.of_code()}
+            if name not in plans:
+                raise _unknown(name, stored)
+            plan = plans[name]
+        return await self._producer.submit(self._task(plan, {"schedule": name}), wait_for_end=False)
+
+    async def infos(self) -> list[ScheduleInfo]:
+        """All schedules of the store, by name. What cannot be read is left out."""
+        broker = await self._producer.broker()
+        _, stored = await broker.schedules()
+        return await self._infos(broker, stored)
+
+    async def _info_of(self, broker: Broker, name: str) -> ScheduleInfo:
+        _, stored = await broker.schedules()
+        if name not in stored:
+            raise _unknown(name, stored)
+        infos = await self._infos(broker, {name: stored[name]})
+        if not infos:
+            load_plan(name, stored[name].text)  # says what is wrong with it
+        return infos[0]
+
+    async def _infos(self, broker: Broker, stored: dict[str, StoredSchedule]) -> list[ScheduleInfo]:
+        plans = load_plans(stored)
+        last = await last_ticks(broker, list(plans.values()))
+        now = await broker.now()
+        infos = []
+        for name, plan in sorted(plans.items()):
+            one = stored[name]
+            coming = None if one.paused else plan.schedule.next_after(max(now, last[name]))
+            infos.append(
+                ScheduleInfo(
+                    name,
+                    plan.job,
+                    plan.schedule.text,
+                    None if coming is None else coming / 1000,
+                    last[name] / 1000 if last[name] else None,
+                    one.paused,
+                    "run time" if one.changed else "code",
+                    plan.queue,
+                    plan.kwargs,
+                    plan.catch_up,
+                    plan.defined_at,
+                )
+            )
+        return infos
+
+
+def load_plans(
+    stored: dict[str, StoredSchedule], unreadable: dict[str, UnreadableMessage] | None = None
+) -> dict[str, Plan]:
+    """The plans that can be read; the errors of the others go into `unreadable`."""
+    plans: dict[str, Plan] = {}
+    for name, schedule in stored.items():
+        try:
+            plans[name] = load_plan(name, schedule.text)
+        except UnreadableMessage as exc:
+            if unreadable is not None:
+                unreadable[name] = exc
+    return plans
+
+
+async def last_ticks(broker: Broker, plans: Sequence[Plan]) -> dict[str, int]:
+    """The last tick of each that was claimed; 0 for none."""
+    by_queue: dict[str, list[str]] = {}
+    for plan in plans:
+        by_queue.setdefault(plan.queue, []).append(plan.name)
+    last: dict[str, int] = {}
+    for queue, names in by_queue.items():
+        last.update(zip(names, await broker.last_ticks(queue, names), strict=True))
+    return last
+
+
+def checked(name: str) -> str:
+    """`name` when a schedule may have it."""
+    return check_name("schedule name", name)
+
+
+def _unknown(name: str, stored: dict[str, StoredSchedule]) -> InvalidValue:
+    known = sorted(stored)
+    hint = did_you_mean(name, known) or (
+        "there are " + ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+        if known
+        else "none is stored yet: tasks.schedule(job, run_every=60) makes one"
+    )
+    return InvalidValue(f"no schedule named {name!r}", hint=hint)

@@ -1,0 +1,144 @@
+"""The scheduler: queues the tasks of periodic jobs when their ticks come.
+
+Every worker of a server that was started with `--schedule-periodic` has one, and so have those of other
+servers. They do not know of each other and need no leader: all compute the same ticks, and the store gives
+each tick to the first who claims it, in the step in which its task is queued. So one of them is enough, and
+any number does no harm.
+
+The store's clock decides what is due. The scheduler's own timer only says when to ask next, and it asks every
+few seconds, so that what changes at run time is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from ..broker.contract import TOO_EARLY, Tick
+from ..errors import PqError, UnreadableMessage
+from ..model.plan import MOST, Plan
+from ..model.schedule import due
+from ..producer.schedules import Schedules, last_ticks, load_plans
+from .context import Context
+from .service import Service
+
+logger = logging.getLogger("pq.worker")
+
+POLL = 2.0
+"""Seconds after which to look for changes at the latest."""
+AT_ONCE = 100
+"""Ticks in one call."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """One schedule that is followed: the ticks up to `seen` are dealt with."""
+
+    plan: Plan
+    seen: int
+    next: int | None
+
+
+class Scheduler(Service):
+    """One of those that claim ticks."""
+
+    name = "scheduler"
+
+    def __init__(self, context: Context, schedules: Schedules) -> None:
+        super().__init__()
+        self._context = context
+        self._schedules = schedules
+        self._lines: list[_Line] = []
+        self._version: int | None = None
+        self._brought = False
+        self._told: set[str] = set()
+
+    async def start(self) -> None:
+        count = len(self._schedules.of_code())
+        logger.info("scheduler on · %d periodic job%s", count, "s" * (count != 1))
+        await super().start()
+
+    async def run(self) -> None:
+        trouble = ""
+        while True:
+            try:
+                pause = await self.turn()
+                trouble = ""
+            except PqError as exc:
+                # The store is away or full. Ticks are not lost by that: they are due until they are claimed.
+                if exc.message != trouble:
+                    logger.warning("nothing can be scheduled now: %s", exc)
+                trouble, pause = exc.message, 1.0
+            await asyncio.sleep(pause)
+
+    async def turn(self) -> float:
+        """Queue what is due; the seconds after which to come again."""
+        broker = self._context.broker
+        if not self._brought:
+            for name in await self._schedules.bring_code(broker):
+                logger.warning("the store has %d schedules and takes no more: %s does not run", MOST, name)
+            self._brought = True
+        version, now = await broker.schedules_version()
+        if version != self._version:
+            await self._load()
+        claims: dict[str, list[tuple[_Line, Tick]]] = {}
+        for line in self._lines:
+            if line.next is not None and line.next <= now:
+                ticks = self._ticks(line, now)
+                claims.setdefault(line.plan.queue, []).extend((line, tick) for tick in ticks)
+                if not ticks:
+                    self._seen(line, now)
+        for queue, claimed in claims.items():
+            await self._claim(queue, claimed, now)
+        coming = min((line.next for line in self._lines if line.next is not None), default=None)
+        return POLL if coming is None else min(POLL, max(0.001, (coming - now) / 1000))
+
+    def _ticks(self, line: _Line, now: int) -> list[Tick]:
+        plan = line.plan
+        moments = due(plan.schedule, line.seen, now, plan.catch_up, plan.catch_up_limit)
+        try:
+            return [self._schedules.tick(plan, at, now) for at in moments]
+        except PqError as exc:
+            self._tell(f"{plan.name} {exc}", "the schedule %s queues nothing: %s", plan.name, exc)
+            return []
+
+    async def _claim(self, queue: str, claimed: list[tuple[_Line, Tick]], now: int) -> None:
+        for start in range(0, len(claimed), AT_ONCE):
+            part = claimed[start : start + AT_ONCE]
+            answers = await self._context.broker.tick(queue, [tick for _, tick in part])
+            for (line, tick), answer in zip(part, answers, strict=True):
+                if answer == TOO_EARLY:  # the store's clock was set back under our hands
+                    continue
+                self._seen(line, tick.at)
+                logger.debug("tick %s: %s", tick.id, "queued" if answer else "somebody else's")
+
+    def _seen(self, line: _Line, until: int) -> None:
+        line.seen = max(line.seen, until)
+        line.next = line.plan.schedule.next_after(line.seen)
+
+    async def _load(self) -> None:
+        """Take the schedules from the store, and where each of them stands."""
+        broker = self._context.broker
+        version, stored = await broker.schedules()
+        unreadable: dict[str, UnreadableMessage] = {}
+        plans = load_plans(stored, unreadable)
+        for name, error in unreadable.items():
+            self._tell(f"{name} {error}", "%s", error)
+        last = await last_ticks(broker, list(plans.values()))
+        lines = []
+        for name, plan in plans.items():
+            if stored[name].paused:
+                continue
+            if not self._schedules.runs_here(plan, stored[name]):
+                logger.debug("the schedule %s is not ours: its job is %s", name, plan.job)
+                continue
+            seen = max(last[name], stored[name].since)
+            lines.append(_Line(plan, seen, plan.schedule.next_after(seen)))
+        self._lines, self._version = lines, version
+
+    def _tell(self, key: str, text: str, *values: object) -> None:
+        """Warn, once: this is come upon again at every tick."""
+        if key not in self._told:
+            self._told.add(key)
+            logger.warning(text, *values)

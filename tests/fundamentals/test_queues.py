@@ -1,0 +1,73 @@
+"""Queues: paused and resumed, limited, served by whom one likes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pq import api as pq
+from pq.api import Producer
+
+
+@pq.job()
+def echo(value: int) -> int:
+    return value
+
+
+async def test_a_paused_queue_keeps_its_tasks(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
+    """Tasks are queued and wait; other queues go on; it lasts while workers come and go."""
+    await api.tasks.pause("default")
+    future = api.tasks.queue("echo", 1)
+    first = await start_worker(app)
+    assert (await api.tasks.queue_local("echo", 2)).get() == 2
+    await first.stop()
+    await start_worker(app, name="w2")
+    assert (await api.tasks.queue_local("echo", 3)).get() == 3
+    assert not future.done()
+    await api.tasks.resume("default")
+    assert (await asyncio.wait_for(future, 5)).get() == 1
+
+
+async def test_a_queue_with_a_limit_refuses_what_is_beyond_it(
+    app: pq.PulsarQueue, api: Producer, start_worker: Any
+) -> None:
+    """`QueueFull` says how many wait; what was refused was not queued; when there is room it goes on."""
+    await api.tasks.limit("default", 3)
+    futures = [api.tasks.queue("echo", n) for n in range(5)]
+    refused = await asyncio.gather(*futures[3:], return_exceptions=True)
+    assert [type(error) for error in refused] == [pq.QueueFull, pq.QueueFull]
+    assert "queue 'default': 3 tasks wait, and 3 may" in str(refused[0])
+    delayed = api.tasks.queue("echo", 9, delay=60)
+    with pytest.raises(pq.QueueFull):
+        await delayed
+    assert await api.tasks.size("default") == {"default": 3}
+    await start_worker(app)
+    assert [(await future).get() for future in futures[:3]] == [0, 1, 2]
+    assert (await api.tasks.queue("echo", 5)).get() == 5
+    await api.tasks.limit("default", None)
+    assert len(await api.tasks.map("echo", range(20))) == 20
+
+
+async def test_the_same_limit_in_memory() -> None:
+    """The memory broker refuses in the same words."""
+    app = pq.PulsarQueue(data_store="memory://limits", task_paths=[__name__])
+    async with app.api() as api:
+        await api.tasks.pause("default")
+        await api.tasks.limit("default", 1)
+        kept = api.tasks.queue("echo", 1)
+        with pytest.raises(pq.QueueFull, match="queue 'default': 1 tasks wait, and 1 may"):
+            await api.tasks.queue("echo", 2)
+        await api.tasks.resume("default")
+        assert (await kept).get() == 1
+
+
+async def test_wrong_calls_are_refused(api: Producer) -> None:
+    """A queue must be named, and a limit is a whole number."""
+    with pytest.raises(pq.BadArguments, match="no queue is named"):
+        api.tasks.pause()
+    with pytest.raises(pq.InvalidValue):
+        api.tasks.limit("default", -1)
+    with pytest.raises(pq.InvalidValue):
+        api.tasks.resume("a b")
