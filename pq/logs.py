@@ -182,6 +182,11 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
 _short.maxlevel = 3
 
 
+def _short_id(id: str) -> str:
+    """Enough of an id to tell tasks apart; one that is made of words (`cron.report.1795457366000`) is shown whole."""
+    return id if "." in id else id[:8]
+
+
 def _shown(value: object) -> str:
     """A short `repr` that cannot fail: the value is a user's, and so is its `__repr__`."""
     try:
@@ -239,7 +244,7 @@ class TaskLog:
             return
         words = [_shown(value) for value in args[:8]]
         words += [f"{key}={_shown(value)}" for key, value in list((kwargs or {}).items())[:8]]
-        self._write(who, f"→ {name} {id[:8]} {' '.join(words)}".rstrip())
+        self._write(who, f"→ {name} {_short_id(id)} {' '.join(words)}".rstrip())
 
     def done(
         self,
@@ -266,7 +271,9 @@ class TaskLog:
         mark, said = ("✓", result_repr) if error is None else ("✗", f"{status_string} {error}")
         if len(said) > 200:
             said = said[:197] + "..."
-        self._write(who, f"{mark} {name} {id[:8]} {said}" + (f"  ({', '.join(times)})" if times else ""))
+        self._write(
+            who, f"{mark} {name} {_short_id(id)} {said}" + (f"  ({', '.join(times)})" if times else "")
+        )
 
     def tick(self, now: float, who: str = "pq") -> None:
         """Report what was counted, if a second has passed since the last report."""

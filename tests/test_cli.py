@@ -83,6 +83,8 @@ def test_flags_may_stand_before_and_after_the_verb(app: App, argv: list[str]) ->
 def test_every_setting_has_its_flag(app: App) -> None:
     """Each declared setting can be given, and arrives."""
     special = {"data_store": "memory://", "message_broker": "memory://", "max_message_size": "5000"}
+    special |= {"report_mail_to": "a@example.org", "report_mail_from": "b@example.org"}
+    special |= {"smtp_url": "smtps://mail.example.org", "report_webhook": "https://hooks.example.org/x"}
     for setting in SETTINGS.values():
         flag, default = setting.flags[-1], setting.default
         number = isinstance(default, (int, float))

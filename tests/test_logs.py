@@ -249,6 +249,12 @@ def test_a_task_that_did_not_succeed_has_its_status_and_error(lines: Lines) -> N
     assert lines == ["✗ crawl 5d21 RETRY TimeoutError: no answer  (waited 1.2 s, ran 7 min)"]
 
 
+def test_an_id_of_words_is_shown_whole(lines: Lines) -> None:
+    """The ticks of all periodic jobs would look alike in eight characters."""
+    TaskLog(lines).started("w1", "report", "cron.report.1795457366000")
+    assert lines == ["→ report cron.report.1795457366000"]
+
+
 def test_ids_and_values_are_shown_short(lines: Lines) -> None:
     """A line is a line, whatever the arguments are, and a repr that fails hurts nobody."""
     log = TaskLog(lines)

@@ -61,6 +61,7 @@ _BIG_INT_DIGITS = 4_000  # Python itself refuses longer texts (sys.set_int_max_s
 _SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
 # All that msgpack and json were seen to raise on bytes or values that they cannot take.
 _READ_ERRORS = (
+    AttributeError,  # uuid.UUID of something that is no text
     ValueError,
     TypeError,
     KeyError,

@@ -398,7 +398,8 @@ class Tasks:
         found: list[tuple[float, Task[Any]]] = []
         for name in [queue] if queue is not None else await broker.queue_names():
             found += await self._dead_of(broker, name, count)
-        found.sort(key=lambda pair: pair[0], reverse=True)
+        # The store's time is the one that all queues share; within one of its milliseconds the worker's decides.
+        found.sort(key=lambda pair: (pair[0], pair[1].time_ended or 0.0), reverse=True)
         return [task for _, task in found[:count]]
 
     async def _dead_of(self, broker: Broker, queue: str, count: int) -> list[tuple[float, Task[Any]]]:

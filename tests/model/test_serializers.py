@@ -342,3 +342,10 @@ def test_uuid_of_any_kind_arrives() -> None:
     """Bytes that look like one do not become one."""
     value = {"id": uuid.UUID(int=5), "text": str(uuid.UUID(int=5))}
     assert same(load_payload(MSGPACK, dump_payload(MSGPACK, value, what="value")), value)
+
+
+def test_a_uuid_of_something_else_is_unreadable() -> None:
+    """`uuid.UUID(5)` raises an AttributeError; a reader knows only `UnreadableMessage`."""
+    damaged = msgpack.packb(msgpack.ExtType(9, msgpack.packb(5)))
+    with pytest.raises(UnreadableMessage):
+        load_payload(MSGPACK, damaged)
