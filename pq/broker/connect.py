@@ -6,12 +6,14 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import BadSetting
 from .contract import Broker
-from .embedded import EmbeddedServer, default_directory
-from .memory import MemoryBroker, MemoryStore
+
+if TYPE_CHECKING:  # each store's own module is imported where that store is used
+    from .embedded import EmbeddedServer
+    from .memory import MemoryStore
 
 _memory_stores: dict[str, MemoryStore] = {}
 
@@ -48,6 +50,8 @@ class Store:
         self.workers = 0
         """Workers of this process on this store."""
         if self._url.startswith("memory://"):
+            from .memory import MemoryStore
+
             self._memory = _memory_stores.setdefault(self._url, MemoryStore())
 
     @property
@@ -68,6 +72,8 @@ class Store:
     def attach(self) -> None:
         """Find or start the embedded server, if that is the store. Blocks for some tens of ms."""
         if self._directory is not None and self._server is None:
+            from .embedded import EmbeddedServer
+
             server = EmbeddedServer(self._directory)
             server.attach()
             self._server = server
@@ -83,6 +89,8 @@ class Store:
         settings = self._settings
         ttl: dict[str, Any] = {"result_ttl": settings.result_ttl, "dead_ttl": settings.dead_ttl}
         if self._memory is not None:
+            from .memory import MemoryBroker
+
             return MemoryBroker(self._memory, namespace=settings.namespace, **ttl)
         from .redis import RedisBroker  # redis-py takes a tenth of a second to import
 
@@ -124,5 +132,7 @@ def plain_url(url: str) -> str:
 
 
 def _directory(url: str, config_file: str | None) -> Path:
+    from .embedded import default_directory
+
     path = url.removeprefix("embedded://")
     return Path(path).expanduser() if path else default_directory(config_file)

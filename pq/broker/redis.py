@@ -11,11 +11,9 @@ seconds; that is safe because every script is idempotent under blind repetition 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import redis.exceptions as redis_errors
 from redis.asyncio import connection as redis_connection
 
 from ..clock import SYSTEM, Clock
@@ -28,7 +26,6 @@ from .contract import (
     Entry,
     Exchange,
     Locked,
-    Message,
     QueueState,
     Renewal,
     Reserved,
@@ -37,9 +34,9 @@ from .contract import (
     Tick,
 )
 from .keys import Keys
-from .link import Command, Link, ScriptMissing, checked, translate
+from .link import Command, Link, ScriptMissing, checked
 from .scripts import NAMES, script
-from .wire import Wire
+from .subscription import RedisSubscription
 
 T = TypeVar("T")
 
@@ -399,7 +396,13 @@ class RedisBroker:
                 return found
 
     async def subscription(self) -> RedisSubscription:
-        made = RedisSubscription(self)
+        made = RedisSubscription(
+            self.connection,
+            where=self.where,
+            patience=self.patience,
+            clock=self._clock,
+            on_closed=self._subscriptions.discard,
+        )
         self._subscriptions.add(made)
         return made
 
@@ -504,124 +507,3 @@ def read_renewal(replies: list[Any]) -> Renewal:
     """The answer of the script `renew` over all queues."""
     alive = all(reply[0] for reply in replies)
     return Renewal(alive, frozenset(id.decode() for reply in replies for id in reply[1:]))
-
-
-class RedisSubscription:
-    """Channels heard over one connection, which is made again when it breaks.
-
-    After each new connection a `Message` with an empty channel is delivered: events may have been
-    missed meanwhile, so whoever waits for one should look at the records.
-    """
-
-    def __init__(self, broker: RedisBroker) -> None:
-        self._broker = broker
-        self._channels: dict[str, asyncio.Event] = {}
-        self._wire: Wire | None = None
-        self._closed = False
-        self._news = asyncio.Event()  # a message, a channel more, or the end
-        self._messages: deque[Message] = deque()
-        self._tell_back = False
-        self._heard_count = 0
-
-    async def subscribe(self, *channels: str) -> None:
-        fresh = [channel for channel in channels if channel not in self._channels]
-        for channel in fresh:
-            self._channels[channel] = asyncio.Event()
-        self._news.set()
-        if fresh and self._wire is not None:
-            self._wire.send("SUBSCRIBE", *fresh)
-        for channel in channels:
-            try:
-                async with asyncio.timeout(self._broker.patience):
-                    await self._channels[channel].wait()
-            except TimeoutError:
-                raise StoreUnavailable(
-                    f"no Redis or Valkey at {self._broker.where}: could not subscribe"
-                ) from None
-
-    async def close(self) -> None:
-        self._closed = True
-        self._news.set()
-        self._broker._subscriptions.discard(self)
-        await self._drop()
-
-    def _is_closed(self) -> bool:
-        return self._closed
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        pause = 0.02
-        first = True
-        messages = self._messages
-        while not self._closed:
-            if not self._channels:
-                self._news.clear()
-                await self._news.wait()
-                continue
-            try:
-                self._tell_back = not first
-                await self._connect()
-                pause, first = 0.02, False
-                while not self._closed:
-                    while messages:
-                        yield messages.popleft()
-                    await self._wait()
-            except (OSError, TimeoutError, redis_errors.RedisError) as exc:
-                await self._drop()
-                if self._is_closed():
-                    return
-                error = translate(exc, self._broker.where)
-                if isinstance(error, StoreRefused):
-                    raise error from exc
-                first = False
-                await asyncio.sleep(pause * (0.5 + self._broker._clock.random()))
-                pause = min(1.0, pause * 2)
-
-    async def _connect(self) -> None:
-        async with asyncio.timeout(10.0):
-            self._wire = await Wire.open(self._broker.connection, self._heard)
-        self._wire.send("SUBSCRIBE", *self._channels)
-
-    async def _wait(self) -> None:
-        """Wait for news. A quiet connection may be dead without our knowing it, so it is asked now and then."""
-        wire = self._wire
-        for silence in (15.0, 10.0):
-            if wire is None:
-                raise redis_errors.ConnectionError("closed")
-            if wire.lost is not None:
-                raise wire.lost
-            self._news.clear()
-            timer = asyncio.get_running_loop().call_later(silence, self._news.set)
-            waiting = self._heard_count
-            try:
-                await self._news.wait()
-            finally:
-                timer.cancel()
-            if self._heard_count != waiting or self._closed or wire.lost is not None:
-                return
-            wire.send("PING")
-        raise TimeoutError
-
-    def _heard(self, reply: Any) -> None:
-        """The server said something by itself: called by the connection, as it arrives."""
-        self._heard_count += 1
-        self._news.set()
-        if type(reply) is not list or len(reply) < 3:
-            return
-        kind, channel, payload = reply[:3]
-        if kind == b"message":
-            self._messages.append(Message(channel.decode(), payload))
-        elif kind == b"subscribe":
-            confirmed = self._channels.get(channel.decode())
-            if confirmed is not None:
-                confirmed.set()
-            # Not before all is confirmed: what is sent until then is missed too.
-            if self._tell_back and all(event.is_set() for event in self._channels.values()):
-                self._tell_back = False
-                self._messages.append(Message("", b""))
-
-    async def _drop(self) -> None:
-        wire, self._wire = self._wire, None
-        for confirmed in self._channels.values():
-            confirmed.clear()
-        if wire is not None:
-            await wire.close()

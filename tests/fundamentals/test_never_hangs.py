@@ -9,7 +9,7 @@ import pytest
 
 from pq import api as pq
 from pq.api import Job, Producer
-from pq.broker.redis import RedisSubscription
+from pq.broker.subscription import RedisSubscription
 
 
 @pq.job()
