@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pq.broker import records
-from pq.broker.memory import MemoryStore
+from pq.broker.memory import MemoryBroker, MemoryStore
 
 
 class Server:
@@ -270,3 +270,12 @@ class Hand:
 
     def advance(self, ms: int) -> None:
         self.ms += ms
+
+
+async def token_comes(broker: Any, queues: list[str], seconds: float) -> bool:
+    """Take a wake token of one of the queues, as an idle worker's blocked reservation does; False in vain."""
+    if isinstance(broker, MemoryBroker):
+        return await broker._wait(queues, seconds)
+    command = ("BLPOP", *[broker.keys.wake(queue) for queue in queues], seconds)
+    (reply,) = await broker._block.call([command], timeout=seconds + 5)
+    return reply is not None

@@ -301,10 +301,6 @@ class Broker(Protocol):
         """All queues that were ever used."""
         ...
 
-    async def wait(self, queues: Sequence[str], seconds: float) -> bool:
-        """Wait until one of the queues has something; False when the time is over."""
-        ...
-
     async def publish(self, channel: str, payload: bytes) -> None:
         """Send an event; nobody may be listening."""
 

@@ -321,7 +321,7 @@ class MemoryBroker:
         block: float = 0.0,
     ) -> Exchange:
         if block > 0:
-            await self.wait(queues, block)
+            await self._wait(queues, block)
         with self.store.lock:
             answer = Exchange()
             for queue, ended in settlements.items():
@@ -663,7 +663,8 @@ class MemoryBroker:
         return self.store.schedules.version, self.store.now()
 
     # ---------------------------------------------------------------------------------- events
-    async def wait(self, queues: Sequence[str], seconds: float) -> bool:
+    async def _wait(self, queues: Sequence[str], seconds: float) -> bool:
+        """Wait until one of the queues may have something; False when the time is over."""
         event = asyncio.Event()
         waiter = (asyncio.get_running_loop(), event)
         self.store.waiters.add(waiter)

@@ -361,16 +361,6 @@ class RedisBroker:
         (names,) = await self._repeat(self._side, [("SMEMBERS", self.keys.queues)])
         return sorted(name.decode() for name in names)
 
-    async def wait(self, queues: Sequence[str], seconds: float) -> bool:
-        # Not repeated: whoever waits looks at the queues next anyway, and meets the failure there.
-        command = ("BLPOP", *[self.keys.wake(queue) for queue in queues], f"{max(seconds, 0.01):.3f}")
-        try:
-            (reply,) = await self._block.call([command], timeout=seconds + BLOCK_MARGIN)
-            return checked(reply, self.where) is not None
-        except StoreUnavailable:
-            await asyncio.sleep(min(seconds, 0.1))
-            return True
-
     async def publish(self, channel: str, payload: bytes) -> None:
         await self._repeat(self._side, [("PUBLISH", channel, payload)])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, settlement
+from stores import token_comes
 
 from pq.broker import records
 from pq.broker.contract import ACK, FAIL, RETRY, REVOKE, Entry, Message
@@ -69,7 +70,7 @@ async def test_the_clock_is_the_stores(world: World, broker: Any) -> None:
 # ------------------------------------------------------------------------------------------ waiting
 async def test_an_idle_worker_wakes_when_something_is_queued(world: World, broker: Any) -> None:
     """`wait` returns at once, from whichever of its queues."""
-    waiting = asyncio.ensure_future(broker.wait(["other", QUEUE], 30))
+    waiting = asyncio.ensure_future(token_comes(broker, ["other", QUEUE], 30))
     await asyncio.sleep(0)
     await world.put("a")
     async with asyncio.timeout(10):
@@ -80,12 +81,12 @@ async def test_what_was_queued_before_the_wait_ends_it_at_once(world: World, bro
     """No wake-up is lost between looking and waiting."""
     await world.put("a")
     async with asyncio.timeout(10):
-        assert await broker.wait([QUEUE], 30)
+        assert await token_comes(broker, [QUEUE], 30)
 
 
 async def test_waiting_ends_with_its_time(world: World, broker: Any) -> None:
     """Nothing came: False."""
-    assert not await broker.wait([QUEUE], 0.02)
+    assert not await token_comes(broker, [QUEUE], 0.02)
 
 
 async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
@@ -94,12 +95,12 @@ async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
     await world.lease()
     for _ in range(2):
         async with asyncio.timeout(10):
-            assert await broker.wait([QUEUE], 30)
+            assert await token_comes(broker, [QUEUE], 30)
         assert (await world.take(1)).left
     async with asyncio.timeout(10):
-        assert await broker.wait([QUEUE], 30)
+        assert await token_comes(broker, [QUEUE], 30)
     assert not (await world.take(1)).left
-    assert not await broker.wait([QUEUE], 0.02)
+    assert not await token_comes(broker, [QUEUE], 0.02)
 
 
 @pytest.mark.parametrize("how", ["release", "hand_back", "retry_dead", "resume", "retry"])
@@ -113,8 +114,8 @@ async def test_everything_that_makes_work_wakes_somebody(world: World, broker: A
         await broker.pause(QUEUE, True)
         await world.take()
     sleeper = world.another()
-    assert not await sleeper.wait([QUEUE], 0.02)
-    waiting = asyncio.ensure_future(sleeper.wait([QUEUE], 30))
+    assert not await token_comes(sleeper, [QUEUE], 0.02)
+    waiting = asyncio.ensure_future(token_comes(sleeper, [QUEUE], 30))
     await asyncio.sleep(0.01)
     if how == "release":
         await world.end(task, "l")

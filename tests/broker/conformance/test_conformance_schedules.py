@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import QUEUE, World, finished, live, names
+from stores import token_comes
 
 from pq.broker.contract import (
     AS_BEFORE,
@@ -95,7 +96,7 @@ async def test_no_tick_is_early_by_the_stores_clock(world: World, broker: Any) -
 
 async def test_a_tick_keeps_its_priority_and_wakes_a_worker(world: World, broker: Any) -> None:
     """A blocked worker has it at once, and the important one first."""
-    waiting = asyncio.ensure_future(broker.wait([QUEUE], 30))
+    waiting = asyncio.ensure_future(token_comes(broker, [QUEUE], 30))
     await asyncio.sleep(0)
     now = world.hand.ms
     await broker.tick(QUEUE, [tick(now), tick(now, "urgent", priority=5)])
