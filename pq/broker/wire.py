@@ -3,7 +3,7 @@
 redis-py connects and logs in (TCP, TLS, Unix socket, user and password, database). Then its place on the
 transport is taken by a protocol of ours, which has hiredis parse what arrives as it arrives. For a call
 that waits for one reply the library's own way, through a stream reader, costs several turns of the event
-loop and a third of the whole time from queueing a task to its result.
+loop, a quarter of the whole time from queueing a task to its result (docs/decisions/0009).
 
 redis-py has no public way to its transport. The one private name that this takes is used in `open`, and
 `tests/broker/test_wire.py` fails when it is gone.
