@@ -122,7 +122,7 @@ class PulsarQueue:
         """Run a server until it is told to stop; the exit code."""
         from .server import nursery
 
-        if not self.cfg.data_store.startswith("memory://"):
+        if not self.cfg.broker_url.startswith("memory://"):
             nursery.prepare()  # it gets ready while we import the rest
         from .server.supervisor import serve
 

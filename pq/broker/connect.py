@@ -22,9 +22,7 @@ class StoreSettings(Protocol):
     """The settings that decide on the store."""
 
     @property
-    def data_store(self) -> str: ...
-    @property
-    def message_broker(self) -> str | None: ...
+    def broker_url(self) -> str: ...
     @property
     def namespace(self) -> str: ...
     @property
@@ -43,7 +41,7 @@ class Store:
         self, settings: StoreSettings, config_file: str | None = None, *, url: str | None = None
     ) -> None:
         self._settings = settings
-        self._url = url or settings.message_broker or settings.data_store or "embedded://"
+        self._url = url or settings.broker_url or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
         self._memory: MemoryStore | None = None

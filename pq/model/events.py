@@ -13,9 +13,6 @@ from typing import Any, Protocol
 
 from ..errors import InvalidValue
 
-TASK_EVENTS = ("queued", "started", "done", "retry", "progress")
-CONSUMER_EVENTS = ("status",)
-
 Callback = Callable[[str, str, Any], Any]
 
 

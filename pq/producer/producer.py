@@ -297,13 +297,7 @@ class Producer:
         if engine.ready:
             engine.put(future, entry, wait_for_end)
         else:
-            engine.spawn(self._put_when_open(engine, future, entry, wait_for_end))
-
-    async def _put_when_open(
-        self, engine: Engine, future: TaskFuture[Any], entry: Entry, wait_for_end: bool
-    ) -> None:
-        if await self._opened(engine, future):
-            engine.put(future, entry, wait_for_end)
+            engine.spawn(self._when_open(engine, future, lambda: engine.put(future, entry, wait_for_end)))
 
     def adopt(self, task: Task[Any]) -> Task[Any]:
         """Give a task its way to `done_callback`."""
@@ -325,21 +319,17 @@ class Producer:
         if engine.ready:
             engine.expect(future, look_now=True)
         else:
-            engine.spawn(self._expect_when_open(engine, future))
+            engine.spawn(self._when_open(engine, future, lambda: engine.expect(future, look_now=True)))
 
-    async def _expect_when_open(self, engine: Engine, future: TaskFuture[Any]) -> None:
-        if await self._opened(engine, future):
-            engine.expect(future, look_now=True)
-
-    async def _opened(self, engine: Engine, future: TaskFuture[Any]) -> bool:
-        """Open the engine; what makes that impossible becomes the future's error."""
+    async def _when_open(self, engine: Engine, future: TaskFuture[Any], act: Callable[[], None]) -> None:
+        """Open the engine, then act; what makes that impossible becomes the future's error."""
         try:
             await engine.open(self._make_broker)
         except Exception as exc:
             if not future.done():
                 future.set_exception(exc)
-            return False
-        return True
+        else:
+            act()
 
     # ------------------------------------------------------------------------- without a queue
     def execute_task(self, task: Task[Any]) -> TaskFuture[Any]:

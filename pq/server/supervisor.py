@@ -105,7 +105,6 @@ class Supervisor:
         self._pause_until = 0.0
         self._succeeded = 0
         self._failed = 0
-        self._crashes = 0
         self._exit_code = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broker: Broker | None = None
@@ -261,7 +260,6 @@ class Supervisor:
         await member.mailbox.close()
         expected = member.reason is not None
         if not expected and code != FAILED_TO_START:
-            self._crashes += 1
             logger.warning(
                 "%s (pid %d) died: %s", member.name, member.process.pid, _how(code), extra={"who": "server"}
             )

@@ -168,22 +168,8 @@ class Consumer(Service):
         It asks for `want` tasks, and until it is answered nothing else is reserved, so what it brings
         can start: attempts that run meanwhile only become fewer.
         """
-        context = self._context
-        poll = float(context.cfg.task_pool_timeout)
-        self._batch += 1
-        self._blocking = asyncio.get_running_loop().create_task(
-            context.broker.exchange(
-                context.lease,
-                {},
-                context.queues,
-                want,
-                self._batch,
-                idle=not self._running,
-                may_reclaim=self._may_reclaim(),
-                note=f"{context.name} {context.node}",
-                block=poll,
-            )
-        )
+        poll = float(self._context.cfg.task_pool_timeout)
+        self._blocking = asyncio.get_running_loop().create_task(self._call({}, want, block=poll))
         self._blocking.add_done_callback(lambda _: self._signal.set())
         if next_due is not None and next_due / 1000 < poll:
             # The store's time-outs are coarse; our own timer is not.
@@ -191,9 +177,13 @@ class Consumer(Service):
 
     def _poke(self) -> None:
         """A delayed task is due: have the reservation answered now."""
-        poke = asyncio.get_running_loop().create_task(self._context.broker.poke(self._context.queues[0]))
-        self._hooks.add(poke)
-        poke.add_done_callback(self._hooks.discard)
+        self._spawn(self._poke_queue())
+
+    async def _poke_queue(self) -> None:
+        try:
+            await self._context.broker.poke(self._context.queues[0])
+        except PqError as exc:
+            logger.debug("the queue was not poked: %s", exc)  # the reservation meets it too, and says so
 
     async def _attend_blocking(self, blocking: asyncio.Task[Exchange]) -> None:
         """One turn of the loop while a reservation is left with the store."""
@@ -258,11 +248,17 @@ class Consumer(Service):
 
     async def _exchange(self, want: int) -> Exchange | None:
         """One round trip. None when the store could not be reached: then all of it is tried again."""
-        context = self._context
         pending, self._pending = self._pending, {}
+        return await self._outcome_of(self._call(pending, want), pending, reserved=want > 0)
+
+    def _call(
+        self, pending: dict[str, list[Settlement]], want: int, *, block: float = 0.0
+    ) -> Coroutine[Any, Any, Exchange]:
+        """The call of a round trip. One that reserves has a batch number of its own."""
+        context = self._context
         if want:
             self._batch += 1
-        exchange = context.broker.exchange(
+        return context.broker.exchange(
             context.lease,
             pending,
             context.queues,
@@ -271,8 +267,8 @@ class Consumer(Service):
             idle=not self._running,
             may_reclaim=want > 0 and self._may_reclaim(),
             note=f"{context.name} {context.node}",
+            block=block,
         )
-        return await self._outcome_of(exchange, pending, reserved=want > 0)
 
     async def _outcome_of(
         self, exchange: Awaitable[Exchange], pending: dict[str, list[Settlement]], *, reserved: bool
@@ -510,7 +506,11 @@ class Consumer(Service):
         counts.revoked -= sum(s.op == REVOKE for s in dropped)
 
     def _call_hook(self, task: Task[Any]) -> None:
-        hook = asyncio.get_running_loop().create_task(self._store_message(task))
+        self._spawn(self._store_message(task))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something beside the loop: held until it has ended; `stop` waits for it."""
+        hook = asyncio.get_running_loop().create_task(work)
         self._hooks.add(hook)
         hook.add_done_callback(self._hooks.discard)
 

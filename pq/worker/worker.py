@@ -106,7 +106,6 @@ class Worker:
         self._watcher = watcher
         self._on_lease = on_lease
         self._clock = clock
-        self._services: list[Startable] = []
         self._started: list[Startable] = []
         self._producer: Producer | None = None
         self.context: Context | None = None
@@ -180,7 +179,6 @@ class Worker:
             reporter = Reporter(cfg, worker=self.name, node=self._node)
             context.report = reporter.report
             services.insert(0, reporter)
-        self._services = services
         for service in services:
             if isinstance(service, Service):
                 service.on_failure = lambda service, error: self.finished.set()
