@@ -45,6 +45,7 @@ class Store:
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
         self._memory: MemoryStore | None = None
+        self._users: set[object] = set()
         self.workers = 0
         """Workers of this process on this store."""
         if self._url.startswith("memory://"):
@@ -75,6 +76,16 @@ class Store:
             server = EmbeddedServer(self._directory)
             server.attach()
             self._server = server
+
+    def join(self, user: object) -> None:
+        """Count `user` among those who need the embedded server."""
+        self._users.add(user)
+
+    def leave(self, user: object) -> None:
+        """`user` is done; the last of this process to leave detaches."""
+        self._users.discard(user)
+        if not self._users:
+            self.detach()
 
     def detach(self) -> None:
         """Leave the embedded server; the last one out stops it."""

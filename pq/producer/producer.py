@@ -151,7 +151,7 @@ class Producer:
                 asyncio.run_coroutine_threadsafe(self._close_in_thread(engine), thread.loop).result(10.0)
             thread.stop()
         atexit.unregister(self._close_thread)
-        self._store.detach()
+        self._store.leave(self)
 
     async def __aenter__(self) -> Producer:
         await self.start()
@@ -205,6 +205,7 @@ class Producer:
     async def _make_broker(self) -> Broker:
         if self._companion is not None and self._stop_companion is None and not self._store.workers:
             self._stop_companion = await self._companion()
+        self._store.join(self)
         return await self._store.broker(name=f"pq-producer-{os.getpid()}")
 
     async def broker(self) -> Broker:

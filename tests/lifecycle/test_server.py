@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from servers import Serve, alive, of_session
 
-from pq.api import Producer
+from pq.api import Producer, PulsarQueue
 
 pytestmark = pytest.mark.lifecycle
 
@@ -88,6 +88,18 @@ def test_the_shell_comes_first(api: Producer, serve: Serve) -> None:
     assert api.tasks.size("default").wait(10) == {"default": 1}
     serve("-w", "1").ready(1)
     assert future.wait(10).get() == 8
+
+
+def test_two_apis_of_one_application(project: Path, api: Producer) -> None:
+    """Closing the one leaves the other its store; the last to leave stops it."""
+    application = PulsarQueue(config="config.py")
+    first, second = application.api(), application.api()
+    for each in (first, second):
+        each.tasks.queue("quick", n=1, callback=False).wait(10)
+    first.close()
+    assert second.tasks.size("default").wait(10) == {"default": 2}
+    second.close()
+    until(lambda: not store_pids(project))
 
 
 def test_tasks_outlive_every_process(project: Path, api: Producer, serve: Serve) -> None:
