@@ -28,6 +28,7 @@ from .errors import (
     WaitInLoop,
 )
 from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, JobFunction, PeriodicJob, job
+from .model.limits import Concurrency, Debounce, Rate, Unique
 from .model.manager import Manager
 from .model.plan import ScheduleInfo
 from .model.retry import Backoff
@@ -65,7 +66,9 @@ __all__ = [
     "Backoff",
     "BadArguments",
     "Cancel",
+    "Concurrency",
     "ConfigError",
+    "Debounce",
     "InvalidValue",
     "Job",
     "JobFunction",
@@ -82,6 +85,7 @@ __all__ = [
     "PusarQueue",
     "QueueFull",
     "QueueingError",
+    "Rate",
     "ResultNotSerializable",
     "Retry",
     "ScheduleInfo",
@@ -98,6 +102,7 @@ __all__ = [
     "TaskRevoked",
     "TaskTimeout",
     "TooManyTasksForJob",
+    "Unique",
     "WaitInLoop",
     "anchorDate",
     "job",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pq.broker import records
+from pq.broker.gates import gates
 from pq.broker.memory import MemoryBroker, MemoryStore
 
 
@@ -94,6 +95,13 @@ class QueueDump:
     cancelling: set[str] = field(default_factory=set)
     dead: dict[str, int] = field(default_factory=dict)
     ticks: dict[str, int] = field(default_factory=dict)
+    parked: list[str] = field(default_factory=list)  # in the order in which they would be let through
+    parked_at: dict[str, set[str]] = field(default_factory=dict)
+    slots: dict[str, set[str]] = field(default_factory=dict)
+    holds: dict[str, str] = field(default_factory=dict)
+    timers: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, int] = field(default_factory=dict)
+    unique: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     expiring: set[str] = field(default_factory=set)  # ids whose record has a TTL
     wake: int = field(default=0, compare=False)  # only a server has it
@@ -142,11 +150,26 @@ def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump
                 queue.expiring.add(word[5:])
         elif word.startswith("held:"):
             queue.held[word[5:]] = set(_texts(value))
+        elif word == "parked":
+            queue.parked = _texts(value[::2])
+        elif word.startswith("parked:"):
+            queue.parked_at[word[7:]] = set(_texts(value[::2]))
+        elif word.startswith("slots:"):
+            queue.slots[word[6:]] = set(_texts(value))
+        elif word == "holds":
+            texts = _texts(value)
+            queue.holds = dict(zip(texts[::2], texts[1::2], strict=True))
+        elif word.startswith("rate:"):
+            queue.rates[word[5:]] = int(value[0])
+            if ttl < 0:
+                strangers.append(f"{key} has no TTL")
+        elif word.startswith("unique:"):
+            queue.unique[word[7:]] = value[0].decode()
         elif word == "ready":
             queue.ready = _texts(value)
         elif word == "prio":
             queue.prio = _texts(value[::2])
-        elif word in ("delayed", "leases", "dead", "batches", "crashes", "ticks"):
+        elif word in ("delayed", "leases", "dead", "batches", "crashes", "ticks", "timers"):
             setattr(queue, word, _pairs(value))
         elif word in ("revoked", "cancelling"):
             setattr(queue, word, set(_texts(value)))
@@ -184,6 +207,13 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
             cancelling=set(data.cancelling),
             dead=dict(data.dead),
             ticks=dict(data.ticks),
+            parked=data.gates.in_order(),
+            parked_at={gate: set(ids) for gate, ids in data.gates.parked_at.items()},
+            slots={gate: set(ids) for gate, ids in data.gates.slots.items()},
+            holds=dict(data.gates.holds),
+            timers=dict(data.gates.timers),
+            rates=dict(data.gates.rates),
+            unique=dict(data.gates.unique),
             paused=data.paused,
             expiring=set(data.expires),
         )
@@ -198,9 +228,11 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
     # An id that was cancelled lies in `ready` once for its mark in `revoked`: that is no place of a task.
     ready = Counter(queue.ready)
     ready.subtract(dict.fromkeys(queue.revoked, 1))
-    places = ready + Counter(queue.prio) + Counter(list(queue.delayed)) + Counter(held_ids)
+    places = (
+        ready + Counter(queue.prio) + Counter(list(queue.delayed)) + Counter(held_ids) + Counter(queue.parked)
+    )
     for id, record in queue.records.items():
-        if record.startswith(b"q"):
+        if record.startswith((b"q", b"g")):
             if places[id] != 1 and id not in deleted:
                 found.append(f"live {id} is in {places[id]} places")
             if id in queue.expiring:
@@ -227,15 +259,56 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
     found += [
         f"{id} is to be stopped, and is not live"
         for id in queue.cancelling - deleted
-        if not queue.records.get(id, b"").startswith(b"q")
+        if not queue.records.get(id, b"").startswith((b"q", b"g"))
     ]
     found += [
         f"crashes are counted for {id}, which is not live"
         for id in queue.crashes.keys() - deleted
-        if not queue.records.get(id, b"").startswith(b"q")
+        if not queue.records.get(id, b"").startswith((b"q", b"g"))
     ]
+    found += _broken_gates(queue, held_ids, deleted)
     if queue.wake > 1:
         found.append(f"{queue.wake} wake tokens")
+    return found
+
+
+def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | set[str]) -> list[str]:
+    """What holds of flow control after every script, and does not here."""
+    found = []
+    live = {id for id, record in queue.records.items() if record.startswith(b"g")} | set(deleted)
+    demands = {id: records.demands(queue.records.get(id, b"")) for id in live}
+    runs = set(held) | set(queue.ready) | set(queue.prio)
+    for id, met in queue.holds.items():
+        if id not in live or (id not in runs and id not in deleted):
+            found.append(f"{id} was granted something, and neither runs nor is about to")
+        names = [gate.name for gate in gates(met) if gate.kind == "c" and not met.startswith("!")]
+        found += [f"{id} has no slot of {name}" for name in names if id not in queue.slots.get(name, ())]
+    for name, ids in queue.slots.items():
+        found += [f"{id} has a slot of {name} and does not know of it" for id in ids - queue.holds.keys()]
+        most = [g.most for id in ids for g in gates(queue.holds.get(id, "")) if g.name == name]
+        if most and len(ids) > max(most):
+            found.append(f"{len(ids)} have a slot of {name}, and {max(most)} may")
+    at = [id for ids in queue.parked_at.values() for id in ids]
+    if Counter(at) != Counter(queue.parked):
+        found.append("who waits at a gate is not who waits")
+    found += [f"{id} waits and has a slot" for id in queue.parked if id in queue.holds]
+    for name, ids in queue.parked_at.items():
+        first = next(id for id in queue.parked if id in ids)
+        gate = next((g for g in gates(demands.get(first, "")) if g.name == name), None)
+        if gate is None or first in deleted or name in queue.timers:
+            continue
+        slots = queue.slots.get(name, set())
+        stated = [queue.holds.get(id, "") for id in slots] + [demands.get(id, "") for id in ids]
+        numbers = {g.most for text in stated for g in gates(text) if g.name == name}
+        # Tasks may state one gate with different numbers: then who is first may wait longer than it had to.
+        needed = gate.most if len(numbers) == 1 else 1
+        if gate.kind == "c" and len(slots) < needed:
+            found.append(f"{name} is open, and {first} waits there")
+        if gate.kind == "r":
+            found.append(f"nobody will open {name} for {first}")
+    for key, holder in queue.unique.items():
+        if holder[1:] not in live:
+            found.append(f"{key} belongs to {holder}, which is not live")
     return found
 
 

@@ -84,6 +84,7 @@ def test_every_setting_has_its_flag(app: App) -> None:
     """Each declared setting can be given, and arrives."""
     special = {"data_store": "memory://", "message_broker": "memory://", "max_message_size": "5000"}
     special |= {"report_mail_to": "a@example.org", "report_mail_from": "b@example.org"}
+    special |= {"queue_weights": "default:5"}
     special |= {"smtp_url": "smtps://mail.example.org", "report_webhook": "https://hooks.example.org/x"}
     for setting in SETTINGS.values():
         flag, default = setting.flags[-1], setting.default

@@ -28,26 +28,54 @@ SOLO_AFTER = 2
 
 
 class Entry(NamedTuple):
-    """A task to be queued. `record` has its header; `delay` is in ms, None for none."""
+    """A task to be queued. `record` has its header; `delay` is in ms, None for none.
+
+    `unique`: the header has a unique key, to be looked at.
+    """
 
     id: str
     record: bytes
     delay: int | None = None
     priority: int = 0
+    unique: bool = False
+
+
+class Rival(NamedTuple):
+    """The task that has the unique key which another one wanted. `first`: it keeps it until its end."""
+
+    id: str
+    first: bool
+
+
+@dataclass(slots=True)
+class Queued:
+    """The answer to `Broker.enqueue`: what was not queued."""
+
+    known: set[str] = field(default_factory=set)
+    """Ids that were known already, and were left alone."""
+    rivals: dict[str, Rival] = field(default_factory=dict)
+    """By id, who has the unique key of a task that was not queued for that reason."""
 
 
 class Reserved(NamedTuple):
-    """A task that was handed out. `crashes`: workers that died with it so far."""
+    """A task that was handed out. `crashes`: workers that died with it so far.
+
+    `closed`: the gate that did not let it through, and it does not want to wait: it is to be ended.
+    """
 
     queue: str
     id: str
     batch: int
     record: bytes
     crashes: int
+    closed: str = ""
 
 
 class Settlement(NamedTuple):
-    """The end of an attempt. `wait` (ms) counts for RETRY alone, `reply` is the producer's channel."""
+    """The end of an attempt. `wait` (ms) counts for RETRY alone, `reply` is the producer's channel.
+
+    `limited`: its record had demands; others may wait for what it lets go.
+    """
 
     op: str
     id: str
@@ -55,6 +83,7 @@ class Settlement(NamedTuple):
     record: bytes = b""
     reply: str = ""
     wait: int = 0
+    limited: bool = False
 
 
 @dataclass(slots=True)
@@ -95,11 +124,13 @@ class QueueState(NamedTuple):
     leases: int
     dead: int
     paused: bool
+    parked: int = 0
+    """Tasks that wait at a gate."""
 
     @property
     def waiting(self) -> int:
         """Tasks that nobody has taken yet."""
-        return self.ready + self.prio + self.delayed
+        return self.ready + self.prio + self.delayed + self.parked
 
 
 class Tick(NamedTuple):
@@ -192,11 +223,27 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Let go of all connections. Twice is harmless."""
 
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> set[str]:
-        """Queue tasks; returns the ids that were already known (and were left alone).
+    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+        """Queue tasks; returns those that were not: known already, or their unique key is another's.
 
         All or nothing per call; idempotent by id as long as the record is kept. Announces `queued`.
         Raises `QueueFull` when the store has no room: then nothing was queued.
+        """
+        ...
+
+    async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
+        """Give a task that waits under a unique key another record; it keeps its place.
+
+        With `delay` (ms) a delayed one begins to wait anew. False: it has started or ended, and its key is
+        free. Raises `QueueFull`.
+        """
+        ...
+
+    async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
+        """End the task that waits under a unique key, and queue another under it, in one step.
+
+        `old`: its id, its finished record, its reply channel. False: it has started or ended, and its key
+        is free; then nothing was done. Raises `QueueFull`.
         """
         ...
 
@@ -220,6 +267,8 @@ class Broker(Protocol):
 
         Settling is fenced: only who holds the task under `lease` and its batch is accepted.
         Reserving takes from `queues` in their order; the same `batch` again returns the same tasks.
+        A task whose gates are closed waits at the first of them, in its turn, and is in nobody's way;
+        whoever lets a slot go lets the next one through, to the front of the queue.
         On the way it promotes due tasks and, where `may_reclaim`, takes over expired leases, a bounded
         number each. `idle` says that the caller runs nothing, so may get a task that must run alone.
 
@@ -260,7 +309,10 @@ class Broker(Protocol):
         ...
 
     async def peek(self, queue: str, count: int) -> list[str]:
-        """The first ids of a queue, in the order in which they would be handed out; then the delayed ones."""
+        """The first ids of a queue, in the order in which they would be handed out.
+
+        Then those that wait at gates, then the delayed ones.
+        """
         ...
 
     async def state(self, queue: str) -> QueueState:

@@ -21,10 +21,17 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…recent`         | LIST   | the last finished ids |
 | `…stats:<minute>` | HASH   | counters of one minute |
 | `…meta`           | HASH   | `paused`, `limit`, and counters that order `prio` |
+| `…ticks`          | HASH   | schedule → its last tick whose task was queued here, ms |
+| `…parked`         | ZSET   | ids that wait at a gate, in the order of `prio` |
+| `…parked:<gate>`  | ZSET   | those that wait at this one |
+| `…slots:<gate>`   | SET    | ids that have one of its slots |
+| `…holds`          | HASH   | id → the demands that it was granted; `!<gate>,…` when that gate refused it |
+| `…rate:<gate>`    | STRING | the mark of a rate, µs, with a TTL |
+| `…timers`         | ZSET   | gate → when to open it, ms |
+| `…unique:<key>`   | STRING | who has a unique key: how (f, l or r) and the id in one |
 
 A lock is no part of a queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
 the deadline in ms.
-| `…ticks`          | HASH   | schedule → its last tick whose task was queued here, ms |
 
 What is scheduled belongs to no queue. It has a prefix of its own, `<namespace>:{@schedules}:`, which no
 queue can have, since names begin with a letter or a digit:

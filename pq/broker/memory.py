@@ -48,6 +48,7 @@ from .contract import (
     Exchange,
     Locked,
     Message,
+    Queued,
     QueueState,
     Renewal,
     Reserved,
@@ -55,6 +56,7 @@ from .contract import (
     StoredSchedule,
     Tick,
 )
+from .gates import Gates, unique_key
 from .keys import Keys
 
 BOUND = 100
@@ -83,6 +85,9 @@ class QueueData:
     head: int = 0
     tail: int = 0
 
+    def __post_init__(self) -> None:
+        self.gates = Gates(self)
+
     # ------------------------------------------------------------------------------- places
     def place(self, id: str, *, front: bool) -> bool:
         """Put a live task where it waits. False when there is none: it vanished."""
@@ -91,6 +96,7 @@ class QueueData:
             if front:
                 self.crashes.pop(id, None)
             self.cancelling.discard(id)
+            self.gates.leave(id)
             return False
         priority = records.priority(record)
         if priority:
@@ -131,6 +137,24 @@ class QueueData:
         if not members:
             del self.held[lease]
         return True
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that nobody has taken yet."""
+        return (
+            len(self.ready) - len(self.revoked) + len(self.prio) + len(self.delayed) + len(self.gates.parked)
+        )
+
+    def withdraw(self, id: str, demands: str, *, at_front: bool) -> bool:
+        """Take a task out of where it waits; False when it lies in the middle of `ready`, or is held."""
+        if self.delayed.pop(id, None) is not None or self.prio.pop(id, None) is not None:
+            return True
+        if self.gates.unpark(id, demands):
+            return True
+        if at_front and id in self.ready:
+            self.ready.remove(id)
+            return True
+        return False
 
     def finish(self, id: str, record: bytes, until: int) -> None:
         self.task[id] = record
@@ -230,21 +254,28 @@ class MemoryBroker:
         pass
 
     # ------------------------------------------------------------------------------- queueing
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> set[str]:
-        known: set[str] = set()
+    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+        answer = Queued()
         with self.store.lock:
             data, now = self.store.queue(queue), self.store.now()
             fresh: list[tuple[str, bytes]] = []
             new = sum(entry.id not in data.task for entry in entries)
-            waiting = len(data.ready) - len(data.revoked) + len(data.prio) + len(data.delayed)
-            if data.limit is not None and new and waiting + new > data.limit:
+            if data.limit is not None and new and data.waiting + new > data.limit:
                 raise QueueFull(
-                    f"queue {queue!r}: {waiting} tasks wait, and {data.limit} may",
+                    f"queue {queue!r}: {data.waiting} tasks wait, and {data.limit} may",
                     hint="let the workers catch up, or raise the limit of the queue",
                 )
-            for id, record, delay, _ in sorted(entries, key=lambda e: e.delay is not None or e.priority != 0):
+            first = next((n for n, entry in enumerate(entries) if entry.unique), len(entries))
+            head, tail = entries[:first], entries[first:]
+            # As on the wire, where the plain ones travel first, but none passes a unique one by.
+            head = sorted(head, key=lambda e: e.delay is not None or e.priority != 0)
+            for id, record, delay, _, unique in [*head, *tail]:
+                rival = data.gates.rival_of(id, records.demands(record)) if unique else None
+                if rival is not None:
+                    answer.rivals[id] = rival
+                    continue
                 if id in data.task:
-                    known.add(id)
+                    answer.known.add(id)
                     continue
                 data.task[id] = record
                 fresh.append((id, record))
@@ -255,7 +286,45 @@ class MemoryBroker:
             self._announce(b"queued", fresh)
             if fresh:
                 self.store.wake()
-        return known
+        return answer
+
+    async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
+        with self.store.lock:
+            data = self.store.queue(queue)
+            if data.task.get(id) == record:
+                return True
+            way, key = unique_key(records.demands(record))
+            if id not in data.task or data.gates.unique.get(key) not in ("l" + id, "r" + id):
+                return False
+            data.task[id] = record
+            data.gates.unique[key] = way + id
+            if delay is not None and id in data.delayed:
+                data.delayed[id] = self.store.now() + delay
+                self.store.wake()
+            return True
+
+    async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
+        with self.store.lock:
+            data, now = self.store.queue(queue), self.store.now()
+            way, key = unique_key(records.demands(entry.record))
+            if entry.id in data.task:
+                return True
+            if data.gates.rival(key, entry.id) not in ("l" + old[0], "r" + old[0]):
+                return False
+            data.task[entry.id] = entry.record
+            demands = records.demands(data.task[old[0]])
+            if not data.withdraw(old[0], demands, at_front=False):
+                data.revoked.add(old[0])
+            self._revoke(data, *old, demands)
+            data.gates.unique[key] = way + entry.id
+            if entry.delay is not None and entry.delay > 0:
+                data.delayed[entry.id] = now + entry.delay
+            else:
+                data.place(entry.id, front=False)
+            data.gates.open_gates(now)
+            self._announce(b"queued", [(entry.id, entry.record)])
+            self.store.wake()
+            return True
 
     async def retry_dead(self, queue: str, entry: Entry) -> bool:
         with self.store.lock:
@@ -303,6 +372,7 @@ class MemoryBroker:
             for queue in queues:
                 data = self.store.queue(queue)
                 total += data.reclaim(lease, charge=crashed, limit=len(data.held_by(lease)))
+                data.gates.open_gates(self.store.now())
             if total:
                 self.store.wake()
             return total
@@ -338,7 +408,9 @@ class MemoryBroker:
         again: list[tuple[str, bytes]] = []
         replies: dict[str, list[tuple[str, bytes]]] = {}
         # Successes go first, as on the wire, where they travel in a denser form.
-        for op, id, batch, record, reply, wait in sorted(ended, key=lambda s: s.op != ACK):
+        for op, id, batch, record, reply, wait, limited in sorted(
+            ended, key=lambda s: s.op != ACK or s.limited
+        ):
             if not data.drop_held(lease, (id, batch)):
                 mine = records.token(data.task.get(id, b"")) == f"{lease}:{batch}"
                 if op not in (RELEASE, CRASH) and not mine:
@@ -351,12 +423,15 @@ class MemoryBroker:
                 continue
             data.crashes.pop(id, None)
             if op == RETRY:
+                data.gates.leave(id)
                 data.task[id] = record
                 data.delayed[id] = now + wait
                 if data.delayed[id] == min(data.delayed.values()):
                     self.store.wake()
                 again.append((id, record))
                 continue
+            if op != ACK or limited:
+                data.gates.over(id)
             data.cancelling.discard(id)  # one that goes back keeps its mark
             data.finish(id, record, now + (self._dead_ttl if op == FAIL else self._ttl))
             done.append((id, record))
@@ -366,6 +441,8 @@ class MemoryBroker:
                 data.dead[id] = now
                 for old in [old for old, at in data.dead.items() if at <= now - self._dead_ttl]:
                     del data.dead[old]
+        if data.gates.open_gates(now):
+            self.store.wake()
         for reply, sent in replies.items():
             self.store.publish(reply, b"done\n" + b"".join(records.parcel(*item) for item in sent))
         self._announce(b"done", done)
@@ -403,32 +480,60 @@ class MemoryBroker:
                         data.drop_held(lease, (id, its))
                         data.cancelling.discard(id)
                         data.crashes.pop(id, None)
+                        data.gates.leave(id)
                         continue
                     crashes = data.crashes.get(id, 0)
-                    answer.tasks.append(Reserved(queue, id, batch, record, crashes))
+                    answer.tasks.append(Reserved(queue, id, batch, record, crashes, data.gates.refusing(id)))
                     answer.solo = answer.solo or crashes >= SOLO_AFTER
                     want -= 1
             elif want > 0 and not stop and not replay and not data.paused:
-                ids = [id for id in data.pop(min(want, 1000)) if not _skip(data.revoked, id)]
-                ids, stop = self._admit(data, ids, answer, idle=idle and not taken)
-                for id in ids:
-                    record = data.task.get(id)
-                    if record is None or not records.is_live(record):
-                        answer.vanished += 1
-                        data.crashes.pop(id, None)
-                        data.cancelling.discard(id)
-                        continue
-                    data.held.setdefault(lease, set()).add((id, batch))
-                    data.batches[lease] = batch
-                    answer.tasks.append(Reserved(queue, id, batch, record, data.crashes.get(id, 0)))
-                    started.append((id, record))
-                    taken += 1
-                    want -= 1
+                looked = 0
+                while True:
+                    popped = data.pop(min(want, 1000))
+                    ids = [id for id in popped if not _skip(data.revoked, id)]
+                    ids, stop = self._admit(data, ids, answer, idle=idle and not taken)
+                    given, parked = self._hand_out(data, queue, lease, batch, ids, answer, now)
+                    started += given
+                    taken, want, looked = taken + len(given), want - len(given), looked + len(popped)
+                    if not parked or want <= 0 or stop or looked >= 1000:
+                        break
+            if data.gates.open_gates(now):
+                self.store.wake()
             answer.left = answer.left or bool(data.ready or data.prio)
-            if data.delayed:
-                due = max(0, min(data.delayed.values()) - now)
+            if data.delayed or data.gates.timers:
+                due = max(0, min([*data.delayed.values(), *data.gates.timers.values()]) - now)
                 answer.next_due = due if answer.next_due is None else min(answer.next_due, due)
         self._announce(f"started {self.store.now()} {note}".encode(), started)
+
+    def _hand_out(
+        self,
+        data: QueueData,
+        queue: str,
+        lease: str,
+        batch: int,
+        ids: list[str],
+        answer: Exchange,
+        now: int,
+    ) -> tuple[list[tuple[str, bytes]], int]:
+        """What is handed out of `ids`, and how many wait at a gate instead."""
+        given: list[tuple[str, bytes]] = []
+        parked = 0
+        for id in ids:
+            record = data.task.get(id)
+            if record is None or not records.is_live(record):
+                answer.vanished += 1
+                data.crashes.pop(id, None)
+                data.cancelling.discard(id)
+                data.gates.leave(id)
+            elif record[:1] == b"g" and not data.gates.let_in(id, record, now):
+                parked += 1
+            else:
+                data.held.setdefault(lease, set()).add((id, batch))
+                data.batches[lease] = batch
+                crashes, closed = data.crashes.get(id, 0), data.gates.refusing(id)
+                answer.tasks.append(Reserved(queue, id, batch, record, crashes, closed))
+                given.append((id, record))
+        return given, parked
 
     def _housekeeping(
         self, data: QueueData, lease: str, now: int, may_reclaim: bool, answer: Exchange
@@ -444,6 +549,7 @@ class MemoryBroker:
             del data.delayed[id]
             if not data.place(id, front=False):
                 answer.vanished += 1
+        data.gates.open_gates(now, data.gates.due(now))
 
     def _admit(
         self, data: QueueData, ids: list[str], answer: Exchange, *, idle: bool
@@ -465,7 +571,10 @@ class MemoryBroker:
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:
         with self.store.lock:
-            return [self._cancel(queue, *item, at_front=at_front) for item in items]
+            answers = [self._cancel(queue, *item, at_front=at_front) for item in items]
+            if self.store.queue(queue).gates.open_gates(self.store.now()):
+                self.store.wake()
+            return answers
 
     def _cancel(self, queue: str, id: str, record: bytes, reply: str, *, at_front: bool) -> str:
         data = self.store.queue(queue)
@@ -474,21 +583,25 @@ class MemoryBroker:
             return UNKNOWN
         if not records.is_live(stored):
             return CANCELLED if stored == record else FINISHED
-        if data.delayed.pop(id, None) is None and data.prio.pop(id, None) is None:
+        demands = records.demands(stored)
+        if not data.withdraw(id, demands, at_front=at_front):
             if any(id == held for members in data.held.values() for held, _ in members):
                 data.cancelling.add(id)
                 return CANCELLING
-            if at_front and id in data.ready:
-                data.ready.remove(id)
-            else:
-                data.revoked.add(id)
+            data.revoked.add(id)
+        self._revoke(data, id, record, reply, demands)
+        return CANCELLED
+
+    def _revoke(self, data: QueueData, id: str, record: bytes, reply: str, demands: str) -> None:
+        """Write the end of a task that waited."""
         data.finish(id, record, self.store.now() + self._ttl)
         data.crashes.pop(id, None)
         data.cancelling.discard(id)
+        data.gates.leave(id)
+        data.gates.free_key(id, demands)
         if reply:
             self.store.publish(reply, b"done\n" + records.parcel(id, record))
         self._announce(b"done", [(id, record)])
-        return CANCELLED
 
     # ----------------------------------------------------------------------------------- looks
     async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
@@ -503,7 +616,7 @@ class MemoryBroker:
             low = [id for id in order if data.prio[id][0] > 0]
             delayed = sorted(data.delayed, key=lambda id: (data.delayed[id], id))
             ready = [id for id in data.ready if id not in data.revoked]
-            return [*high, *ready, *low, *delayed][:count]
+            return [*high, *ready, *low, *data.gates.in_order(), *delayed][:count]
 
     async def state(self, queue: str) -> QueueState:
         with self.store.lock:
@@ -516,6 +629,7 @@ class MemoryBroker:
                 len(data.leases),
                 len(data.dead),
                 data.paused,
+                len(data.gates.parked),
             )
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
@@ -586,8 +700,9 @@ class MemoryBroker:
                 elif at <= data.ticks.get(schedule, 0):
                     answers.append(CLAIMED)
                 else:
-                    answers.append(CLAIMED if id in data.task else QUEUED_NOW)
-                    if id not in data.task:
+                    new = id not in data.task and data.gates.rival_of(id, records.demands(record)) is None
+                    answers.append(QUEUED_NOW if new else CLAIMED)
+                    if new:
                         data.task[id] = record
                         data.place(id, front=False)
                         fresh.append((id, record))

@@ -4,7 +4,17 @@ The scripts read the header alone and never look into the message, so they serve
 and an encrypted message as well as a plain one.
 
     live       q<priority> <lease>:<batch>\\n      priority empty for 0; the token only after a retry
+    limited    g<priority> <lease>:<batch> <demands>\\n
     finished   d<status> <lease>:<batch>\\n        the token names who settled it, and under which call
+
+A limited task is a live one that has gates to pass before it starts (`pq.model.limits` writes them). Its
+demands are parted by commas:
+
+    c<most>:<gate>             at most so many tasks of the queue at once
+    r<µs>.<burst>:<gate>       one every so many µs, and up to `burst` at once after a pause
+    u<f, l or r>:<key>         one task alone may have this key; what becomes of a second: the first is kept,
+                               the last is kept, or the new one's record replaces the old one's
+    x                          a closed gate ends the task, instead of having it wait
 
 The token makes settling idempotent: a worker whose reply was lost sends the same again, and the record
 shows that it was this very call that has settled it.
@@ -18,9 +28,14 @@ from collections.abc import Iterator
 
 from ..errors import UnreadableMessage
 
+HEADER = 1024
+"""Bytes of the longest header."""
 
-def live_header(priority: int | None = None, token: str = "") -> bytes:
+
+def live_header(priority: int | None = None, token: str = "", demands: str = "") -> bytes:
     """The header of a task that is to be run."""
+    if demands:
+        return f"g{priority or ''} {token} {demands}\n".encode("ascii")
     if not priority and not token:
         return b"q\n"
     return f"q{priority or ''}{' ' + token if token else ''}\n".encode("ascii")
@@ -33,7 +48,7 @@ def finished_header(status: int, token: str) -> bytes:
 
 def message(record: bytes) -> bytes:
     """The message in a record. Raises `UnreadableMessage` where there is no header."""
-    cut = record.find(b"\n", 0, 256)
+    cut = record.find(b"\n", 0, HEADER)
     if cut < 0:
         raise UnreadableMessage(f"a record of {len(record)} bytes has no header")
     return record[cut + 1 :]
@@ -55,7 +70,7 @@ def is_finished(record: bytes) -> bool:
 
 def priority(record: bytes) -> int:
     """The priority in the header of a live record; 0 where none can be read."""
-    header = record[1 : max(record.find(b"\n", 0, 256), 1)].split(b" ", 1)[0]
+    header = record[1 : max(record.find(b"\n", 0, HEADER), 1)].split(b" ", 1)[0]
     try:
         return int(header) if header else 0
     except ValueError:
@@ -64,8 +79,16 @@ def priority(record: bytes) -> int:
 
 def token(record: bytes) -> str:
     """The token in a header: who settled it last; empty when nobody has."""
-    header = record[: max(record.find(b"\n", 0, 256), 0)]
-    return header.partition(b" ")[2].decode("ascii", "replace")
+    header = record[: max(record.find(b"\n", 0, HEADER), 0)]
+    return (*header.split(b" ", 2), b"", b"")[1].decode("ascii", "replace")
+
+
+def demands(record: bytes) -> str:
+    """What a limited task has to pass before it starts; empty for any other record."""
+    if record[:1] != b"g":
+        return ""
+    header = record[: max(record.find(b"\n", 0, HEADER), 0)]
+    return (*header.split(b" ", 2), b"", b"")[2].decode("ascii", "replace")
 
 
 def parcel(id: str, record: bytes) -> bytes:

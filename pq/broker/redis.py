@@ -26,9 +26,11 @@ from .contract import (
     Entry,
     Exchange,
     Locked,
+    Queued,
     QueueState,
     Renewal,
     Reserved,
+    Rival,
     Settlement,
     StoredSchedule,
     Tick,
@@ -177,11 +179,13 @@ class RedisBroker:
         return (await self._repeat(link or self._side, [command]))[0]
 
     # ------------------------------------------------------------------------------------ verbs
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> set[str]:
+    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
         plain: list[Any] = []
         special: list[Any] = []
-        for id, record, delay, priority in entries:
-            if delay is None and not priority:
+        in_turn = False  # the plain ones go first; from a unique one on they must not, or they pass it by
+        for id, record, delay, priority, unique in entries:
+            in_turn = in_turn or unique
+            if delay is None and not priority and not in_turn:
                 plain += (id, record)
             else:
                 special += (id, record, delay if delay is not None else "", priority)
@@ -191,10 +195,36 @@ class RedisBroker:
         )  # fmt: skip
         await self._make_known(queue)
         try:
-            (known,) = await self._repeat(self._main, [command])
+            (left,) = await self._repeat(self._main, [command])
         except QueueFull as exc:
             raise QueueFull(f"queue {queue!r}: {exc.message}", hint=exc.hint) from None
-        return {id.decode() for id in known}
+        queued = Queued()
+        for item in left:
+            id, _, rival = item.decode().partition(" ")
+            if rival:
+                queued.rivals[id] = Rival(rival[1:], rival[0] == "f")
+            else:
+                queued.known.add(id)
+        return queued
+
+    async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
+        args = (self._given(), id, record, "" if delay is None else delay)
+        return bool(await self._run("replace", [self.keys.prefix(queue)], *args))
+
+    async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
+        delay = "" if entry.delay is None else entry.delay
+        args = (
+            self._given(),
+            self.keys.task_channel,
+            "",
+            self._ttl,
+            *old,
+            entry.id,
+            entry.record,
+            delay,
+            entry.priority,
+        )
+        return bool(await self._run("displace", [self.keys.prefix(queue)], *args))
 
     async def _make_known(self, queue: str) -> None:
         """By itself and first: a store may take this and refuse what follows, which then was not queued."""
@@ -257,8 +287,8 @@ class RedisBroker:
     def _settle_command(self, lease: str, queue: str, ended: list[Settlement]) -> Command:
         acks: list[Any] = []
         rest: list[Any] = []
-        for op, id, batch, record, reply, wait in ended:
-            if op == ACK:
+        for op, id, batch, record, reply, wait, limited in ended:
+            if op == ACK and not limited:
                 acks += (f"{id}:{batch}", record, reply)
             else:
                 rest += (op, f"{id}:{batch}", record, reply, wait)
@@ -280,7 +310,8 @@ class RedisBroker:
         for queue in queues:
             while True:
                 limit = 500
-                n = await self._run("hand_back", [self.keys.prefix(queue)], lease, int(crashed), limit)
+                prefix = self.keys.prefix(queue)
+                n = await self._run("hand_back", [prefix], self._given(), lease, int(crashed), limit)
                 total += n
                 if n < limit:
                     break
@@ -290,9 +321,8 @@ class RedisBroker:
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:
         flat = [part for item in items for part in item]
-        answers = await self._run(
-            "cancel", [self.keys.prefix(queue)], self.keys.task_channel, "", self._ttl, int(at_front), *flat
-        )
+        args = (self._given(), self.keys.task_channel, "", self._ttl, int(at_front), *flat)
+        answers = await self._run("cancel", [self.keys.prefix(queue)], *args)
         return [answer.decode() for answer in answers]
 
     async def retry_dead(self, queue: str, entry: Entry) -> bool:
@@ -310,11 +340,12 @@ class RedisBroker:
 
     async def peek(self, queue: str, count: int) -> list[str]:
         p = self.keys.prefix(queue)
-        high, low, delayed = await self._repeat(
+        high, low, parked, delayed = await self._repeat(
             self._side,
             [
                 ("ZRANGEBYSCORE", p + "prio", "-inf", "(0", "LIMIT", 0, count),
                 ("ZRANGEBYSCORE", p + "prio", 0, "+inf", "LIMIT", 0, count),
+                ("ZRANGE", p + "parked", 0, count - 1),
                 ("ZRANGE", p + "delayed", 0, count - 1),
             ],
         )
@@ -327,13 +358,13 @@ class RedisBroker:
             (cancelled,) = await self._repeat(self._side, [("SMISMEMBER", p + "revoked", *page)])
             ready += [id for id, gone in zip(page, cancelled, strict=True) if not gone]
             start += count
-        return [id.decode() for id in [*high, *ready, *low, *delayed][:count]]
+        return [id.decode() for id in [*high, *ready, *low, *parked, *delayed][:count]]
 
     async def state(self, queue: str) -> QueueState:
-        ready, prio, delayed, held, leases, dead, paused = await self._run(
+        ready, prio, delayed, held, leases, dead, paused, parked = await self._run(
             "inspect", [self.keys.prefix(queue)]
         )
-        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused))
+        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused), parked)
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         key = self.keys.prefix(queue) + "dead"
@@ -468,7 +499,7 @@ def _table(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
     """Add what one queue's `reserve` said to the answer."""
-    alive, next_due, vanished, left, flags, crashed = reply[:6]
+    alive, next_due, vanished, left, flags, noted = reply[:6]
     if not alive:
         answer.lost_lease = True
         return
@@ -478,7 +509,13 @@ def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) ->
     answer.left = answer.left or left > 0
     answer.solo = answer.solo or bool(flags & 1)
     answer.blocked = answer.blocked or bool(flags & 2)
-    crashes = {crashed[i]: crashed[i + 1] for i in range(0, len(crashed), 2)} if crashed else {}
+    crashes: dict[bytes, int] = {}
+    closed: dict[bytes, str] = {}
+    for i in range(0, len(noted), 2):
+        if isinstance(noted[i + 1], int):
+            crashes[noted[i]] = noted[i + 1]
+        else:
+            closed[noted[i]] = noted[i + 1].decode()
     tasks = answer.tasks
     for i in range(6, len(reply), 2):
         id = reply[i]
@@ -489,6 +526,7 @@ def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) ->
                 batch,
                 reply[i + 1],
                 crashes.get(id, 0) if crashes else 0,
+                closed.get(id, "") if closed else "",
             )
         )
 

@@ -31,6 +31,8 @@ NAMES = (
     "forget",
     "tick",
     "schedule",
+    "replace",
+    "displace",
 )
 
 

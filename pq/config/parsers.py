@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -112,6 +112,20 @@ def names(value: object) -> tuple[str, ...]:
     if not found:
         raise ValueError("a list of at least one name")
     return tuple(dict.fromkeys(name(word) for word in found))
+
+
+def weights(value: object) -> tuple[str, ...]:
+    """Weights of names, as `name:weight` each: a list, text with commas, or a mapping."""
+    fits = "a list of queues with their weights from 1 to 1000, such as high:6,low:1"
+    if isinstance(value, Mapping):
+        value = [f"{name}:{weight}" for name, weight in value.items()]
+    found = {}
+    for word in _words(value, fits):
+        queue, _, weight = word.partition(":")
+        if not weight.isascii() or not weight.isdigit() or not 1 <= int(weight) <= 1000:
+            raise ValueError(fits)
+        found[name(queue)] = f"{queue}:{int(weight)}"
+    return tuple(found.values())
 
 
 def module_paths(value: object) -> tuple[str, ...]:

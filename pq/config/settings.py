@@ -143,6 +143,12 @@ class Settings:
         group="tasks",
         short="-q",
     )
+    queue_weights: tuple[str, ...] = _setting(
+        (),
+        parsers.weights,
+        "list of weights of queues, like high:6,low:1; preference is strict when not set",
+        group="tasks",
+    )
     default_task_queue: str | None = _setting(
         None,
         parsers.optional(parsers.name),
@@ -229,6 +235,12 @@ class Settings:
             source = self.sources.get(name, "Settings")
             # The one write after construction: it is how the canonical form gets into a frozen object.
             object.__setattr__(self, name, setting.check(getattr(self, name), source))
+        stray = self.weights.keys() - set(self.task_queues)
+        if stray:
+            raise BadSetting(
+                f"queue_weights: {min(stray)!r} is no queue of task_queues ({', '.join(self.task_queues)})",
+                hint="name it in task_queues too",
+            )
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -240,6 +252,16 @@ class Settings:
     def default_queue(self) -> str:
         """The queue of tasks that name none."""
         return self.default_task_queue or self.task_queues[0]
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """`queue_weights` as a mapping; a queue that is not named there weighs 1. Empty: strict preference."""
+        if not self.queue_weights:
+            return {}
+        stated = dict(word.split(":") for word in self.queue_weights)
+        return {queue: int(stated.pop(queue, 1)) for queue in self.task_queues} | {
+            queue: int(weight) for queue, weight in stated.items()
+        }
 
     @property
     def broker_url(self) -> str:

@@ -20,7 +20,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable, TaskCrashed
+from ..errors import (
+    NotSerializable,
+    PayloadTooLarge,
+    PqError,
+    ResultNotSerializable,
+    TaskCrashed,
+    TooManyTasksForJob,
+)
 from .job import Job
 from .names import LIMITS
 from .outcome import CRASHED, FAILED, OK, RELEASED, RETRIED, REVOKED, SNOOZED, TIMED_OUT, Outcome, verdict
@@ -154,6 +161,12 @@ def crashed_too_often(crashes: int) -> Outcome:
         None,
         TaskCrashed.slug,
     )
+
+
+def too_many(job: str, gate: str) -> Outcome:
+    """The outcome of a task that found a limit reached and does not want to wait (`on_limit="revoke"`)."""
+    text = f"TooManyTasksForJob: as many tasks of {job} run as may (limit {gate!r}), and it does not wait"
+    return Outcome(REVOKED, None, text, None, TooManyTasksForJob.slug)
 
 
 _ACKED = Ending(ACK)

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
 from .backend import Backend, HeldLock
+from .limits import WAIT, Debounce, Flow, Limit, Unique, flow_of
 from .names import LIMITS, check_name, slug
 from .retry import Backoff, tries_again_after
 from .schedule import SKIP, Schedule, check_catch_up, make_schedule
@@ -74,7 +75,15 @@ class Job:
     no_retry_on: tuple[_Raised, ...] | None = None
     """Classes of exceptions after which none is."""
     max_concurrency: int | None = None
-    """Tasks of this job that may run at once over all workers."""
+    """Tasks of this job that may run at once, over all workers; more wait in their order."""
+    limits: Limit | Sequence[Limit] = ()
+    """Further limits, by key or in time: `Concurrency(…)`, `Rate(…)`."""
+    on_limit: str = WAIT
+    """What becomes of a task that finds a limit reached: `'wait'`, or `'revoke'` (`TooManyTasksForJob`)."""
+    unique: bool | Unique | None = None
+    """True, or a `Unique`: a second task that is the same one is not queued beside the first."""
+    debounce: float | dt.timedelta | Debounce | None = None
+    """Seconds, or a `Debounce`: run when so long no further call came, with the arguments of the last."""
     expires: float | None = None
     """Seconds after queueing past which a task is not started any more."""
     priority: int | None = None
@@ -88,6 +97,7 @@ class Job:
     defined_at: ClassVar[str] = ""
     function: ClassVar[Callable[..., Any] | None] = None
     periodic_schedule: ClassVar[Schedule | None] = None
+    flow: ClassVar[Flow | None] = None
 
     # Of one run.
     backend: Backend
@@ -110,6 +120,7 @@ class Job:
             parameters = parameters[1:]
         cls.signature = inspect.Signature(parameters)
         cls.defined_at = _place(function)
+        _check_flow(cls)
         if issubclass(cls, PeriodicJob):
             _check_schedule(cls)
 
@@ -333,6 +344,7 @@ _OPTIONS = frozenset(
     {
         "abstract", "concurrency", "default_queue", "timeout", "max_retries", "retry_delay", "max_concurrency",
         "expires", "priority", "doc_syntax", "backoff", "retry_on", "no_retry_on",
+        "limits", "on_limit", "unique", "debounce",
         "anchor", "timezone", "catch_up", "catch_up_limit",
     }
 )  # fmt: skip
@@ -376,6 +388,15 @@ def _check_options(cls: type[Job]) -> None:
             f"{where}: concurrency is {cls.concurrency!r}",
             hint="use api.ASYNC_IO, api.THREAD_IO, api.CPUBOUND or api.GREEN_IO",
         )
+
+
+def _check_flow(cls: type[Job]) -> None:
+    try:
+        cls.flow = flow_of(
+            cls.name, cls.signature, cls.max_concurrency, cls.limits, cls.on_limit, cls.unique, cls.debounce
+        )
+    except BadSetting as exc:
+        raise BadSetting(f"job {cls.name}: {exc.message}", hint=exc.hint) from None
 
 
 def _check_schedule(cls: type[PeriodicJob]) -> None:

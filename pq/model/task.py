@@ -60,12 +60,14 @@ class Task(Generic[R]):
         worker, node: who ran it, and on which server.
         result: what the job returned.
         exception, stacktrace: texts, when it failed. `reason` is the slug of the error.
+        demands: the limits it has to keep, as the header of its record has them (`pq.model.limits`); it does
+            not travel in the message.
         meta: the user's own data about the task. run_info: what the worker noted about the run.
     """
 
     __slots__ = (
         "_args", "_kwargs", "_meta", "_result", "_run_info",
-        "awaiter", "call", "delay", "exception", "expires", "format", "id", "max_retries",
+        "awaiter", "call", "delay", "demands", "exception", "expires", "format", "id", "max_retries", "max_wait",
         "meta_bytes", "name", "node", "priority", "queue", "reason", "reply", "result_bytes", "retry",
         "retry_delay", "run_info_bytes", "stacktrace", "status", "time_ended", "time_queued", "time_started",
         "timeout", "worker",
@@ -128,12 +130,15 @@ class Task(Generic[R]):
         self.reason = reason
         self.run_info_bytes = run_info
         self.format: Serializer = MSGPACK
+        self.demands = ""
         self._kwargs: dict[str, Any] | None = None
         self._result: Any = _UNSET
         self._meta: dict[str, Any] | None = None
         self._run_info: dict[str, Any] | None = None
 
     awaiter: Any
+    demands: str
+    max_wait: float | None
 
     # ------------------------------------------------------------------------------- wire
     @classmethod

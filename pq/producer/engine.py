@@ -23,12 +23,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..broker import records
-from ..broker.contract import Broker, Entry, Subscription
+from ..broker.contract import Broker, Entry, Queued, Rival, Subscription
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..errors import PqError, QueueFull, TaskLost, UnreadableMessage
 from ..model.events import EventBus
 from ..model.task import Task
+from . import rivals
 from .future import TaskFuture
 from .locks import Turns
 
@@ -144,18 +145,48 @@ class Engine:
             self._flushing = True
             self.loop.call_soon(self._start_flush)
 
-    async def _send_what_fits(self, queue: str, entries: list[Entry], failures: dict[str, Exception]) -> None:
+    async def _send_what_fits(
+        self, queue: str, entries: list[Entry], failures: dict[str, Exception]
+    ) -> dict[str, Rival]:
         """Tasks that merely left together are refused one by one: the first of them may still have room."""
         assert self._broker is not None
         full: QueueFull | None = None
+        found: dict[str, Rival] = {}
         for entry in entries:
             if full is None:
                 try:
-                    await self._broker.enqueue(queue, [entry])
+                    found.update((await self._broker.enqueue(queue, [entry])).rivals)
                     continue
                 except QueueFull as exc:
                     full = exc
             failures[entry.id] = full
+        return found
+
+    async def _follow_rivals(
+        self, batch: list[_Outgoing], found: dict[str, Rival], failures: dict[str, Exception]
+    ) -> set[str]:
+        """Futures of tasks that were not queued, since another has their key, follow that one: its id is among these."""
+        assert self._broker is not None
+        followed: set[str] = set()
+        for future, entry, wait_for_end in batch:
+            task = future.task
+            if task.id not in found:
+                continue
+            try:
+                wait = getattr(task, "max_wait", None)
+                other = await rivals.settle(self._broker, task, entry, found[task.id], wait)
+            except PqError as exc:
+                failures[task.id] = exc
+                continue
+            if other is task:
+                continue
+            other.awaiter = task.awaiter
+            self._forget(future)
+            future.task = other
+            followed.add(other.id)
+            if wait_for_end:
+                self.expect(future, look_now=other.done())
+        return followed
 
     async def sent(self) -> None:
         """Wait until all that was queued so far is in the store (or was refused by it).
@@ -203,22 +234,28 @@ class Engine:
             by_queue.setdefault(future.task.queue or "", []).append(entry)
         failures: dict[str, Exception] = {}
         failures_by_id: dict[str, Exception] = {}
+        found: dict[str, Rival] = {}
         for queue, entries in by_queue.items():
             try:
                 if self._broker is None:
                     raise PqError("the producer is closed")
-                await self._broker.enqueue(queue, entries)
+                queued: Queued = await self._broker.enqueue(queue, entries)
+                if queued.rivals:
+                    found.update(queued.rivals)
             except QueueFull as exc:
                 if len(entries) == 1:
                     failures[queue] = exc
                 else:
-                    await self._send_what_fits(queue, entries, failures_by_id)
+                    found.update(await self._send_what_fits(queue, entries, failures_by_id))
             except PqError as exc:
                 failures[queue] = exc
             except asyncio.CancelledError:
                 for future, _, _ in batch:
                     future.cancel()
                 raise
+        followed: set[str] = set()
+        if found:
+            followed = await self._follow_rivals(batch, found, failures_by_id)
         now = self.loop.time()
         for future, _, wait_for_end in batch:
             task = future.task
@@ -235,7 +272,7 @@ class Engine:
                     self._since[task.id] = now  # it has a record from now on, so it may be looked up
             elif not future.done():
                 future.set_result(task)
-            if self.on_queued is not None:
+            if self.on_queued is not None and task.id not in followed:
                 self.spawn(self.on_queued(task))
 
     # ------------------------------------------------------------------------------ hearing

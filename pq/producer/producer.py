@@ -23,6 +23,7 @@ import msgpack
 from ..broker import records
 from ..broker.connect import Store
 from ..broker.contract import Broker, Entry
+from ..broker.gates import NO_KEY, unique_key
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..errors import InvalidValue, UnreadableMessage
@@ -284,7 +285,10 @@ class Producer:
         task.reply = engine.reply_channel
         delay = None if task.delay is None else max(1, round(task.delay * 1000))
         priority = task.priority or 0
-        entry = Entry(task.id, records.live_header(priority) + task.to_wire(), delay, priority)
+        demands = task.demands
+        header = records.live_header(priority, "", demands)
+        unique = bool(demands) and unique_key(demands) != NO_KEY
+        entry = Entry(task.id, header + task.to_wire(), delay, priority, unique)
         self.adopt(task)
         if engine.closed:
             raise InvalidValue("this api is closed", hint="make a new one: app().api()")

@@ -22,13 +22,15 @@ from ..errors import (
     UnreadableMessage,
 )
 from ..model.job import Job, check_arguments, check_number, check_options
+from ..model.limits import NO_FLOW, Debounce
 from ..model.names import LIMITS, check_name, new_id
 from ..model.plan import ScheduleInfo
 from ..model.registry import job_class
 from ..model.serializers import dump_payload
-from ..model.states import QUEUED, REVOKED
+from ..model.states import QUEUED
 from ..model.task import Task
 from .future import AsCompleted, LoopFuture, TaskFuture
+from .rivals import revoked
 from .schedules import Schedules, checked
 
 if TYPE_CHECKING:
@@ -333,7 +335,23 @@ class Tasks:
             self._apply_meta(task, meta_params)
         if timeout is not None or meta_params:
             check_options(task)
+        most = meta_params.get("max_concurrency") if meta_params else None
+        if most is not None or (kind is not None and kind.flow is not None):
+            self._limit_flow(task, kind, args, kwargs, most)
         return task
+
+    @staticmethod
+    def _limit_flow(
+        task: Task[Any], kind: type[Job] | None, args: Sequence[Any], kwargs: dict[str, Any], most: int | None
+    ) -> None:
+        """Write down which limits it has to keep."""
+        flow = NO_FLOW if kind is None or kind.flow is None else kind.flow
+        signature = None if kind is None else kind.signature
+        task.demands = flow.demands(task.name, signature, args, kwargs, most)
+        if isinstance(flow.unique, Debounce):
+            task.max_wait = flow.unique.longest
+            if task.delay is None:
+                task.delay = flow.unique.seconds
 
     def _apply_meta(self, task: Task[Any], meta_params: dict[str, Any]) -> None:
         meta = dict(meta_params)
@@ -387,7 +405,7 @@ class Tasks:
             return False
         queue, record = found
         task = Task.from_wire(records.message(record))
-        (answer,) = await broker.cancel(queue, [_revoked(task, "cancelled")])
+        (answer,) = await broker.cancel(queue, [revoked(task, "cancelled")])
         if answer == CANCELLING:
             # The lease would bring it to the worker within seconds; this brings it at once.
             await broker.publish(self._producer.keys.control_channel, f"cancel {id}".encode())
@@ -458,7 +476,15 @@ class Tasks:
         task.exception = task.stacktrace = task.reason = task.run_info_bytes = task.result_bytes = None
         if changes:
             self._change(task, changes)
-        return await broker.retry_dead(queue, Entry(id, records.live_header(task.priority) + task.to_wire()))
+        kind = self._producer.registry.get(task.name)
+        if kind is not None and kind.flow is not None:
+            most = task.meta.get("max_concurrency")
+            # Not its unique key: who runs a task again wants this one.
+            task.demands = kind.flow.demands(
+                task.name, kind.signature, task.args, task.kwargs, most, unique=False
+            )
+        header = records.live_header(task.priority, "", task.demands)
+        return await broker.retry_dead(queue, Entry(id, header + task.to_wire()))
 
     async def _pause(self, queues: Sequence[str], paused: bool) -> None:
         broker = await self._producer.broker()
@@ -483,7 +509,7 @@ class Tasks:
                         task = Task.from_wire(records.message(record or b""))
                     except UnreadableMessage:
                         task = Task(id, "unreadable", queue)
-                    items.append(_revoked(task, "flushed from its queue"))
+                    items.append(revoked(task, "flushed from its queue"))
                 answers = await broker.cancel(queue, items, at_front=True)
                 total += answers.count(CANCELLED)
                 if CANCELLED not in answers:
@@ -509,12 +535,15 @@ def describe(job: type[Job]) -> dict[str, Any]:
         "max_retries",
         "retry_delay",
         "max_concurrency",
+        "limits",
+        "unique",
+        "debounce",
         "priority",
         "run_every",
     ):
         value = getattr(job, option, None)
-        if value is not None:
-            facts[option] = str(value) if option == "run_every" else value
+        if value not in (None, ()):
+            facts[option] = value if isinstance(value, (str, int, float)) else str(value)
     return facts
 
 
@@ -574,11 +603,3 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
             hint="options are callback, delay, queue, timeout, meta_params",
         )
     return options
-
-
-def _revoked(task: Task[Any], why: str) -> tuple[str, bytes, str]:
-    """What `Broker.cancel` wants: the id, the finished record, the channel of who awaits it."""
-    task.status, task.time_ended, task.reason = REVOKED, time.time(), "revoked"
-    task.exception = f"TaskRevoked: {why} before it ran"
-    record = records.finished_header(REVOKED, "cancel:0") + task.to_wire()
-    return task.id, record, task.reply or ""

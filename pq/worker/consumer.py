@@ -25,13 +25,14 @@ from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
 from ..errors import PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
-from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often
+from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often, too_many
 from ..model.job import CPUBOUND, Job
 from ..model.manager import Manager
 from ..model.outcome import Outcome
 from ..model.serializers import MSGPACK
 from ..model.states import QUEUED, STARTED, SUCCESS
 from ..model.task import Task
+from . import weights
 from .context import Context
 from .service import Service
 
@@ -76,6 +77,7 @@ class Consumer(Service):
         self._limit: int = context.cfg.max_requests
         self._slots: int = context.cfg.concurrent_tasks
         self._message_size: int = context.cfg.max_message_size
+        self._weights: dict[str, int] = context.cfg.weights
         self._hook = type(context.manager).store_message is not Manager.store_message
         self._hooks: set[asyncio.Task[None]] = set()
         self._running: dict[str, Attempt] = {}
@@ -256,12 +258,15 @@ class Consumer(Service):
     ) -> Coroutine[Any, Any, Exchange]:
         """The call of a round trip. One that reserves has a batch number of its own."""
         context = self._context
+        queues = context.queues
         if want:
             self._batch += 1
+            if self._weights:
+                queues = weights.order(queues, self._weights, context.clock.random)
         return context.broker.exchange(
             context.lease,
             pending,
-            context.queues,
+            queues,
             want,
             self._batch,
             idle=not self._running,
@@ -329,7 +334,7 @@ class Consumer(Service):
             ended[since:] = others + released[::-1]
 
     def _start(self, reserved: Reserved) -> None:
-        queue, id, batch, record, crashes = reserved
+        queue, id, batch, record, crashes, closed = reserved
         self._taken += 1
         if id in self._running:
             return  # handed out again because a reply was lost; it runs already
@@ -341,6 +346,8 @@ class Consumer(Service):
         except UnreadableMessage as exc:
             self._unreadable(queue, id, record, exc)
             return
+        if record[:1] == b"g":
+            task.demands = records.demands(record)
         job = self._context.registry.get(task.name)
         if job is None:
             self._unknown_job(task)
@@ -348,6 +355,11 @@ class Consumer(Service):
         now = self._context.clock.time()
         if crashes >= self._context.cfg.max_crashes:
             self._settle(task, None, crashed_too_often(crashes))
+            return
+        if closed:
+            self._settle(task, None, too_many(job.name, closed))
+            return
+        if job.flow is not None and not task.demands and self._limits_unstated(task, job):
             return
         if task.expires is not None and now > (task.expiry or now):
             expired = f"TaskRevoked: it expired: {task.expires:g} s after it was queued nobody had started it"
@@ -399,6 +411,21 @@ class Consumer(Service):
         task.status = QUEUED
         self._send(task, Ending(RETRY, min(60.0, 2.0 ** (tries - 1))))
 
+    def _limits_unstated(self, task: Task[Any], job: type[Job]) -> bool:
+        """True when its producer did not know the job, so nobody has looked at its limits: it goes back with them."""
+        assert job.flow is not None
+        try:
+            most = task.meta.get("max_concurrency")
+            task.demands = job.flow.demands(
+                job.name, job.signature, task.args, task.kwargs, most, unique=False
+            )
+        except PqError:
+            return False  # the attempt itself says what is wrong with its arguments
+        if task.demands:
+            task.status = QUEUED
+            self._send(task, Ending(RETRY))
+        return bool(task.demands)
+
     # ------------------------------------------------------------------------------- settling
     def _finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt ended: the one way out for all of them."""
@@ -439,7 +466,9 @@ class Consumer(Service):
             header = self._headers.get(batch)
             if header is None:
                 header = self._new_header(batch)
-            settlement = Settlement(ACK, id, batch, header + task.to_wire(), task.reply or "")
+            settlement = Settlement(
+                ACK, id, batch, header + task.to_wire(), task.reply or "", 0, task.demands != ""
+            )
             counts.succeeded += 1
         else:
             settlement = self._rarer(task, ending, batch)
@@ -477,7 +506,7 @@ class Consumer(Service):
             counts.retried += 1
             if task.format is MSGPACK:
                 task.result_bytes = None
-            record = records.live_header(task.priority, token) + task.to_wire()
+            record = records.live_header(task.priority, token, task.demands) + task.to_wire()
             return Settlement(RETRY, task.id, batch, record, "", max(0, round(ending.wait * 1000)))
         return Settlement(ending.op, task.id, batch)
 

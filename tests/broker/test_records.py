@@ -42,7 +42,7 @@ def test_a_finished_header() -> None:
     assert (records.token(record), records.message(record)) == ("L:7", b"x")
 
 
-@pytest.mark.parametrize("record", [b"", b"q", b"no header", b"q" + b"x" * 300 + b"\n", b"\xff\xfe"])
+@pytest.mark.parametrize("record", [b"", b"q", b"no header", b"q" + b"x" * 1100 + b"\n", b"\xff\xfe"])
 def test_bytes_without_a_header(record: bytes) -> None:
     """Foreign bytes are no message, and break nobody who looks at them."""
     with pytest.raises(UnreadableMessage):

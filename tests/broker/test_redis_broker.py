@@ -63,7 +63,7 @@ async def test_scripts_forgotten_between_all_calls(store: Any, broker: RedisBrok
         store.client.script_flush()
         return await call
 
-    assert await flushed(broker.enqueue(Q, entries("a", "b", "c"))) == set()
+    assert (await flushed(broker.enqueue(Q, entries("a", "b", "c")))).known == set()
     await flushed(broker.open_lease("L", [Q], 30_000))
     answer = await flushed(broker.exchange("L", {}, [Q], 3, 1))
     assert [task.id for task in answer.tasks] == ["a", "b", "c"]
@@ -178,7 +178,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
     finally:
         store.client.config_set("maxmemory", "0")
         store.client.delete("pq:{empty}:wake")
-    assert await broker.enqueue(Q, entries("x", "y")) == set()
+    assert (await broker.enqueue(Q, entries("x", "y"))).known == set()
 
 
 # ------------------------------------------------------------------------------------- subscription
@@ -387,7 +387,7 @@ async def test_a_restart_without_data_is_met_by_going_on(valkey_server: Server, 
     valkey_server.start()
     assert not (await renewing).alive
     assert (await broker.exchange("L", {}, [Q], 1, 1)).lost_lease
-    assert await broker.enqueue(Q, entries("a")) == set()
+    assert (await broker.enqueue(Q, entries("a"))).known == set()
     await broker.close()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -61,6 +61,11 @@ priorities = st.sampled_from([0, 0, 0, 0, 1, 5, -3])
 delays = st.sampled_from([None, None, None, None, 0, 1, 10, 1000])
 orders = st.sampled_from([("one", "two"), ("two", "one"), ("one",), ("two",)])
 often = st.sampled_from([False, False, True])
+DEMANDS = (
+    *("", "", "", "", "", "c1:a", "c2:a", "c2:b", "c1:a,c2:b", "c1:b,r5000000.1:r", "r2000000.2:r"),
+    *("c1:a,x", "uf:k", "ul:k", "ur:k,c2:b", "uf:j,c1:a", "r1000000.1:r,r9000000.3:s", "c2:a,x,uf:k"),
+)
+demands = st.sampled_from(DEMANDS)
 operations = st.sampled_from([ACK, FAIL, REVOKE, RETRY, RELEASE, CRASH])
 
 
@@ -82,6 +87,7 @@ class Machine(RuleBasedStateMachine):
         self.on_redis.time_override = self.hand
         self.serial = 0
         self.known: dict[str, list[str]] = {queue: [] for queue in QUEUES}
+        self.demands: dict[str, str] = {}
         self.batch = 0
         self.taken: list[tuple[str, Reserved]] = []  # everything that was ever handed out, the last first
         self.deleted: set[str] = set()
@@ -126,7 +132,8 @@ class Machine(RuleBasedStateMachine):
 
     def live(self, id: str, priority: int, token: str = "") -> bytes:
         self.serial += 1
-        return records.live_header(priority, token) + f"{id} #{self.serial}".encode()
+        header = records.live_header(priority, token, self.demands.get(id, ""))
+        return header + f"{id} #{self.serial}".encode()
 
     def finished(self, id: str, token: str) -> bytes:
         self.serial += 1
@@ -147,25 +154,59 @@ class Machine(RuleBasedStateMachine):
         """One of those that run or are first to wait, or, rather often, any."""
         dump = self.before.get(queue, QueueDump())
         held = sorted(member.rpartition(":")[0] for members in dump.held.values() for member in members)
-        some = [*held[:2], *dump.prio[:1], *dump.delayed, *dump.ready]
+        some = [*held[:2], *dump.parked[:2], *dump.prio[:1], *dump.delayed, *dump.ready]
         return some[which] if which < min(5, len(some)) else self.pick(queue, which)
+
+    def new_one(self, queue: str, wants: str) -> str:
+        """The id of a task that is to come."""
+        id = f"{queue}{len(self.known[queue]):02}"
+        self.known[queue].append(id)
+        self.demands[id] = wants
+        return id
 
     @rule(
         queue=queues,
-        items=st.lists(st.tuples(st.integers(0, 9), delays, priorities), min_size=1, max_size=6),
+        items=st.lists(st.tuples(st.integers(0, 9), delays, priorities, demands), min_size=1, max_size=6),
         twice=often,
     )
-    def enqueues(self, queue: str, items: list[tuple[int, int | None, int]], twice: bool) -> None:
+    def enqueues(self, queue: str, items: list[tuple[int, int | None, int, str]], twice: bool) -> None:
         entries = []
-        for old, delay, priority in items:
+        for old, delay, priority, wants in items:
             id = self.pick(queue, old)
             if old > 1 or id == "unheard.of" or id in self.deleted:
-                id = f"{queue}{len(self.known[queue]):02}"
-                self.known[queue].append(id)
-            entries.append(Entry(id, self.live(id, priority), delay, priority))
+                id = self.new_one(queue, wants)
+            unique = "u" in self.demands[id]
+            entries.append(Entry(id, self.live(id, priority), delay, priority, unique))
         self.both("enqueue", queue, entries)
         if twice:
-            assert self.unchanged("enqueue", queue, entries) == {entry.id for entry in entries}
+            again = self.unchanged("enqueue", queue, entries)
+            assert again.known | again.rivals.keys() == {entry.id for entry in entries}
+
+    @rule(
+        queue=queues,
+        wants=st.sampled_from(["ul:k", "ur:k,c2:b"]),
+        delay=delays,
+        replace=st.booleans(),
+        twice=often,
+    )
+    def takes_a_key(self, queue: str, wants: str, delay: int | None, replace: bool, twice: bool) -> None:
+        """What a producer does who finds the key taken: the other's record is replaced, or it is ended."""
+        id = self.new_one(queue, wants)
+        entry = Entry(id, self.live(id, 0), delay, 0, True)
+        rival = self.both("enqueue", queue, [entry]).rivals.get(id)
+        if rival is None:
+            return
+        old = rival.id
+        if replace:
+            wanted, self.demands[old] = self.demands[old], wants
+            call: tuple[Any, ...] = ("replace", queue, old, self.live(old, 0), delay)
+            if not self.both(*call):
+                self.demands[old] = wanted
+        else:
+            call = ("displace", queue, (old, self.finished(old, "displaced:0"), ""), entry)
+            self.both(*call)
+        if twice:
+            self.unchanged(*call)
 
     enqueues_too = enqueues
 
@@ -183,8 +224,7 @@ class Machine(RuleBasedStateMachine):
         for schedule, shift, old, priority in ticks:
             id = self.pick(queue, 0) if old else "unheard.of"
             if id == "unheard.of" or id in self.deleted:
-                id = f"{queue}{len(self.known[queue]):02}"
-                self.known[queue].append(id)
+                id = self.new_one(queue, DEMANDS[(self.serial + shift) % len(DEMANDS)])
             claims.append(Tick(schedule, self.hand.ms + shift, id, self.live(id, priority)))
         self.both("tick", queue, claims)
         if twice:
@@ -247,7 +287,9 @@ class Machine(RuleBasedStateMachine):
             token = f"{lease}:{batch}"
             record = self.live(task.id, priority, token) if op == RETRY else self.finished(task.id, token)
             settlements.setdefault(task.queue, []).append(
-                Settlement(op, task.id, batch, record, "", wait if op == RETRY else 0)
+                Settlement(
+                    op, task.id, batch, record, "", wait if op == RETRY else 0, task.record[:1] == b"g"
+                )
             )
         self.batch += 1
         call = {
@@ -302,10 +344,10 @@ class Machine(RuleBasedStateMachine):
             return r.choice([0, 0, 0, 0, 1, 5, -3])
 
         queue, lease, which = r.choice(QUEUES), r.choice(LEASES), r.randrange(6)
-        kind = r.choices(range(11), [3, 8, 1.5, 1, 2, 1.5, 0.5, 0.5, 1, 1, 2])[0]
+        kind = r.choices(range(12), [3, 8, 1.5, 1, 2, 1.5, 0.5, 0.5, 1, 1, 2, 1])[0]
         if kind == 0:
             items = [
-                (r.randrange(10), r.choice([None, None, None, 0, 10, 1000]), priority())
+                (r.randrange(10), r.choice([None, None, None, 0, 10, 1000]), priority(), r.choice(DEMANDS))
                 for _ in range(r.randint(1, 5))
             ]
             self.enqueues(queue, items, often())
@@ -333,9 +375,11 @@ class Machine(RuleBasedStateMachine):
             self.time_passes(r.choice([1, 10, 1000, 40_000]))
         elif kind == 9:
             self.renews(lease, order(), r.choice([5, 30_000]), often())
+        elif kind == 11:
+            self.takes_a_key(queue, r.choice(["ul:k", "ur:k,c2:b"]), r.choice([None, 10]), often(), often())
         elif lease in self.last:
             if often():
-                self.enqueues(queue, [(9, None, priority())], False)
+                self.enqueues(queue, [(9, None, priority(), r.choice(DEMANDS))], False)
             self.repeat_exchange_later(lease)
 
     @precondition(lambda self: self.last)
@@ -462,6 +506,7 @@ def _run(url: str, client: redis.Redis) -> None:
         deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # shrinking takes minutes, and the failing calls are told by the last ones
     )
     try:
         loop.run_until_complete(broker.open())

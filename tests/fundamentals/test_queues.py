@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from pq import api as pq
 from pq.api import Producer
+from pq.worker.weights import order
 
 
 @pq.job()
@@ -61,6 +64,45 @@ async def test_the_same_limit_in_memory() -> None:
             await api.tasks.queue("echo", 2)
         await api.tasks.resume("default")
         assert (await kept).get() == 1
+
+
+async def test_strict_preference_without_weights(make_app: Any, start_worker: Any) -> None:
+    """The first queue is emptied before the second is looked at."""
+    app = make_app(task_queues=["high", "low"], concurrent_tasks=1)
+    assert await first_of_low(app, start_worker) == 40
+
+
+async def test_weights_leave_a_share_to_every_queue(make_app: Any, start_worker: Any) -> None:
+    """With weights the second gets its turns while the first still has tasks."""
+    app = make_app(task_queues=["high", "low"], queue_weights={"high": 2, "low": 1}, concurrent_tasks=1)
+    assert await first_of_low(app, start_worker) < 40
+
+
+async def first_of_low(app: pq.PulsarQueue, start_worker: Any) -> int:
+    """How many tasks of `high` were done before the first one of `low`."""
+    done: list[str] = []
+    async with app.api() as api:
+        futures = api.tasks.queue_many([("echo", (n,)) for n in range(40)], queue="high")
+        futures += api.tasks.queue_many([("echo", (n,)) for n in range(40)], queue="low")
+        for future in futures:
+            future.add_done_callback(lambda done_one: done.append(done_one.result().queue))
+        await api.tasks.size()
+        await start_worker(app)
+        await asyncio.gather(*futures)
+    return done.index("low")
+
+
+def test_an_order_by_weight() -> None:
+    """Over many draws each comes first by its weight; a queue without one weighs as the heaviest."""
+    chance = random.Random(1).random
+    firsts = Counter(order(["a", "b", "own"], {"a": 3, "b": 1}, chance)[0] for _ in range(7000))
+    assert [round(firsts[queue] / 1000) for queue in ("a", "b", "own")] == [3, 1, 3]
+
+
+def test_weights_of_unknown_queues_are_refused(make_app: Any) -> None:
+    """A name that no worker of this server consumes is a mistake."""
+    with pytest.raises(pq.ConfigError, match="'lowe' is no queue of task_queues"):
+        _ = make_app(task_queues=["high", "low"], queue_weights="high:3,lowe:1").cfg
 
 
 async def test_wrong_calls_are_refused(api: Producer) -> None:

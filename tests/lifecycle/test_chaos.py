@@ -36,6 +36,15 @@ async def slow(n):
     await asyncio.sleep(0.7)
     return n
 
+@api.job(max_concurrency=3)
+async def three_at_once(n):
+    with open("limit.txt", "a") as f:
+        f.write(f"begin {n} {os.getpid()}\\n")
+    await asyncio.sleep(0.1)
+    with open("limit.txt", "a") as f:
+        f.write(f"end {n} {os.getpid()}\\n")
+    return n
+
 @api.job(concurrency=api.THREAD_IO)
 def by_thread(n):
     work(n)
@@ -112,6 +121,62 @@ def test_a_worker_that_was_frozen_beyond_its_lease_changes_nothing(
     assert max(done.values()) == 1
     ran_twice = [n for n, count in starts(project).items() if count > 1]
     assert len(ran_twice) == 4, "the frozen worker's four tasks, and no others, ran again"
+
+
+@pytest.mark.timeout(180)
+def test_a_limit_of_three_under_ten_workers_and_ten_kills(project: Path, api: Producer, serve: Serve) -> None:
+    """Never more than three run, whoever is killed, and never does anything get stuck."""
+    seed = int(os.environ.get("PQ_CHAOS_SEED", "1"))
+    chance = random.Random(seed)
+    server = serve("-w", "10", "--concurrent-tasks", "5", "--max-crashes", "20").ready(10)
+    futures = api.tasks.queue_many([("three.at.once", {"n": n}) for n in range(150)])
+    story = project / "limit.txt"
+    killed: set[int] = set()
+    while len(killed) < 10:
+        assert any(not future.done() for future in futures), f"all was done after {len(killed)} kills"
+        # Every second time one that is at it just now: an idle worker's death is an easy one.
+        busy = list(running_in(story)) if story.exists() else []
+        pids = [pid for pid in server.worker_pids() if pid not in killed]
+        at_it = [pid for pid in pids if pid in busy] if len(killed) % 2 else []
+        if not pids:
+            continue
+        victim = chance.choice(at_it or pids)
+        with story.open("a") as file:
+            file.write(f"kill - {victim}\n")  # before it: what is begun elsewhere then is begun after it
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
+        time.sleep(chance.uniform(0.05, 0.3))  # lifecycle: the moment of the kill is what varies
+    assert [future.wait(120).get() for future in futures] == list(range(150)), f"seed {seed}"
+    assert server.stop() == 0
+    assert most_at_once(story) == 3
+    assert set(api.tasks.size("default").wait(10).values()) == {0}
+
+
+def running_in(story: Path) -> list[int]:
+    """The processes that run something, by what they have written down."""
+    return [pid for _, pid in follow(story)[0]]
+
+
+def most_at_once(story: Path) -> int:
+    return follow(story)[1]
+
+
+def follow(story: Path) -> tuple[set[tuple[str, int]], int]:
+    """What runs at the end of the story, and how much ran at once at most."""
+    running: set[tuple[str, int]] = set()
+    dead: set[int] = set()
+    most = 0
+    for line in story.read_text().splitlines():
+        what, n, pid = line.split()
+        if what == "kill":
+            dead.add(int(pid))
+            running = {(other, its) for other, its in running if its != int(pid)}
+        elif what == "begin" and int(pid) not in dead:
+            running.add((n, int(pid)))
+        else:
+            running.discard((n, int(pid)))
+        most = max(most, len(running))
+    return running, most
 
 
 def starts(project: Path) -> Counter[str]:

@@ -2,10 +2,11 @@
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | events channel | always | n | n x (id, record) | rest x (id, record, delay ms, priority)
--- returns  the ids that were known already, or the error PQFULL where the queue's limit is reached
+-- returns  the ids that were known already; `<id> <mode><other id>` for one whose unique key another task
+--          has; or the error PQFULL where the queue's limit is reached
 --
 -- The first write may be refused for lack of memory, and then nothing was written; later ones are not.
---@use now chunks events wake place
+--@use now chunks events wake gates place
 local p, now = KEYS[1], clock(ARGV[1])
 local plain = tonumber(ARGV[4])
 
@@ -18,7 +19,7 @@ if limit then
     i = i + (i < 5 + 2 * plain and 2 or 4)
   end
   local waiting = redis.call('LLEN', p .. 'ready') - redis.call('SCARD', p .. 'revoked')
-    + redis.call('ZCARD', p .. 'prio') + redis.call('ZCARD', p .. 'delayed')
+    + redis.call('ZCARD', p .. 'prio') + redis.call('ZCARD', p .. 'delayed') + redis.call('ZCARD', p .. 'parked')
   if fresh > 0 and waiting + fresh > limit then
     return redis.error_reply('PQFULL ' .. waiting .. ' tasks wait, and ' .. limit .. ' may')
   end
@@ -42,7 +43,12 @@ each_chunk(ids, function(...) redis.call('RPUSH', p .. 'ready', ...) end)
 local ready = #ids > 0
 while at <= #ARGV do
   local id, record, delay, prio = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  if redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+  local mode, key = unique_of(demands(record))
+  local holder = key and rival(p, key, id)
+  if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then
+    known[#known + 1] = id .. ' ' .. holder
+  elseif redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+    if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end
     if event then event.add(id, record) end
     if delay and delay > 0 then
       redis.call('ZADD', p .. 'delayed', now + delay, id)

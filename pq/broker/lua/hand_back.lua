@@ -1,10 +1,11 @@
 -- hand_back: return what a lease holds to the front of its queue, and end it.
 --
 -- KEYS[1]  prefix of the queue
--- ARGV     lease | charge a crash (1 or 0) | limit
+-- ARGV     now | lease | charge a crash (1 or 0) | limit
 -- returns  how many went back; fewer than the limit means that the lease has ended
---@use wake place reclaim
+--@use now wake gates place open reclaim
 local p = KEYS[1]
-local n = reclaim(p, ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]))
+local n = reclaim(p, ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]))
+if #opened > 0 then open_gates(p, clock(ARGV[1])) end
 if n > 0 then wake(p) end
 return n

@@ -1,7 +1,7 @@
 -- inspect: how much lies where, at one moment.
 --
 -- KEYS[1]  prefix of the queue
--- returns  {ready, prio, delayed, held, leases, dead, paused}
+-- returns  {ready, prio, delayed, held, leases, dead, paused, parked}
 local p = KEYS[1]
 local held = 0
 local leases = redis.call('ZRANGE', p .. 'leases', 0, -1)
@@ -9,5 +9,5 @@ for _, lease in ipairs(leases) do held = held + redis.call('SCARD', p .. 'held:'
 return {
   redis.call('LLEN', p .. 'ready') - redis.call('SCARD', p .. 'revoked'), redis.call('ZCARD', p .. 'prio'),
   redis.call('ZCARD', p .. 'delayed'), held, #leases, redis.call('ZCARD', p .. 'dead'),
-  redis.call('HGET', p .. 'meta', 'paused') and 1 or 0,
+  redis.call('HGET', p .. 'meta', 'paused') and 1 or 0, redis.call('ZCARD', p .. 'parked'),
 }

@@ -2,12 +2,13 @@
 --
 -- KEYS     prefixes of the queues, in order of preference (one slot, or no cluster)
 -- ARGV     now | lease | batch | want | may reclaim | idle | events channel | always | note | solo after
--- returns  per queue: {alive, ms to next due or -1, vanished, left, flags, {id, crashes, …}, id, record, …}
+-- returns  per queue: {alive, ms to next due or -1, vanished, left, flags, {id, crashes or gate, …}, id, record, …}
 --          flags: 1 the task runs alone, 2 the next task must run alone and the caller is not idle
+--          a gate: it is closed, and the task does not want to wait for it
 --
 -- Guarantees: a task is in exactly one place before and after. The same batch number again (its reply
 -- was lost) hands out the same tasks again, and no others. The first write is a removal, which a full server accepts.
---@use now chunks events wake place reclaim
+--@use now chunks events wake gates place open reclaim
 local now = clock(ARGV[1])
 local lease, batch, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local may_reclaim, idle = ARGV[5] == '1', ARGV[6] == '1'
@@ -28,6 +29,9 @@ local function housekeeping(p, out)
     redis.call('ZREM', p .. 'delayed', id)
     if not place_back(p, id) then out[3] = out[3] + 1 end
   end
+  local gates_due = redis.call('ZRANGEBYSCORE', p .. 'timers', '-inf', now, 'LIMIT', 0, 100)
+  for _, gate in ipairs(gates_due) do redis.call('ZREM', p .. 'timers', gate) end
+  if #gates_due + #opened > 0 then open_gates(p, now, gates_due) end
 end
 
 local function pop(p, n)
@@ -49,6 +53,11 @@ local function pop(p, n)
   end
   if prio and #ids < n then from_prio('0', '+inf') end
   return ids
+end
+
+local function note_of(id, note, out)
+  out[6][#out[6] + 1] = id
+  out[6][#out[6] + 1] = note
 end
 
 -- What may start of `ids`: not what was revoked while it waited, and a suspect only by itself.
@@ -73,10 +82,7 @@ local function admit(p, ids, out)
       break
     end
     kept[#kept + 1] = id
-    if crashes > 0 then
-      out[6][#out[6] + 1] = id
-      out[6][#out[6] + 1] = crashes
-    end
+    if crashes > 0 then note_of(id, crashes, out) end
     if suspect then
       out[5] = out[5] + 1
       stop = true
@@ -87,7 +93,31 @@ local function admit(p, ids, out)
   return kept
 end
 
+-- Whether a task with gates may start; else it waits at the first that is closed, in its turn.
+local function let_in(p, id, record, out)
+  local text = demands(record)
+  local held = redis.call('HGET', p .. 'holds', id)
+  if not held then
+    local gate, at = closed(p, text, now)
+    if not gate then grant(p, id, text, now)
+    elseif string.find(',' .. text .. ',', ',x,', 1, true) then
+      held = '!' .. gate .. ',' .. text
+      redis.call('HSET', p .. 'holds', id, held)
+    else
+      park(p, id, gate, at, score(priority_in(record), redis.call('HINCRBY', p .. 'meta', 'tail', 1)))
+      return false
+    end
+  end
+  local refusing = held and string.match(held, '^!([^,]+)')
+  if refusing then note_of(id, refusing, out) end
+  -- Who only waits under its key lets it go when it starts: what is queued from now on is something new.
+  local mode, key = unique_of(text)
+  if key and mode ~= 'f' then free_key(p, id, text) end
+  return true
+end
+
 local function hand_out(p, ids, out)
+  local parked = 0
   local event = #ids > 0 and heard(ARGV[7], ARGV[8]) and parcels(ARGV[7], 'started ' .. now .. ' ' .. ARGV[9])
   local members = {}
   for first = 1, #ids, 500 do
@@ -97,7 +127,10 @@ local function hand_out(p, ids, out)
     local records = redis.call('MGET', unpack(keys))
     for i = first, last do
       local id, record = ids[i], records[i - first + 1]
-      if record and string.byte(record) ~= 100 then  -- 'd' is finished; bytes of nobody's are the worker's to judge
+      local kind = record and string.byte(record)
+      if kind == 103 and not let_in(p, id, record, out) then  -- 'g' has gates
+        parked = parked + 1
+      elseif record and kind ~= 100 then  -- 'd' is finished; bytes of nobody's are the worker's to judge
         members[#members + 1] = id .. ':' .. batch
         out[#out + 1] = id
         out[#out + 1] = record
@@ -106,6 +139,7 @@ local function hand_out(p, ids, out)
         out[3] = out[3] + 1
         redis.call('HDEL', p .. 'crashes', id)
         redis.call('SREM', p .. 'cancelling', id)
+        leave(p, id)
       end
     end
   end
@@ -114,7 +148,7 @@ local function hand_out(p, ids, out)
     redis.call('HSET', p .. 'batches', lease, batch)
   end
   if event then event.flush() end
-  return #members
+  return #members, parked
 end
 
 local function again(p, out)
@@ -127,15 +161,17 @@ local function again(p, out)
         out[#out + 1] = record
         local crashes = tonumber(redis.call('HGET', p .. 'crashes', id) or 0)
         if crashes > 0 then
-          out[6][#out[6] + 1] = id
-          out[6][#out[6] + 1] = crashes
+          note_of(id, crashes, out)
           if crashes >= solo_after then out[5] = 1 end
         end
+        local refusing = string.match(redis.call('HGET', p .. 'holds', id) or '', '^!([^,]+)')
+        if refusing then note_of(id, refusing, out) end
       else
         out[3] = out[3] + 1
         redis.call('SREM', p .. 'held:' .. lease, member)
         redis.call('SREM', p .. 'cancelling', id)
         redis.call('HDEL', p .. 'crashes', id)
+        leave(p, id)
       end
     end
   end
@@ -163,20 +199,26 @@ local function reserve(p, i)
     again(p, out)
     want = want - (#out - 6) / 2
   elseif want > 0 and not stop and not replay and not paused then
-    local ids = pop(p, math.min(want, 1000))
-    if #ids > 0 then
-      local taken = hand_out(p, admit(p, ids, out), out)
+    local looked = 0
+    repeat  -- once, but where tasks were popped that have to wait at a gate
+      local ids = pop(p, math.min(want, 1000))
+      if #ids == 0 then break end
+      local taken, parked = hand_out(p, admit(p, ids, out), out)
       taken_before = taken_before + taken
       want = want - taken
-    end
+      looked = looked + #ids
+    until parked == 0 or want <= 0 or stop or looked >= 1000
   end
+  if #opened > 0 then open_gates(p, now) end
   local left = redis.call('LLEN', p .. 'ready') + redis.call('ZCARD', p .. 'prio')
   out[4] = left
   local first = redis.call('ZRANGE', p .. 'delayed', 0, 0, 'WITHSCORES')
-  if first[2] then out[2] = math.max(0, math.floor(first[2] - now)) end
+  local gate = redis.call('ZRANGE', p .. 'timers', 0, 0, 'WITHSCORES')
+  local due = math.min(tonumber(first[2]) or math.huge, tonumber(gate[2]) or math.huge)
+  if due < math.huge then out[2] = math.max(0, math.floor(due - now)) end
   -- With delayed tasks about, a token may tell somebody of an earlier due time: it is left alone.
   if left > 0 and not paused then wake(p)
-  elseif not first[1] or paused then redis.call('DEL', p .. 'wake') end
+  elseif due == math.huge or paused then redis.call('DEL', p .. 'wake') end
   return out
 end
 

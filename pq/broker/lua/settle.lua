@@ -3,17 +3,17 @@
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | lease | ttl ms | dead ttl ms | events channel | always
 --          | n | n x (id:batch, record, reply) | rest x (op, id:batch, record, reply, wait ms)
---          ops: f fail, v revoke, t retry, l release, c release and charge a crash
+--          ops: a succeed (a task with gates), f fail, v revoke, t retry, l release, c release and charge a crash
 -- returns  the ids that were refused
 --
 -- `SREM held` is the fence and the first write: it frees memory, so a full server drains.
 -- A repeat finds the fence gone and its own token in the record's header, and is content.
---@use now chunks events wake place
+--@use now chunks events wake gates place open
 local p, now = KEYS[1], clock(ARGV[1])
 local lease, ttl, dead_ttl = ARGV[2], ARGV[3], ARGV[4]
 local held = p .. 'held:' .. lease
 local refused, done = {}, {}
-local failed, revoked, retried = 0, 0, 0
+local succeeded, failed, revoked, retried = 0, 0, 0, 0
 local replies = {}
 local announce = heard(ARGV[5], ARGV[6])
 local event = announce and parcels(ARGV[5], 'done')
@@ -24,7 +24,7 @@ local function id_of(member) return string.sub(member, 1, string.find(member, ':
 local function refuse(member)
   local id = id_of(member)
   local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 255)
-  local token = string.match(head, '^[^ \n]* ([^\n]*)\n')
+  local token = string.match(head, '^[^ \n]* ([^ \n]*)')
   if token ~= lease .. string.sub(member, #id + 1) then refused[#refused + 1] = id end
 end
 
@@ -51,18 +51,32 @@ for _ = 1, tonumber(ARGV[7]) do
   else refuse(member) end
   at = at + 3
 end
-local succeeded = #done
+succeeded = #done
+local limited = #ARGV >= at and redis.call('EXISTS', p .. 'holds') == 1
+
+-- The task has ended: others may have what it was granted.
+local function over(id)
+  if limited then
+    local text = redis.call('HGET', p .. 'holds', id)
+    leave(p, id)
+    if text then free_key(p, id, text) end
+  end
+  return id
+end
 
 while at <= #ARGV do
   local op, member, record, reply = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if redis.call('SREM', held, member) == 0 then
     if op ~= 'l' and op ~= 'c' then refuse(member) end
+  elseif op == 'a' then
+    over(finish(member, record, reply, ttl))
+    succeeded = succeeded + 1
   elseif op == 'f' then
-    local id = finish(member, record, reply, dead_ttl)
+    local id = over(finish(member, record, reply, dead_ttl))
     redis.call('ZADD', p .. 'dead', now, id)
     failed = failed + 1
   elseif op == 'v' then
-    finish(member, record, reply, ttl)
+    over(finish(member, record, reply, ttl))
     revoked = revoked + 1
   else
     local id = id_of(member)
@@ -70,6 +84,7 @@ while at <= #ARGV do
       redis.call('SET', p .. 'task:' .. id, record)
       redis.call('ZADD', p .. 'delayed', now + tonumber(ARGV[at + 4]), id)
       redis.call('HDEL', p .. 'crashes', id)
+      if limited then leave(p, id) end
       -- Whoever sleeps until the next due task should know of an earlier one.
       if redis.call('ZRANGE', p .. 'delayed', 0, 0)[1] == id then wake(p) end
       if again then again.add(id, record) end
@@ -81,6 +96,8 @@ while at <= #ARGV do
   end
   at = at + 5
 end
+
+if #opened > 0 and open_gates(p, now) then wake(p) end
 
 -- A task that goes back keeps its mark: who asked for its end was told that it will come.
 if redis.call('EXISTS', p .. 'cancelling') == 1 then

@@ -3,10 +3,11 @@
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | events channel | always | n x (schedule, tick ms, id, record), the ticks of one in their order
--- returns  for each: 1 it is queued now, 0 it was claimed before, -1 its time has not come
+-- returns  for each: 1 it is queued now, 0 it was claimed before or another task has its unique key,
+--          -1 its time has not come
 --
 -- The first write may be refused for lack of memory, and then nothing was written; later ones are not.
---@use now events wake place
+--@use now events wake gates place
 local p, now = KEYS[1], clock(ARGV[1])
 local event = heard(ARGV[2], ARGV[3]) and parcels(ARGV[2], 'queued')
 local answers, queued = {}, false
@@ -17,7 +18,9 @@ for at = 4, #ARGV, 4 do
   if tonumber(tick) > now then
     answer = -1
   elseif tonumber(tick) > (tonumber(redis.call('HGET', p .. 'ticks', name)) or 0) then
-    if redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+    local mode, key = unique_of(demands(record))
+    if not (key and rival(p, key, id)) and redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+      if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end
       place_back(p, id)
       if event then event.add(id, record) end
       answer, queued = 1, true

@@ -9,7 +9,7 @@ import pytest
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
-from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Reserved, Settlement
+from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
 from pq.broker.memory import MemoryBroker, MemoryStore
 from pq.broker.redis import RedisBroker
 from pq.model.states import FAILURE, REVOKED, SUCCESS
@@ -43,8 +43,8 @@ class World:
         self, *ids: str, queue: str = QUEUE, delay: int | None = None, priority: int = 0
     ) -> set[str]:
         entries = [Entry(id, live(id, priority), delay, priority) for id in ids]
-        known: set[str] = await self.broker.enqueue(queue, entries)
-        return known
+        queued: Queued = await self.broker.enqueue(queue, entries)
+        return queued.known
 
     async def lease(self, name: str = LEASE, *queues: str, ttl: int = TTL) -> str:
         await self.broker.open_lease(name, queues or (QUEUE,), ttl)

@@ -1,0 +1,72 @@
+"""What a producer does when the unique key of a task that it queues is another task's.
+
+The store only says so, since it cannot read messages. What is to become of the two is in the new one's
+demands: it follows the first, takes its place, or gives it its arguments. Each of these is one step in the
+store that is refused when the other task has started or ended meanwhile; then the key is free, mostly.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from ..broker import records
+from ..broker.contract import Broker, Entry, Rival
+from ..broker.gates import unique_key
+from ..errors import PqError
+from ..model.states import REVOKED
+from ..model.task import Task
+
+TRIES = 20
+
+
+async def settle(
+    broker: Broker, task: Task[Any], entry: Entry, rival: Rival, max_wait: float | None
+) -> Task[Any]:
+    """The task that does what `task` was to do: itself, when it was queued, or the one that has its key."""
+    queue = task.queue or ""
+    way, _ = unique_key(task.demands)
+    wanted: Rival | None = rival
+    for _ in range(TRIES):
+        if wanted is None:
+            return task
+        (record,) = await broker.records(queue, [wanted.id])
+        if record is not None:
+            other: Task[Any] = Task.from_wire(records.message(record))
+            if way == "f" or wanted.first:
+                return other  # though it may have ended since: when it was asked it had not
+            live = records.is_live(record)
+            if live and way == "l":
+                if await broker.displace(queue, revoked(other, "replaced by a later one"), entry):
+                    return task
+            elif live and await broker.replace(queue, *_instead(task, other, entry, max_wait)):
+                return other
+        wanted = (await broker.enqueue(queue, [entry])).rivals.get(task.id)
+    raise PqError(
+        f"the unique key of {task.info()} changed hands {TRIES} times while it was queued",
+        hint="queue it again; or is one key right for so many tasks?",
+    )
+
+
+def _instead(
+    task: Task[Any], other: Task[Any], entry: Entry, max_wait: float | None
+) -> tuple[str, bytes, int | None]:
+    """The record by which `other` does what `task` was to do; and the delay, ms, that begins anew."""
+    new = copy.copy(task)
+    new.id, new.time_queued = other.id, other.time_queued
+    delay = entry.delay
+    if delay is not None and max_wait is not None and other.time_queued is not None:
+        left = other.time_queued + max_wait - time.time()
+        delay = max(0, min(delay, round(left * 1000)))
+    other.format = new.format
+    other.replace_call(new.call)
+    return other.id, records.live_header(new.priority, "", new.demands) + new.to_wire(), delay
+
+
+def revoked(task: Task[Any], why: str) -> tuple[str, bytes, str]:
+    """What `Broker.cancel` wants: the id, the finished record, the channel of who awaits it."""
+    task.status, task.time_ended, task.reason = REVOKED, time.time(), "revoked"
+    task.exception = f"TaskRevoked: {why} before it ran"
+    record = records.finished_header(REVOKED, "cancel:0") + task.to_wire()
+    return task.id, record, task.reply or ""
