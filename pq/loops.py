@@ -58,9 +58,13 @@ class LoopThread:
         """False once it was stopped, and in the child of a fork."""
         return self._thread.is_alive() and not self.loop.is_closed()
 
+    def inside(self) -> bool:
+        """True in the loop's own thread."""
+        return threading.current_thread() is self._thread
+
     def stop(self, timeout: float = 5.0) -> None:
         """Stop the loop and wait for the thread; harmless when it has stopped."""
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
-            if threading.current_thread() is not self._thread:
+            if not self.inside():
                 self._thread.join(timeout)

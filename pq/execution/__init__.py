@@ -19,6 +19,8 @@ room: no exception says that a task failed.
       isolation.py      how a child cuts itself loose from all but its parent, and dies with it
       frames.py         what the two say to each other
       output.py         what a job prints: lines, and how many of them pass
+      log_records.py    what a job logs, where the parent wants it whole
+      pickled.py        a job that runs any function of the program itself (see `pq.local`)
 
 A time-out means the same in every mode: seconds from the moment the attempt runs. What stopping it
 means differs, since threads cannot be stopped: a coroutine and a greenlet get a `CancelledError`, a

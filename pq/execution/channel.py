@@ -15,7 +15,8 @@ import threading
 from typing import Any
 
 from ..errors import PqError
-from .frames import ANSWER, AWAIT, TASK, FrameReader, frame
+from . import log_records
+from .frames import ANSWER, AWAIT, LEVELS, TASK, FrameReader, frame
 
 _CHUNK = 262_144
 
@@ -48,6 +49,8 @@ class Channel:
                 if fields[0] == TASK:
                     body: bytes = fields[1]
                     return body
+                if fields[0] == LEVELS:
+                    log_records.set_levels(fields[1])
         return None
 
     def ask(self, word: int, *fields: Any) -> int:

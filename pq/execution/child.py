@@ -25,10 +25,11 @@ from ..model.registry import Registry
 from ..model.serializers import dump_payload
 from ..model.task import Task
 from ..model.verdict import Verdict
+from . import log_records
 from .attempt import current_task, invoke, raised
 from .channel import Channel
 from .child_backend import ChildBackend
-from .frames import BROKEN, DONE, LOG, READY, SLACK
+from .frames import BROKEN, DONE, LOG, READY, RECORD, SLACK
 from .isolation import isolate
 from .output import Allowance, shorten
 
@@ -46,6 +47,7 @@ class ChildSpec:
     node_name: str
     limit: int  # bytes of the largest result, and of the arguments of a task that is queued
     log_level: int
+    whole_records: bool = False  # of what is logged, at the levels that come before a task
 
 
 def child_main(connection: socket.socket, stdout: Connection, stderr: Connection, spec: ChildSpec) -> None:
@@ -130,14 +132,21 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
 class _Forward(logging.Handler):
     """Sends log records to the worker, which has the loggers and handlers of the application."""
 
-    def __init__(self, channel: Channel, app_name: str) -> None:
+    def __init__(self, channel: Channel, app_name: str, *, whole: bool) -> None:
         super().__init__()
         self._channel = channel
         self._prefix = f"{app_name}."
+        self._whole = whole
         self._allowance = Allowance()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            if self._whole:
+                data = log_records.pack(record)
+                if self._allowance.take(len(data)):
+                    self.report()
+                    self._channel.send(RECORD, data)
+                return
             text = self.format(record)
             # The worker logs it as the job; a record of another logger carries that name in its text.
             if not record.name.startswith(self._prefix):
@@ -156,7 +165,10 @@ class _Forward(logging.Handler):
 
 
 def _forward_logs(channel: Channel, spec: ChildSpec) -> _Forward:
-    forward = _Forward(channel, spec.app_name)
+    forward = _Forward(channel, spec.app_name, whole=spec.whole_records)
+    if spec.whole_records:
+        log_records.take_over(forward)
+        return forward
     root = logging.getLogger()
     root.handlers[:] = [forward]
     root.setLevel(spec.log_level)

@@ -19,7 +19,7 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ImportFailed, TaskCrashed
 from ..model.backend import Backend
@@ -29,7 +29,21 @@ from ..model.task import Task
 from .attempt import Attempt, current_task
 from .child import ChildSpec
 from .errands import Errands
-from .frames import AWAIT, BROKEN, DONE, LOCK, LOG, PROGRESS, QUEUE, READY, TASK, UNLOCK, frame
+from .frames import (
+    AWAIT,
+    BROKEN,
+    DONE,
+    LEVELS,
+    LOCK,
+    LOG,
+    PROGRESS,
+    QUEUE,
+    READY,
+    RECORD,
+    TASK,
+    UNLOCK,
+    frame,
+)
 from .handle import Child
 
 logger = logging.getLogger("pq.execution")
@@ -43,6 +57,26 @@ LogCallback = Callable[[Task[Any] | None, int, str], None]
 """Takes what a child printed or logged: its task (None between tasks), the level, the text."""
 
 
+class Observer(Protocol):
+    """Who is told, on the loop, what the children do and say, by their process ids."""
+
+    def levels(self) -> dict[str, int]:
+        """The levels of loggers for a task that is about to begin (see `log_records.levels`)."""
+        ...
+
+    def child_started(self, pid: int) -> None: ...
+
+    def child_ended(self, pid: int, done: int, crash: str | None) -> None:
+        """After `done` tasks; `crash` says how it died, when nobody had told it to end."""
+
+    def began(self, attempt: Attempt, pid: int) -> None: ...
+
+    def logged(self, record: bytes) -> None:
+        """A log record, for `log_records.unpack`."""
+
+    def printed(self, pid: int, level: int, line: str) -> None: ...
+
+
 class CpuBound:
     """Runs attempts in at most `size` child processes.
 
@@ -52,6 +86,7 @@ class CpuBound:
         max_tasks_per_child: tasks after which a child is replaced; None is never.
         limit: bytes of the largest result.
         on_log: called with what a child prints or logs; default: the logger `<app_name>.<job name>`.
+        observer: is told of everything, and gets what is logged as whole records, in place of `on_log`.
     """
 
     leaked = 0
@@ -68,6 +103,7 @@ class CpuBound:
         max_tasks_per_child: int | None = None,
         limit: int = LIMITS.size,
         on_log: LogCallback | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._paths = tuple(task_paths)
         self._app_name = app_name
@@ -78,6 +114,7 @@ class CpuBound:
         self._max_tasks = max_tasks_per_child
         self._limit = limit
         self._on_log = on_log or self._log
+        self._observer = observer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._children: set[Child] = set()  # those that work or will
         self._dying: set[Child] = set()
@@ -143,15 +180,20 @@ class CpuBound:
             try:
                 attempt.arm(self._loop)
                 body = frame(TASK, attempt.task.to_wire())
+                levels = self._observer.levels() if self._observer is not None else None
             except Exception as exc:  # numbers and texts of a foreign message that are none
                 self._loop.call_soon(attempt.finish, failed(exc))
                 continue
             # A child that died since it was last heard of takes nothing; that costs the task nothing.
             while self._idle:
                 child = self._idle.pop()
+                if levels is not None and levels != child.levels and child.send(frame(LEVELS, levels)):
+                    child.levels = levels
                 if child.send(body):
                     child.attempt = attempt
                     attempt.seat = child
+                    if self._observer is not None and child.pid is not None:
+                        _safely(self._observer.began, attempt, child.pid)
                     break
             else:
                 attempt.disarm()
@@ -173,6 +215,7 @@ class CpuBound:
             node_name=str(getattr(self._backend.tasks, "node_name", "")),
             limit=self._limit,
             log_level=logging.getLogger(self._app_name).getEffectiveLevel(),
+            whole_records=self._observer is not None,
         )
         try:
             self._children.add(Child(spec, self, self._loop))
@@ -226,6 +269,9 @@ class CpuBound:
                 self._done(child, fields)
             elif word == LOG:
                 self.printed(child, *fields)
+            elif word == RECORD:
+                if self._observer is not None:
+                    _safely(self._observer.logged, *fields)
             elif word in (QUEUE, AWAIT, LOCK, UNLOCK):
                 self._errand(child, word, fields)
             elif word == READY:
@@ -240,12 +286,13 @@ class CpuBound:
 
     def printed(self, child: Child, level: int, line: str) -> None:
         """`handle.Owner`: a line that the job logged or printed."""
+        if self._observer is not None:
+            _safely(self._observer.printed, child.pid, level, line)
+            return
         task = child.attempt.task if child.attempt is not None else None
         token = current_task.set(task)
         try:
-            self._on_log(task, level, line)
-        except Exception:
-            logger.exception("a log line of a child process could not be handled")
+            _safely(self._on_log, task, level, line)
         finally:
             current_task.reset(token)
 
@@ -256,6 +303,9 @@ class CpuBound:
         self._dying.discard(child)
         if child in self._idle:
             self._idle.remove(child)
+        if self._observer is not None and child.ready and child.pid is not None:
+            crash = None if expected else _how_it_died(code)
+            _safely(self._observer.child_ended, child.pid, child.done, crash)
         if child.attempt is not None:
             words = "\n".join(child.last_words) or None
             text = f"the process that ran the task {_how_it_died(code)}"
@@ -274,6 +324,8 @@ class CpuBound:
 
     def _ready(self, child: Child) -> None:
         child.is_ready()
+        if self._observer is not None and child.pid is not None:
+            _safely(self._observer.child_started, child.pid)
         if not child.doomed:
             self._idle.append(child)
             self._pump()
@@ -295,7 +347,7 @@ class CpuBound:
     def _unable(self, reason: str) -> None:
         """The system gives no child. That is not the task's fault: another worker may have it."""
         logger.error("no child process can be started: %s", reason)
-        self._failed_start(Outcome(RELEASED))
+        self._failed_start(Outcome(RELEASED, None, f"no child process can be started: {reason}"))
 
     def _failed_start(self, outcome: Outcome) -> None:
         """No child can be had: tell one attempt that waits for one, and pause."""
@@ -337,6 +389,14 @@ class CpuBound:
     def _log(self, task: Task[Any] | None, level: int, text: str) -> None:
         name = f"{self._app_name}.{task.name}" if task is not None else self._app_name
         logging.getLogger(name).log(level, "%s", text)
+
+
+def _safely(tell: Callable[..., None], *args: Any) -> None:
+    """Tell somebody who is not allowed to break the pool."""
+    try:
+        tell(*args)
+    except Exception:
+        logger.exception("what a child process did or said could not be handled")
 
 
 def _how_it_died(code: int | None) -> str:

@@ -1,15 +1,18 @@
 """What a worker and its child process say to each other, and how it is cut into frames.
 
 A frame is its length in four bytes and a msgpack list: a word (below) and its fields. Tasks, arguments
-and results travel in it as the bytes they already are. Nothing is pickled, so a child that runs wild
-can at worst send nonsense, which ends that child.
+and results travel in it as the bytes they already are. Nothing of a frame is pickled, so a child that
+runs wild can at worst send nonsense, which ends that child. (`pickled.py` puts pickles into those bytes,
+and reads them, for a program whose children run its own functions alone.)
 
     to the child    TASK    the wire bytes of a task: run it
+                    LEVELS  of loggers, by name: from here on, where log records are sent whole
                     ANSWER  number, wire bytes of a task or a number | None, error text, its slug
     to the worker   READY   its modules are imported
                     BROKEN  they cannot be: error text, traceback, slug
                     DONE    kind, encoded result, error, traceback, reason, info, wait, final
                     LOG     level, text
+                    RECORD  a packed log record, in place of LOG where the parent wants it whole
                     PROGRESS  done, total, message
                     QUEUE   number, name of a job, its packed arguments
                     AWAIT   number: somebody waits for what came of that QUEUE, LOCK or UNLOCK
@@ -26,8 +29,19 @@ from typing import Any
 from ..errors import UnreadableMessage
 from ..model.serializers import MSGPACK, load_payload
 
-TASK, ANSWER = 1, 2
-READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK = 11, 12, 13, 14, 15, 16, 17, 18, 19
+TASK, ANSWER, LEVELS = 1, 2, 3
+READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK, RECORD = (
+    11,
+    12,
+    13,
+    14,
+    15,
+    16,
+    17,
+    18,
+    19,
+    20,
+)
 
 SLACK = 1_048_576
 """Bytes that a frame may have beyond the largest message: error text, traceback, names."""

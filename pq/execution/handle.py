@@ -30,7 +30,7 @@ from .child import ChildSpec, child_main
 from .frames import SLACK, FrameReader
 from .output import Allowance, Lines
 
-PRELOAD = ["pq.execution.child"]
+PRELOAD = ["pq.execution.child", "pq.execution.pickled"]
 """What the fork server imports once for all children: modules of ours alone. Those of the user are
 imported by each child, so that a child started after a change has the change."""
 
@@ -61,6 +61,7 @@ class Child:
     Attributes:
         attempt: what it runs. ready: it has imported its modules. done: how many tasks it has finished.
         doomed: it was killed, or told to end; it gets nothing more.
+        levels: those of loggers that it was told last.
         last_words: the end of what it wrote to standard error in this attempt.
     """
 
@@ -70,6 +71,7 @@ class Child:
         self.doomed = False
         self.done = 0
         self.pid: int | None = None
+        self.levels: dict[str, int] | None = None
         self.last_words: list[str] = []
         self._paths = spec.task_paths
         self._owner = owner
