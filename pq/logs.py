@@ -42,9 +42,13 @@ def escape(text: str) -> str:
 
 
 def configure(
-    level: str = "info", fmt: str = "console", who: str = "pq", stream: TextIO | None = None
+    level: str = "info",
+    fmt: str = "console",
+    who: str = "pq",
+    stream: TextIO | None = None,
+    also: Sequence[HarmlessHandler] = (),
 ) -> None:
-    """Send what is logged in this process to `stream` (standard error), under the name `who`.
+    """Send what is logged in this process to `stream` (standard error), under the name `who`, and to `also`.
 
     Calling it again replaces what it set up before. Handlers of the application's own are left alone.
     """
@@ -54,9 +58,11 @@ def configure(
         JsonFormatter(who) if fmt == "json" else ConsoleFormatter(who, colours=_has_colours(stream))
     )
     root = logging.getLogger()
-    for old in [each for each in root.handlers if isinstance(each, SafeHandler)]:
+    for old in [each for each in root.handlers if isinstance(each, HarmlessHandler)]:
         root.removeHandler(old)
-    root.addHandler(handler)
+        old.close()
+    for new in (handler, *also):
+        root.addHandler(new)
     root.setLevel(level.upper())
 
 
@@ -73,8 +79,15 @@ def _has_colours(stream: TextIO | None) -> bool:
         return False
 
 
-class SafeHandler(logging.StreamHandler[TextIO]):
-    """A stream handler that never raises and never prints a traceback of its own."""
+class HarmlessHandler(logging.Handler):
+    """A handler that never prints a traceback of its own. What `configure` sets up is of this kind."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line. Where it should have gone is gone, so there is nobody left to tell."""
+
+
+class SafeHandler(HarmlessHandler, logging.StreamHandler[TextIO]):
+    """A stream handler that never raises."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -88,20 +101,21 @@ class SafeHandler(logging.StreamHandler[TextIO]):
         except Exception:
             self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Lose the line. The stream is gone, so there is nobody left to tell."""
-
 
 class ConsoleFormatter(logging.Formatter):
-    """`10:04:01 w1       ready · queues default`, and a traceback indented below it."""
+    """`10:04:01 w1       ready · queues default`, and a traceback indented below it.
 
-    def __init__(self, who: str, *, colours: bool = False) -> None:
+    `dated` puts the day before the time, for lines that are read on another day.
+    """
+
+    def __init__(self, who: str, *, colours: bool = False, dated: bool = False) -> None:
         super().__init__()
         self.who = who
         self.colours = colours
+        self._time = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        clock = time.strftime(self._time, time.localtime(record.created))
         who = escape(str(getattr(record, "who", self.who)))
         text = escape(_text(record))
         # Levels are words as well as colours; the everyday ones go without saying.

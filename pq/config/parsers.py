@@ -9,6 +9,7 @@ have fitted. A parser leaves its own results unchanged: settings may be parsed a
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -192,6 +193,15 @@ def url(*schemes: str) -> Parser:
         return value
 
     return parse
+
+
+def path(value: object) -> str:
+    """A path, which leaves here absolute: as seen from the current directory, `~` being the user's home."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("a path")
+    return os.path.abspath(os.path.expanduser(value))
 
 
 _ADDRESS = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")

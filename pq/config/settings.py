@@ -226,6 +226,13 @@ class Settings:
     log_format: str = _setting(
         "console", parsers.choice("console", "json"), "form of a log line", group="log"
     )
+    log_dir: str | None = _setting(
+        None,
+        parsers.optional(parsers.path),
+        "directory of log files, one for each process; none when not set",
+        group="log",
+        mask=str,
+    )
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Where each value came from; a setting that is not in here has its default."""

@@ -15,6 +15,7 @@ What an attempt came to is told at once: a cancelled one is not kept waiting for
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 from collections import deque
@@ -113,7 +114,7 @@ class CpuBound:
         self._warm = min(warm, size)
         self._max_tasks = max_tasks_per_child
         self._limit = limit
-        self._on_log = on_log or self._log
+        self._on_log = on_log
         self._observer = observer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._children: set[Child] = set()  # those that work or will
@@ -292,7 +293,7 @@ class CpuBound:
         task = child.attempt.task if child.attempt is not None else None
         token = current_task.set(task)
         try:
-            _safely(self._on_log, task, level, line)
+            _safely(self._tell, child, task, level, line)
         finally:
             current_task.reset(token)
 
@@ -376,7 +377,9 @@ class CpuBound:
             return
         errands = self._errands.get(child)
         if errands is None:
-            errands = self._errands[child] = Errands(child.attempt, child.send, self._on_log)
+            errands = self._errands[child] = Errands(
+                child.attempt, child.send, functools.partial(self._tell, child)
+            )
         if word == QUEUE:
             errands.queue(*fields)
         elif word == LOCK:
@@ -386,9 +389,13 @@ class CpuBound:
         else:
             errands.answer(*fields)
 
-    def _log(self, task: Task[Any] | None, level: int, text: str) -> None:
+    def _tell(self, child: Child, task: Task[Any] | None, level: int, text: str) -> None:
+        if self._on_log is not None:
+            self._on_log(task, level, text)
+            return
         name = f"{self._app_name}.{task.name}" if task is not None else self._app_name
-        logging.getLogger(name).log(level, "%s", text)
+        # The record is made here, and so has the process id of the worker; whose it is, is in `child`.
+        logging.getLogger(name).log(level, "%s", text, extra={"child": child.pid})
 
 
 def _safely(tell: Callable[..., None], *args: Any) -> None:

@@ -12,7 +12,7 @@ import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ..errors import PqError, WaitInLoop
+from ..errors import BadArguments, PqError, WaitInLoop
 from ..loops import running_loop
 from ..model.task import Task
 
@@ -125,8 +125,15 @@ class AsCompleted(Generic[R]):
     """Tasks in the order in which they finish: `for` in a shell or thread, `async for` in a loop."""
 
     def __init__(self, futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> None:
-        self._futures = list(futures)
+        # A future is iterable by itself, since `yield from` may await it; that of `map` is one, of a list.
+        self._futures = [futures] if isinstance(futures, LoopFuture) else list(dict.fromkeys(futures))
         self._timeout = timeout
+        for each in self._futures:
+            if not isinstance(each, TaskFuture):
+                raise BadArguments(
+                    f"as_completed takes the futures of tasks, and {each!r:.80} is none",
+                    hint="api.tasks.queue and queue_many return such futures; map resolves when all are done",
+                )
 
     def __iter__(self) -> Iterator[Task[R]]:
         if running_loop() is not None:
@@ -138,5 +145,10 @@ class AsCompleted(Generic[R]):
     async def __aiter__(self) -> AsyncIterator[Task[R]]:
         here = asyncio.get_running_loop()
         futures = [f if f.get_loop() is here else asyncio.wrap_future(f.bridge()) for f in self._futures]
-        for next_done in asyncio.as_completed(futures, timeout=self._timeout):
-            yield await next_done
+        try:
+            for next_done in asyncio.as_completed(futures, timeout=self._timeout):
+                yield await next_done
+        finally:
+            for future in futures:  # who has seen one error needs no complaint about the others
+                if future.done() and not future.cancelled():
+                    future.exception()

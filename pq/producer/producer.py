@@ -253,10 +253,10 @@ class Producer:
         task.add_done_callback(_calls.discard)
 
     def gather(self, futures: Sequence[TaskFuture[Any]]) -> LoopFuture[list[Task[Any]]]:
-        """One future of many."""
+        """One future of many; the first error of theirs is its own, however many are not done yet."""
 
         async def all_of() -> list[Task[Any]]:
-            return [await future for future in futures]
+            return await asyncio.gather(*futures)
 
         return self.call(all_of())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..broker import records
@@ -18,6 +18,7 @@ from ..errors import (
     InvalidValue,
     NotSerializable,
     PayloadTooLarge,
+    PqError,
     TaskNotAvailable,
     UnreadableMessage,
 )
@@ -91,24 +92,43 @@ class Tasks:
         """Queue many tasks in few round trips; returns their futures in the same order.
 
         Each item is a job, or a tuple `(job, kwargs)`, `(job, args)` or `(job, args, kwargs)`. `options`
-        (`delay`, `queue`, `timeout`, `callback`, `meta_params`) are for all. If one item is wrong,
-        nothing is queued.
+        (`delay`, `queue`, `timeout`, `callback`, `meta_params`) are for all. The items are read to their
+        end first. If one is wrong, its error is raised with a note of its place, and nothing is queued.
         """
         callback = options.pop("callback", True)
+        _options(options)
+        if isinstance(items, str):
+            raise BadArguments(
+                f"queue_many takes a list of items, and {items!r:.80} is a text",
+                hint="for many tasks of one job: api.tasks.map(job, iterable)",
+            )
         made = []
-        for item in items:
+        for index, item in enumerate(_iterable("queue_many", items)):
             job, args, kwargs = _item(item)
-            made.append(self._make(job, args, dict(kwargs), **_options(options)))
+            try:
+                made.append(self._make(job, args, dict(kwargs), **options))
+            except PqError as exc:
+                exc.add_note(f"this is item {index}, counted from 0; none of the items was queued")
+                raise
         return [self._producer.submit(task, wait_for_end=callback) for task in made]
 
     def map(self, job: Any, iterable: Iterable[Any], **options: Any) -> LoopFuture[list[Task[Any]]]:
-        """Queue `job(item)` for each item; resolves to the finished tasks, in the order of the items."""
-        futures = self.queue_many([(job, (item,)) for item in iterable], **options)
+        """Queue `job(item)` for each item; resolves to the finished tasks, in the order of the items.
+
+        `options` are those of `queue_many`. A task that failed is in the list as any other. Raises what
+        `queue_many` raises; what the store refuses (`QueueFull`) is the future's error, at once.
+        """
+        self._resolve(job)  # a misspelt name is a mistake for an empty iterable as well
+        futures = self.queue_many([(job, (item,)) for item in _iterable("map", iterable)], **options)
         return self._producer.gather(futures)
 
     @staticmethod
     def as_completed(futures: Iterable[TaskFuture[Any]], timeout: float | None = None) -> AsCompleted[Any]:
-        """The tasks of these futures as they finish: `async for` in a loop, `for` elsewhere."""
+        """The tasks of these futures as they finish, each once: `async for` in a loop, `for` elsewhere.
+
+        Raises `TimeoutError` when they are not all done within `timeout` seconds, and the error of a future
+        that has one (`QueueFull`, `TaskLost`); a task that failed is no error.
+        """
         return AsCompleted(futures, timeout)
 
     def execute(
@@ -595,11 +615,21 @@ def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
     )
 
 
-def _options(options: dict[str, Any]) -> dict[str, Any]:
+def _iterable(call: str, items: Any) -> Iterable[Any]:
+    """`items`, if a plain `for` can go over them."""
+    if isinstance(items, Iterable):
+        return items
+    collect = "collect it first: [item async for item in …]" if isinstance(items, AsyncIterable) else None
+    raise BadArguments(
+        f"{call} takes an iterable, and {type(items).__name__} is none",
+        hint=collect or "give a list, a range or a generator",
+    )
+
+
+def _options(options: dict[str, Any]) -> None:
     unknown = options.keys() - {"delay", "queue", "timeout", "meta_params"}
     if unknown:
         raise BadArguments(
             f"{sorted(unknown)[0]!r} is no option",
             hint="options are callback, delay, queue, timeout, meta_params",
         )
-    return options

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from ..broker.connect import Store
 from ..config import Settings
 from ..errors import PqError
-from ..logs import configure
 from ..loops import loop_factory
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..worker.context import Counts
 from ..worker.worker import Worker
+from . import logfiles
 from .mailbox import Mailbox
 from .tasklog import watcher
 
@@ -55,7 +55,7 @@ def main(spec: WorkerSpec, end: socket.socket) -> None:
     for other in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(other, signal.SIG_IGN)
     cfg = Settings.from_dict(spec.settings)
-    configure(cfg.log_level, cfg.log_format, spec.name)
+    logfiles.set_up(cfg, spec.name, f"worker-{spec.name.removeprefix('w')}")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(Actor(spec, cfg, Mailbox(end)).run())
     # A thread that a job left behind must not keep the process: what had to be said was said.

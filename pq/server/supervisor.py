@@ -25,12 +25,11 @@ from ..broker.connect import Store
 from ..broker.contract import Broker
 from ..config import Settings
 from ..errors import PqError
-from ..logs import configure
 from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..worker.worker import Worker
-from . import nursery
+from . import logfiles, nursery
 from .actor import FAILED_TO_START, WorkerSpec, main
 from .mailbox import Mailbox, pair
 from .tasklog import watcher
@@ -103,6 +102,7 @@ class Supervisor:
         self._ever_ready = False
         self._failed_starts = 0
         self._pause_until = 0.0
+        self._reloading = asyncio.Lock()
         self._succeeded = 0
         self._failed = 0
         self._exit_code = 0
@@ -186,7 +186,8 @@ class Supervisor:
     async def _fit(self) -> None:
         """Bring the number of workers to what is wanted."""
         staying = [member for member in self._members.values() if not member.leaving]
-        for member in staying[self._wanted :]:
+        # During a reload there is one worker more than wanted: it decides by itself who leaves.
+        for member in staying[self._wanted :] if not self._reloading.locked() else ():
             self._dismiss(member)
         missing = self._wanted - len(staying)
         if missing > 0 and self._pause_until > time.monotonic():
@@ -336,12 +337,18 @@ class Supervisor:
         self._changed.set()
 
     def _reload(self) -> None:
-        self._spawn_task(self._reload_now())
+        self._spawn_task(self._reload_in_turn())
+
+    async def _reload_in_turn(self) -> None:
+        async with self._reloading:
+            await self._reload_now()
+        self._changed.set()
 
     async def _reload_now(self) -> None:
         """New settings and new code, worker by worker: each goes when its replacement is ready."""
         try:
             cfg = self._app.reload()
+            logfiles.set_up(cfg, "server", "supervisor", needed=True)
         except PqError as exc:
             logger.error("not reloaded: %s%s", exc, f"\nhint: {exc.hint}" if exc.hint else "")
             return
@@ -359,7 +366,6 @@ class Supervisor:
                 logger.error("the new worker did not become ready; the old ones stay")
                 return
             self._dismiss(old)
-        self._changed.set()
 
     def _one_more(self) -> None:
         self._wanted += 1
@@ -401,7 +407,7 @@ class Supervisor:
 def serve(app: Application) -> int:
     """Run a server for `app` in this process until it is told to stop; the exit code."""
     cfg = app.cfg
-    configure(cfg.log_level, cfg.log_format, "server")
+    logfiles.set_up(cfg, "server", "supervisor", needed=True)
     # Until the loop listens to signals: leave in order, so that an embedded store is not left running.
     signal.signal(signal.SIGTERM, _leave)
     if app.store.is_memory:

@@ -25,7 +25,8 @@ class TaskWatcher(Watcher):
 
     def __init__(self, who: str, log: TaskLog | None = None) -> None:
         self._who = who
-        self._log = log or TaskLog(write=_write)
+        self._log = log or TaskLog(write=self._write)
+        self._child: int | None = None  # the process that ran what is being told of
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -65,6 +66,7 @@ class TaskWatcher(Watcher):
                 error = f"put off by itself · again in {ending.wait:.1f} s"
             elif ending.op == AGAIN:
                 error += f" · attempt {task.retry} in {ending.wait:.1f} s"
+        self._child = _process(task)
         started = task.time_started
         waited = None if started is None or task.time_queued is None else max(0.0, started - task.time_queued)
         ran = None if started is None or task.time_ended is None else max(0.0, task.time_ended - started)
@@ -78,6 +80,22 @@ class TaskWatcher(Watcher):
             ran,
             error,
         )
+        self._child = None
+
+    def _write(self, who: str, line: str) -> None:
+        extra: dict[str, object] = {"who": who}
+        if self._child is not None:
+            extra["child"] = self._child
+        logger.info("%s", line, extra=extra)
+
+
+def _process(task: Task[Any]) -> int | None:
+    """The process id of the child that ran it."""
+    try:
+        pid = task.run_info.get("pid")
+    except UnreadableMessage:  # nobody notes a run that was handed back, so it may be a foreign message's
+        return None
+    return pid if isinstance(pid, int) else None
 
 
 def _result(task: Task[Any]) -> str:
@@ -85,7 +103,3 @@ def _result(task: Task[Any]) -> str:
         return repr(task.result)
     except Exception:
         return "?"
-
-
-def _write(who: str, line: str) -> None:
-    logger.info("%s", line, extra={"who": who})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from datetime import timedelta
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -90,6 +92,9 @@ def test_every_setting_is_documented_and_its_default_fits(name: str) -> None:
         ("data_store", "redis://localhost:port", "a store URL whose host and port are right"),
         ("data_store", "unix://", "a store URL with the path of a socket"),
         ("max_message_size", 1, "a whole number, 1024 to"),
+        ("log_dir", 3, "a path"),
+        ("log_dir", " ", "a path"),
+        ("log_dir", "logs\n", "a path"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_would_fit(name: str, value: object, fits: str) -> None:
@@ -112,6 +117,10 @@ def test_a_bad_value_is_refused_with_what_would_fit(name: str, value: object, fi
         ("schedule_periodic", "no", False),
         ("schedule_periodic", 1, True),
         ("log_level", "INFO", "info"),
+        ("log_dir", "", None),
+        ("log_dir", "logs/../var", os.path.abspath("var")),
+        ("log_dir", Path("logs"), os.path.abspath("logs")),
+        ("log_dir", "~/logs", os.path.expanduser("~/logs")),
         ("task_queues", "high, low,high", ("high", "low")),
         ("queue_weights", {"default": 6}, ("default:6",)),
         ("queue_weights", "default:06", ("default:6",)),

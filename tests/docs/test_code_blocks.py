@@ -51,8 +51,9 @@ def run_page(project: Project, page: list[Block]) -> str:
     return done.stdout
 
 
-# The tutorial is followed in a project of its own, by `test_tutorial.py`.
-PYTHON_PAGES = sorted({block.page for block in of_kind("python")} - {"docs/tutorial.md"})
+# Followed in projects of their own, by `test_tutorial.py` and `test_word_counts.py`.
+FROM_SCRATCH = {"docs/tutorial.md", "docs/how-to/word-counts.md"}
+PYTHON_PAGES = sorted({block.page for block in of_kind("python")} - FROM_SCRATCH)
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES)
@@ -173,7 +174,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "python": check_python,
     "pq": check_pq,
     "pip": check_pip,
-    **dict.fromkeys(("kill", "cd", "mkdir", "git", "valkey-cli"), check_nothing),
+    **dict.fromkeys(("kill", "cd", "mkdir", "find", "git", "valkey-cli"), check_nothing),
 }
 
 
