@@ -25,7 +25,7 @@ from ..errors import (
     StoreUnavailable,
     TaskNotAvailable,
 )
-from ..model.registry import Registry, job_class
+from ..model.registry import Registry
 from ..model.serializers import MSGPACK, dump_payload
 from ..model.task import Task
 from .channel import Channel
@@ -115,7 +115,7 @@ class ChildTasks:
         An unknown job and arguments that cannot be sent raise here, as everywhere; what the worker
         finds wrong raises where the result is awaited, and is logged.
         """
-        known = job_class(job)
+        known = self._registry.job_of(job)
         name = known.name if known is not None else job
         if name not in self._registry:
             raise self._registry.unknown(str(name))

@@ -2,6 +2,10 @@
 
 A registry is made for one application from its `task_paths`; nothing is registered by the mere act of
 defining it, so there is no hidden global list and two applications can live in one program.
+
+A plain function of these modules is a job as well, under its dotted path (`shop.mails.send`), from the moment
+somebody asks for it. Functions that a module merely imports are not, nor are those whose name begins with `_`:
+a message must not be able to call `os.system` because some module imports it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import DuplicateJob, ImportFailed, TaskNotAvailable, did_you_mean
-from .job import Job, JobFunction
+from .job import ASYNC_IO, THREAD_IO, Job, JobFunction
+from .job import job as decorate
+from .names import NAME
 
 
 class Registry:
@@ -23,6 +29,8 @@ class Registry:
 
     def __init__(self, jobs: Iterable[Any] = ()) -> None:
         self._jobs: dict[str, type[Job]] = {}
+        self._functions: dict[str, type[Job]] = {}
+        self._modules: dict[str, ModuleType] = {}
         for item in jobs:
             self.add(item)
 
@@ -54,24 +62,67 @@ class Registry:
 
     def add_module(self, module: ModuleType) -> None:
         """Register the jobs that are defined in `module` (not those it merely imports)."""
+        self._modules[module.__name__] = module
         for item in list(vars(module).values()):
             job = job_class(item)
             if job is not None and job.__module__ == module.__name__:
                 self.add(job)
 
     def get(self, name: str) -> type[Job] | None:
-        """The job of that name, or None."""
-        return self._jobs.get(name)
+        """The job of that name, or the function of that dotted path; else None."""
+        return self._jobs.get(name) or self._function(name)
+
+    def _function(self, path: str) -> type[Job] | None:
+        """The job that a plain function of one of our modules is."""
+        made = self._functions.get(path)
+        if made is not None:
+            return made
+        place, _, name = path.rpartition(".")
+        module = self._modules.get(place)
+        function: Any = (
+            getattr(module, name, None) if module is not None and not name.startswith("_") else None
+        )
+        own = inspect.isfunction(function) and function.__module__ == place and function.__qualname__ == name
+        if not own or not NAME.fullmatch(path):
+            return None
+        # Nobody has said that it does not block, so it gets a thread; a job that says more has a decorator.
+        mode = ASYNC_IO if inspect.iscoroutinefunction(function) else THREAD_IO
+        made = self._functions[path] = decorate(path, concurrency=mode)(function).job_class
+        return made
+
+    def job_of(self, item: Any) -> type[Job] | None:
+        """The job behind a class, a decorated function or a plain one of our modules; None for anything else.
+
+        Raises `TaskNotAvailable` for a plain function that cannot be one, and says why.
+        """
+        if not inspect.isfunction(item):
+            return job_class(item)
+        path = f"{item.__module__}.{item.__qualname__}"
+        found = self.get(path)
+        if found is not None:
+            return found
+        if item.__module__ == "__main__":
+            why, hint = "it is defined in the program's script", "move it to a module of task_paths"
+        elif item.__module__ not in self._modules:
+            why, hint = f"its module {item.__module__!r} is not in task_paths", "add it there"
+        elif "." in item.__qualname__:
+            why, hint = "it is no function of a module", "take it out of the function or class that it is in"
+        else:
+            why, hint = (
+                "only a plain public name of its module can be one",
+                "give it a name without an underscore",
+            )
+        raise TaskNotAvailable(f"{path} is no job: {why}", hint=f"{hint}, or decorate it with @api.job()")
 
     def __getitem__(self, name: str) -> type[Job]:
-        try:
-            return self._jobs[name]
-        except KeyError:
-            raise self.unknown(name) from None
+        found = self.get(name)
+        if found is None:
+            raise self.unknown(name)
+        return found
 
     def unknown(self, name: str) -> TaskNotAvailable:
         """The error for a name that no job has, with the nearest names."""
-        hint = did_you_mean(name, self._jobs)
+        hint = did_you_mean(name, [*self._jobs, *self._paths()])
         if hint is None:
             known = sorted(self._jobs)
             hint = (
@@ -81,8 +132,17 @@ class Registry:
             )
         return TaskNotAvailable(f"no job named {name!r} ({len(self._jobs)} known)", hint=hint)
 
+    def _paths(self) -> list[str]:
+        """The names of all functions that could be asked for."""
+        return [
+            f"{place}.{name}"
+            for place, module in self._modules.items()
+            for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == place and not name.startswith("_")
+        ]
+
     def __contains__(self, name: object) -> bool:
-        return name in self._jobs
+        return isinstance(name, str) and self.get(name) is not None
 
     def __len__(self) -> int:
         return len(self._jobs)

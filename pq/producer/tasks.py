@@ -26,7 +26,6 @@ from ..model.job import Job, check_arguments, check_number, check_options
 from ..model.limits import NO_FLOW, Debounce
 from ..model.names import LIMITS, check_name, new_id
 from ..model.plan import ScheduleInfo
-from ..model.registry import job_class
 from ..model.serializers import dump_payload
 from ..model.states import QUEUED
 from ..model.task import Task
@@ -63,7 +62,8 @@ class Tasks:
         """Queue a task; all but the options below are arguments of the job.
 
         Args:
-            job: the name of a job, a `Job` class, or a decorated function.
+            job: the name of a job, a `Job` class, a decorated function, or any function of the modules in
+                `task_paths` (by name: its dotted path).
             callback: True: the future resolves when the task is done; False: when it is queued, and
                 the task then has `done_callback`, the future of its end.
             delay: seconds to wait before it runs.
@@ -395,7 +395,7 @@ class Tasks:
             if len(registry):
                 raise registry.unknown(job)
             return job, None  # a producer by name alone, on another host than the jobs
-        kind = job_class(job)
+        kind = registry.job_of(job)
         if kind is None:
             name = getattr(job, "__qualname__", None) or repr(job)
             raise TaskNotAvailable(

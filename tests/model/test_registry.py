@@ -57,6 +57,68 @@ def test_jobs_are_found_in_a_module(write: Write) -> None:
     assert len(registry) == 2
 
 
+FUNCTIONS = """
+import os
+from os.path import join
+from pq.model.job import job
+
+def plain(a, b=2): return a + b
+async def coroutine(): ...
+def _private(): ...
+other = plain
+class Class:
+    def method(self): ...
+@job("said.so")
+def decorated(): ...
+"""
+
+
+def test_a_plain_function_is_a_job_under_its_path(write: Write) -> None:
+    """A blocking one gets a thread, a coroutine function the loop; it is in no listing."""
+    write(regplain=FUNCTIONS)
+    registry = Registry.from_paths(["regplain"])
+    plain = registry["regplain.plain"]
+    assert (plain.name, plain.concurrency, str(plain.signature)) == ("regplain.plain", "thread", "(a, b=2)")
+    assert registry["regplain.coroutine"].concurrency == "asyncio"
+    assert registry["regplain.plain"] is plain
+    assert [kind.name for kind in registry] == ["said.so"]
+    module = sys.modules["regplain"]
+    assert registry.job_of(module.plain) is plain
+    assert registry.job_of(module.decorated).name == "said.so"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "regplain.join", "regplain.os.getcwd", "regplain._private", "regplain.other", "regplain.Class",
+        "regplain.Class.method", "regplain.decorated", "regplain.__name__", "os.getcwd", "regplain.", ".plain", "",
+    ],
+)  # fmt: skip
+def test_nothing_else_of_a_module_can_be_called(write: Write, path: str) -> None:
+    """What it imports, what is private, methods, attributes: no message reaches them."""
+    write(regplain=FUNCTIONS)
+    registry = Registry.from_paths(["regplain"])
+    assert registry.get(path) is None
+    assert path not in registry
+
+
+def test_a_function_that_cannot_be_a_job_says_why(write: Write) -> None:
+    """With the way out."""
+    write(regplain=FUNCTIONS, regelse="def f(): ...\n")
+    registry = Registry.from_paths(["regplain"])
+    __import__("regelse")
+    for function, why in (
+        (sys.modules["regelse"].f, "its module 'regelse' is not in task_paths"),
+        (sys.modules["regplain"].Class.method, "it is no function of a module"),
+        (sys.modules["regplain"]._private, "only a plain public name"),
+    ):
+        with pytest.raises(TaskNotAvailable, match=why):
+            registry.job_of(function)
+    with pytest.raises(TaskNotAvailable) as caught:
+        registry["regplain.plane"]
+    assert "regplain.plain" in caught.value.hint
+
+
 def test_a_star_takes_all_of_a_package(write: Write) -> None:
     """The package itself and its modules, not those of packages within."""
     write(
