@@ -27,6 +27,7 @@ from .errors import (
     TooManyTasksForJob,
     WaitInLoop,
 )
+from .model.events import LogLine, TaskEvent
 from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, JobFunction, PeriodicJob, job
 from .model.limits import Concurrency, Debounce, Rate, Unique
 from .model.manager import Manager
@@ -74,6 +75,7 @@ __all__ = [
     "JobFunction",
     "Lock",
     "LockTimeout",
+    "LogLine",
     "Manager",
     "MessageFuture",
     "NotSerializable",
@@ -96,6 +98,7 @@ __all__ = [
     "Task",
     "TaskCrashed",
     "TaskError",
+    "TaskEvent",
     "TaskFuture",
     "TaskLost",
     "TaskNotAvailable",

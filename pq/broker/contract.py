@@ -11,7 +11,7 @@ reclaims it, so a late renewal is better than running everything twice), *gone*.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -184,6 +184,17 @@ class Locked(NamedTuple):
 FENCE_KEPT = 86_400_000
 """Milliseconds for which the last fence of a lock stays known after its time."""
 
+# Places of tasks, for `ids`.
+WAITING = "waiting"  # in line
+AT_LIMIT = "at limit"  # at a gate
+DELAYED = "delayed"
+RUNNING = "running"
+ENDED = "ended"  # of late
+DEAD = "dead"
+
+KEPT_LINES = 1000
+"""Log lines that are kept of one task; the last ones."""
+
 # Answers of `cancel`.
 CANCELLED = "cancelled"  # it was waiting, and is REVOKED now
 CANCELLING = "cancelling"  # it runs; its worker was asked to stop it
@@ -317,6 +328,31 @@ class Broker(Protocol):
 
     async def state(self, queue: str) -> QueueState:
         """How much lies where."""
+        ...
+
+    async def ids(self, queue: str, place: str, count: int) -> list[str]:
+        """Ids of tasks in one place: what comes next first, of what has ended the youngest first.
+
+        A look, not a promise: they may be somewhere else by now. Of what has ended the last thousand are known.
+        """
+        ...
+
+    async def matching(self, prefix: str, most: int) -> list[tuple[str, str]]:
+        """(queue, id) of tasks, live or finished, whose id begins so. It goes through the whole store."""
+        ...
+
+    async def keep_lines(self, queue: str, id: str, lines: Sequence[bytes], ttl: int) -> None:
+        """Add to the log lines of a task, of which the last `KEPT_LINES` are kept for `ttl` ms."""
+
+    async def lines(self, queue: str, id: str) -> list[bytes]:
+        """The log lines of a task that are kept."""
+        ...
+
+    async def keep_progress(self, queue: str, facts: Mapping[str, bytes], ttl: int) -> None:
+        """Note how far running tasks are, by id, for `ttl` ms."""
+
+    async def progress(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        """How far tasks are."""
         ...
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:

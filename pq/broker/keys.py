@@ -29,6 +29,8 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…rate:<gate>`    | STRING | the mark of a rate, µs, with a TTL |
 | `…timers`         | ZSET   | gate → when to open it, ms |
 | `…unique:<key>`   | STRING | who has a unique key: how (f, l or r) and the id in one |
+| `…log:<id>`       | LIST   | the last log lines of a task, with a TTL |
+| `…progress:<id>`  | STRING | how far a running task is, with a TTL |
 
 A lock is no part of a queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
 the deadline in ms.
@@ -73,6 +75,14 @@ class Keys:
     def record(self, queue: str, id: str) -> str:
         """The record of one task."""
         return f"{self.namespace}:{{{queue}}}:task:{id}"
+
+    def log(self, queue: str, id: str) -> str:
+        """LIST with a TTL: the last log lines of one task."""
+        return f"{self.namespace}:{{{queue}}}:log:{id}"
+
+    def progress(self, queue: str, id: str) -> str:
+        """STRING with a TTL: how far one running task is."""
+        return f"{self.namespace}:{{{queue}}}:progress:{id}"
 
     def lock(self, name: str) -> str:
         """The lock of that name."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..clock import SYSTEM, Clock
 from ..errors import QueueFull
@@ -22,6 +23,7 @@ from . import records
 from .contract import (
     ACK,
     AS_BEFORE,
+    AT_LIMIT,
     CANCELLED,
     CANCELLING,
     CHANGE,
@@ -29,21 +31,27 @@ from .contract import (
     CLAIMED,
     CODE,
     CRASH,
+    DEAD,
+    DELAYED,
     DROP,
+    ENDED,
     FAIL,
     FENCE_KEPT,
     FINISHED,
     FORGET,
+    KEPT_LINES,
     NO_SCHEDULE,
     PAUSE,
     QUEUED_NOW,
     RELEASE,
     RETRY,
+    RUNNING,
     SOLO_AFTER,
     TOO_EARLY,
     TOO_MANY,
     UNDO,
     UNKNOWN,
+    WAITING,
     Entry,
     Exchange,
     Locked,
@@ -79,6 +87,7 @@ class QueueData:
     revoked: set[str] = field(default_factory=set)
     cancelling: set[str] = field(default_factory=set)
     dead: dict[str, int] = field(default_factory=dict)
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=1000))  # finished, the youngest first
     ticks: dict[str, int] = field(default_factory=dict)  # schedule -> the last one claimed
     paused: bool = False
     limit: int | None = None
@@ -205,6 +214,7 @@ class MemoryStore:
         self.schedules = ScheduleData()
         self.locks: dict[str, tuple[str, int, int]] = {}  # name -> (token, fence, deadline)
         self.heartbeats: dict[str, tuple[int, bytes]] = {}
+        self.beside: dict[tuple[str, str, str], tuple[int, Any]] = {}
         self.listeners: set[MemorySubscription] = set()
         self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self.lock = threading.RLock()
@@ -218,6 +228,19 @@ class MemoryStore:
             found = self.queues[name] = QueueData()
         found.expire(self.now())
         return found
+
+    def keep(self, queue: str, id: str, what: str, value: Any, ttl: int) -> None:
+        """Keep something beside the record of a task for `ttl` ms."""
+        now = self.now()
+        with self.lock:
+            for key in [key for key, (until, _) in self.beside.items() if until <= now]:
+                del self.beside[key]
+            self.beside[queue, id, what] = (now + ttl, value)
+
+    def kept(self, queue: str, id: str, what: str) -> Any:
+        """What is kept of it; None for nothing."""
+        until, value = self.beside.get((queue, id, what), (0, None))
+        return value if until > self.now() else None
 
     def wake(self) -> None:
         for loop, event in list(self.waiters):
@@ -443,6 +466,7 @@ class MemoryBroker:
                     del data.dead[old]
         if data.gates.open_gates(now):
             self.store.wake()
+        data.recent.extendleft(id for id, _ in done)
         for reply, sent in replies.items():
             self.store.publish(reply, b"done\n" + b"".join(records.parcel(*item) for item in sent))
         self._announce(b"done", done)
@@ -595,6 +619,7 @@ class MemoryBroker:
     def _revoke(self, data: QueueData, id: str, record: bytes, reply: str, demands: str) -> None:
         """Write the end of a task that waited."""
         data.finish(id, record, self.store.now() + self._ttl)
+        data.recent.appendleft(id)
         data.crashes.pop(id, None)
         data.cancelling.discard(id)
         data.gates.leave(id)
@@ -631,6 +656,41 @@ class MemoryBroker:
                 data.paused,
                 len(data.gates.parked),
             )
+
+    async def ids(self, queue: str, place: str, count: int) -> list[str]:
+        with self.store.lock:
+            data = self.store.queue(queue)
+            if place == WAITING:
+                state = await self.state(queue)
+                return await self.peek(queue, min(count, state.ready + state.prio))
+            found: Iterable[str] = {
+                RUNNING: [id for members in data.held.values() for id, _ in members],
+                AT_LIMIT: data.gates.in_order(),
+                DELAYED: sorted(data.delayed, key=lambda id: (data.delayed[id], id)),
+                ENDED: dict.fromkeys(data.recent),
+                DEAD: sorted(data.dead, key=lambda id: (data.dead[id], id), reverse=True),
+            }[place]
+            return list(found)[:count]
+
+    async def matching(self, prefix: str, most: int) -> list[tuple[str, str]]:
+        with self.store.lock:
+            found = [(name, id) for name in self.store.queues for id in self.store.queue(name).task]
+            return sorted(pair for pair in found if pair[1].startswith(prefix))[:most]
+
+    async def keep_lines(self, queue: str, id: str, lines: Sequence[bytes], ttl: int) -> None:
+        with self.store.lock:
+            kept = self.store.kept(queue, id, "log") or []
+            self.store.keep(queue, id, "log", [*kept, *lines][-KEPT_LINES:], ttl)
+
+    async def lines(self, queue: str, id: str) -> list[bytes]:
+        return self.store.kept(queue, id, "log") or []
+
+    async def keep_progress(self, queue: str, facts: Mapping[str, bytes], ttl: int) -> None:
+        for id, text in facts.items():
+            self.store.keep(queue, id, "progress", text, ttl)
+
+    async def progress(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        return [self.store.kept(queue, id, "progress") for id in ids]
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         with self.store.lock:

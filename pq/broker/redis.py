@@ -11,7 +11,7 @@ seconds; that is safe because every script is idempotent under blind repetition 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import connection as redis_connection
@@ -21,8 +21,15 @@ from ..config import redact
 from ..errors import QueueFull, StoreRefused, StoreUnavailable
 from .contract import (
     ACK,
+    AT_LIMIT,
+    DEAD,
+    DELAYED,
+    ENDED,
     FENCE_KEPT,
+    KEPT_LINES,
+    RUNNING,
     SOLO_AFTER,
+    WAITING,
     Entry,
     Exchange,
     Locked,
@@ -365,6 +372,65 @@ class RedisBroker:
             "inspect", [self.keys.prefix(queue)]
         )
         return QueueState(ready, prio, delayed, held, leases, dead, bool(paused), parked)
+
+    async def ids(self, queue: str, place: str, count: int) -> list[str]:
+        p = self.keys.prefix(queue)
+        if place == WAITING:
+            state = await self.state(queue)
+            return await self.peek(queue, min(count, state.ready + state.prio))
+        if place == RUNNING:
+            (leases,) = await self._repeat(self._side, [("ZRANGE", p + "leases", 0, -1)])
+            looks: list[Command] = [("SRANDMEMBER", p + "held:" + lease.decode(), count) for lease in leases]
+            held = await self._repeat(self._side, looks) if looks else []
+            members = [member.decode() for some in held for member in some or ()]
+            return [member.rpartition(":")[0] for member in members][:count]
+        key, command = {
+            AT_LIMIT: ("parked", "ZRANGE"),
+            DELAYED: ("delayed", "ZRANGE"),
+            ENDED: ("recent", "LRANGE"),
+            DEAD: ("dead", "ZREVRANGE"),
+        }[place]
+        (found,) = await self._repeat(self._side, [(command, p + key, 0, count - 1)])
+        return list(dict.fromkeys(id.decode() for id in found))
+
+    async def matching(self, prefix: str, most: int) -> list[tuple[str, str]]:
+        pattern = self.keys.record("*", prefix + "*").replace("{*}", "{[^@]*}")
+        found: set[tuple[str, str]] = set()
+        cursor: Any = 0
+        while True:
+            (reply,) = await self._repeat(self._side, [("SCAN", cursor, "MATCH", pattern, "COUNT", 2000)])
+            cursor, names = reply
+            for raw in names:
+                name = raw.decode()[len(self.keys.namespace) + 2 :]
+                queue, _, rest = name.partition("}:task:")
+                found.add((queue, rest))
+            if int(cursor) == 0 or len(found) >= most:
+                return sorted(found)[:most]
+
+    async def keep_lines(self, queue: str, id: str, lines: Sequence[bytes], ttl: int) -> None:
+        key = self.keys.log(queue, id)
+        commands: list[Command] = [
+            ("RPUSH", key, *lines), ("LTRIM", key, -KEPT_LINES, -1), ("PEXPIRE", key, ttl)
+        ]  # fmt: skip
+        await self._repeat(self._side, commands)
+
+    async def lines(self, queue: str, id: str) -> list[bytes]:
+        (found,) = await self._repeat(self._side, [("LRANGE", self.keys.log(queue, id), 0, -1)])
+        lines: list[bytes] = found
+        return lines
+
+    async def keep_progress(self, queue: str, facts: Mapping[str, bytes], ttl: int) -> None:
+        keys = self.keys
+        await self._repeat(
+            self._side, [("SET", keys.progress(queue, id), text, "PX", ttl) for id, text in facts.items()]
+        )
+
+    async def progress(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        if not ids:
+            return []
+        (found,) = await self._repeat(self._side, [("MGET", *[self.keys.progress(queue, id) for id in ids])])
+        facts: list[bytes | None] = found
+        return facts
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         key = self.keys.prefix(queue) + "dead"

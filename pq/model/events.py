@@ -9,11 +9,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import InvalidValue
+from .task import Task
 
 Callback = Callable[[str, str, Any], Any]
+
+
+class LogLine(NamedTuple):
+    """What a task logged, or printed in a process of its own. `time` is seconds since the epoch."""
+
+    time: float
+    level: str
+    text: str
+
+
+class TaskEvent(NamedTuple):
+    """What happened to a task: `queued`, `started`, `progress`, `log`, `retry` or `done`.
+
+    `task` is as it stood then; `lines` are those of event `log`.
+    """
+
+    name: str
+    task: Task[Any]
+    lines: list[LogLine] = []  # noqa: RUF012  nobody adds to it
+
+
+def log_lines(task: Task[Any]) -> list[LogLine]:
+    """The new lines that came with event `log`."""
+    lines = task.run_info.get("log")
+    return [log_line(line) for line in lines if type(line) is bytes] if type(lines) is list else []
+
+
+def log_line(data: bytes) -> LogLine:
+    """A line as the worker wrote it: time, level, text."""
+    time, _, rest = data.decode("utf-8", "replace").partition(" ")
+    level, _, text = rest.partition(" ")
+    try:
+        return LogLine(float(time), level, text.replace("\\n", "\n"))
+    except ValueError:
+        return LogLine(0.0, "INFO", data.decode("utf-8", "replace"))
 
 
 class Runner(Protocol):

@@ -19,7 +19,7 @@ import inspect
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
@@ -32,6 +32,7 @@ from .task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 ASYNC_IO = "asyncio"
 """In the worker's event loop (the default); a plain `def` runs inline."""
@@ -158,9 +159,53 @@ class Job:
         kwargs["queue"] = self.backend.tasks.node_name
         return self.queue(job, *args, **kwargs)
 
-    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Say how far the task is. Cheap, never blocks, works in every concurrency mode."""
-        self.backend.progress(self.task, done, total, message)
+    @overload
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None: ...
+    @overload
+    def progress(
+        self, done: AsyncIterable[T], total: float | None = None, message: str | None = None
+    ) -> AsyncIterator[T]: ...
+    @overload
+    def progress(
+        self, done: Iterable[T], total: float | None = None, message: str | None = None
+    ) -> Iterator[T]: ...
+
+    def progress(self, done: Any, total: float | None = None, message: str | None = None) -> Any:
+        """Say how far the task is. Cheap, never blocks, works in every concurrency mode.
+
+        Given something to go over instead of a number, it says so itself: `for row in self.progress(rows)`,
+        or `async for`. `total` is then its length, where it has one.
+        """
+        if isinstance(done, (int, float)):
+            self.backend.progress(self.task, done, total, message)
+            return None
+        if total is None and hasattr(done, "__len__"):
+            total = len(done)
+        if hasattr(done, "__aiter__"):
+            return self._over_async(done, total, message)
+        if hasattr(done, "__iter__"):
+            return self._over(done, total, message)
+        raise InvalidValue(
+            f"progress of {done!r:.60}, which is neither a number nor something to go over",
+            hint="self.progress(3, 10), or: for row in self.progress(rows)",
+        )
+
+    def _over(self, items: Iterable[T], total: float | None, message: str | None) -> Iterator[T]:
+        count = 0
+        for count, item in enumerate(items, 1):
+            yield item
+            self.backend.progress(self.task, count, total, message)
+        if not count:
+            self.backend.progress(self.task, 0, total, message)
+
+    async def _over_async(
+        self, items: AsyncIterable[T], total: float | None, message: str | None
+    ) -> AsyncIterator[T]:
+        count = 0
+        async for item in items:
+            yield item
+            count += 1
+            self.backend.progress(self.task, count, total, message)
 
     @property
     def http(self) -> Any:

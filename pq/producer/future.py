@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import BadArguments, PqError, WaitInLoop
 from ..loops import running_loop
+from ..model.events import TaskEvent
 from ..model.task import Task
 
 T = TypeVar("T")
@@ -93,12 +94,13 @@ class TaskFuture(LoopFuture[Task[R]], Generic[R]):
     `done_callback`, the future of its end. `task` is the task as it was sent.
     """
 
-    __slots__ = ("forget", "task")
+    __slots__ = ("forget", "task", "watch")
 
     def __init__(self, task: Task[R], *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self.task = task
         self.forget: Callable[[TaskFuture[R]], None] | None = None
+        self.watch: Callable[[TaskFuture[Any]], AsyncIterator[TaskEvent]] | None = None
 
     @property
     def id(self) -> str:
@@ -110,6 +112,12 @@ class TaskFuture(LoopFuture[Task[R]], Generic[R]):
         if self.forget is not None:
             self.forget(self)
         return super().cancel(msg)
+
+    def __aiter__(self) -> AsyncIterator[TaskEvent]:
+        """`async for event in future`: queued, started, progress, log, retry, done; ends with the task."""
+        if self.watch is None:
+            raise PqError(f"{self!r} is of a task without a queue, which has no events", hint="await it")
+        return self.watch(self)
 
     def _word(self) -> str:
         return "task"

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 import msgpack
@@ -33,7 +33,7 @@ from ..execution.executors import make_executors
 from ..execution.http import HttpClients
 from ..loops import LoopThread, running_loop
 from ..model.ending import AGAIN, conclude
-from ..model.events import Callback, Listeners
+from ..model.events import Callback, Listeners, TaskEvent
 from ..model.manager import Manager
 from ..model.outcome import Outcome
 from ..model.registry import Registry
@@ -44,6 +44,7 @@ from .engine import Engine
 from .future import LoopFuture, TaskFuture
 from .locks import Lock
 from .tasks import Tasks
+from .watch import events_of
 
 logger = logging.getLogger("pq.producer")
 T = TypeVar("T")
@@ -282,6 +283,7 @@ class Producer:
         """Send a task that `Tasks` has made."""
         engine = self.engine()
         future: TaskFuture[Any] = TaskFuture(task, loop=engine.loop)
+        future.watch = self._watch
         task.reply = engine.reply_channel
         delay = None if task.delay is None else max(1, round(task.delay * 1000))
         priority = task.priority or 0
@@ -312,6 +314,7 @@ class Producer:
     def _await_done(self, task: Task[Any]) -> TaskFuture[Any]:
         engine = self.engine()
         future: TaskFuture[Any] = TaskFuture(task, loop=engine.loop)
+        future.watch = self._watch
         if task.done():
             engine.loop.call_soon_threadsafe(future.set_result, task)
         elif running_loop() is engine.loop:
@@ -319,6 +322,9 @@ class Producer:
         else:
             engine.loop.call_soon_threadsafe(self._expect, engine, future)
         return future
+
+    def _watch(self, future: TaskFuture[Any]) -> AsyncIterator[TaskEvent]:
+        return events_of(self, future)
 
     def _expect(self, engine: Engine, future: TaskFuture[Any]) -> None:
         if engine.ready:

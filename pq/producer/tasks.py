@@ -22,6 +22,7 @@ from ..errors import (
     TaskNotAvailable,
     UnreadableMessage,
 )
+from ..model.events import LogLine, log_line
 from ..model.job import Job, check_arguments, check_number, check_options
 from ..model.limits import NO_FLOW, Debounce
 from ..model.names import LIMITS, check_name, new_id
@@ -29,6 +30,7 @@ from ..model.plan import ScheduleInfo
 from ..model.serializers import dump_payload
 from ..model.states import QUEUED
 from ..model.task import Task
+from . import listing
 from .future import AsCompleted, LoopFuture, TaskFuture
 from .rivals import revoked
 from .schedules import Schedules, checked
@@ -178,6 +180,72 @@ class Tasks:
             check_name("queue name", queue)
         check_number("count", count, 1, 1_000_000, whole=True)
         return self._producer.call(self._dead(queue, count))
+
+    def search(
+        self,
+        status: str | None = None,
+        *,
+        queue: str | None = None,
+        job: str | None = None,
+        text: str | None = None,
+        since: float | None = None,
+        count: int = 50,
+    ) -> LoopFuture[list[Task[Any]]]:
+        """Tasks as they stand now: what runs, what waits, and what has ended of late, in that order.
+
+        Args:
+            status: `'QUEUED'`, `'STARTED'`, `'RETRY'`, `'SUCCESS'`, `'FAILURE'`, `'REVOKED'`, in any case; or
+                `'dead'`, for the dead set.
+            queue: of this one alone; else of all that are known.
+            job: of this job alone.
+            text: that have this in their arguments, result or error.
+            since: queued or ended in the last so many seconds.
+            count: at most so many.
+
+        Of what has ended the last thousand of each queue are looked at.
+        """
+        if queue is not None:
+            check_name("queue name", queue)
+        check_number("count", count, 1, 1_000_000, whole=True)
+        check_number("since", since, 0, LIMITS.delay)
+        wanted = listing.Wanted(status, queue, job, text, since, count)
+        return self._producer.call(self._search(wanted))
+
+    async def _search(self, wanted: listing.Wanted) -> list[Task[Any]]:
+        found = await listing.tasks(await self._producer.broker(), wanted, time.time())
+        return [self._producer.adopt(task) for task in found]
+
+    def find(self, prefix: str) -> LoopFuture[Task[Any]]:
+        """The one task whose id begins so. Raises `InvalidValue` where there is none, or more than one."""
+        check_name("task id", prefix)
+        return self._producer.call(self._find_one(prefix))
+
+    async def _find_one(self, prefix: str) -> Task[Any]:
+        broker = await self._producer.broker()
+        found = await broker.matching(prefix, 6)
+        if len(found) > 1:
+            ids = ", ".join(id[: len(prefix) + 4] for _, id in found[:5])
+            raise InvalidValue(
+                f"{len(found) if len(found) < 6 else 'many'} tasks begin with {prefix!r}: {ids}",
+                hint="give more of the id",
+            )
+        task = await self._get(found[0][1]) if found else None
+        if task is None:
+            raise InvalidValue(
+                f"no task begins with {prefix!r}",
+                hint="results are kept for result_ttl; api.tasks.search() shows what there is",
+            )
+        return task
+
+    def log(self, id: str) -> LoopFuture[list[LogLine]]:
+        """What a task logged, and printed in a process of its own: its last thousand lines."""
+        check_name("task id", id)
+        return self._producer.call(self._log(id))
+
+    async def _log(self, id: str) -> list[LogLine]:
+        broker = await self._producer.broker()
+        found = await self._find(broker, id)
+        return [] if found is None else [log_line(line) for line in await broker.lines(found[0], id)]
 
     def forget(self, id: str) -> LoopFuture[bool]:
         """Remove a finished task and its result from the store; resolves to False for any other."""
@@ -416,7 +484,11 @@ class Tasks:
         found = await self._find(await self._producer.broker(), id)
         if found is None:
             return None
-        return self._producer.adopt(Task.from_wire(records.message(found[1])))
+        queue, record = found
+        task = Task.from_wire(records.message(record))
+        if records.is_live(record):
+            await listing.as_it_stands(await self._producer.broker(), queue, [task])
+        return self._producer.adopt(task)
 
     async def _cancel(self, id: str) -> bool:
         broker = await self._producer.broker()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from typing import Any
@@ -16,6 +17,8 @@ logger = logging.getLogger("pq.worker")
 
 EVERY = 0.1
 """Seconds between two events of one task."""
+KEPT = 86_400_000
+"""Milliseconds for which the last report of a task can be looked up, while it runs."""
 
 
 class Progress:
@@ -74,12 +77,15 @@ class Progress:
         context = self._context
         while self._latest and context is not None:
             latest, self._latest = self._latest, {}
-            parts = [
-                records.parcel(id, records.live_header(task.priority) + task.to_wire())
-                for id, (task, _) in latest.items()
-                if not task.done()
-            ]
+            parts: list[bytes] = []
+            kept: dict[str, dict[str, bytes]] = {}
+            for id, (task, facts) in latest.items():
+                if not task.done():
+                    parts.append(records.parcel(id, records.live_header(task.priority) + task.to_wire()))
+                    kept.setdefault(task.queue or "", {})[id] = json.dumps(facts).encode()
             try:
+                for queue, by_id in kept.items():
+                    await context.broker.keep_progress(queue, by_id, KEPT)
                 if parts:
                     await context.broker.publish(context.keys.task_channel, b"progress\n" + b"".join(parts))
             except PqError as exc:

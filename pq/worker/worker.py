@@ -40,6 +40,7 @@ from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
 from .progress import Progress
 from .scheduler import Scheduler
 from .service import Service
+from .tasklines import TaskLines
 
 logger = logging.getLogger("pq.worker")
 
@@ -168,6 +169,7 @@ class Worker:
             Executors(executors),
             keeper,
             progress,
+            TaskLines(context),
             Canceller(context, consumer.cancel),
             Heartbeat(context, lambda: consumer.running),
             *([Scheduler(context, Schedules(producer))] if cfg.schedule_periodic else []),

@@ -429,6 +429,7 @@ ROWS = [
             "task:r": b"d3 x\n",
             "task:p": b"d3 x\n",
             "task:d": b"d3 x\n",
+            "recent": ["d", "p", "r"],
         },
     ),
     Row(
@@ -437,7 +438,7 @@ ROWS = [
         {"task:r": LIVE, "ready": ["r", "s"], "task:s": LIVE, "crashes": {"r": "1"}},
         cancel("r", b"d3 x\n", "", at_front=1),
         [b"cancelled"],
-        {"task:r": b"d3 x\n", "ready": ["s"], "crashes": None},
+        {"task:r": b"d3 x\n", "ready": ["s"], "crashes": None, "recent": ["r"]},
     ),
     Row(
         "the very same again",
@@ -948,7 +949,13 @@ ROWS = [
         },
         cancel("b", b"d3 x\n", ""),
         [b"cancelled"],
-        {"task:b": b"d3 x\n", "parked": {"c": 5}, "parked:job": {"c": 5}, "unique:k": None},
+        {
+            "task:b": b"d3 x\n",
+            "recent": ["b"],
+            "parked": {"c": 5},
+            "parked:job": {"c": 5},
+            "unique:k": None,
+        },
     ),
     Row(
         "one that was let through and cancelled lets the next go",
@@ -966,6 +973,7 @@ ROWS = [
         [b"cancelled"],
         {
             "task:b": b"d3 x\n",
+            "recent": ["b"],
             "revoked": {"b"},
             "ready": ["c", "b"],
             "slots:job": {"c", "z"},
@@ -1031,6 +1039,7 @@ ROWS = [
         1,
         {
             "task:a": b"d3 x\n",
+            "recent": ["a"],
             "task:b": b"g  ul:k\n",
             "delayed": None,
             "ready": ["b"],

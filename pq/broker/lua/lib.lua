@@ -231,6 +231,8 @@ end
 
 local function revoke(p, id, text, record, ttl, reply, event)
   redis.call('SET', p .. 'task:' .. id, record, 'PX', ttl)
+  redis.call('LPUSH', p .. 'recent', id)
+  redis.call('LTRIM', p .. 'recent', 0, 999)
   redis.call('HDEL', p .. 'crashes', id)
   redis.call('SREM', p .. 'cancelling', id)
   if text ~= '' then

@@ -339,3 +339,53 @@ async def test_a_closed_subscription_ends_its_reader(world: World, broker: Any) 
         await reader
     await broker.close()
     await broker.close()
+
+
+async def test_ids_of_each_place(world: World, broker: Any) -> None:
+    """What comes next is first; of what has ended the youngest is."""
+    await world.put("held", "done", "failed")
+    await world.lease()
+    _, done, failed = (await world.take()).tasks
+    await world.end(done)
+    await world.end(failed, FAIL)
+    await world.put("a", "b", "cancelled")
+    await world.put("high", priority=1)
+    await world.put("later", delay=99)
+    await world.put("soon", delay=9)
+    await broker.enqueue(QUEUE, [Entry("p", b"g  c1:x\n"), Entry("q", b"g  c1:x\n")])
+    await broker.cancel(QUEUE, [("cancelled", finished("cancelled"), "")])
+    assert await broker.ids(QUEUE, "waiting", 9) == ["high", "a", "b", "p", "q"]
+    assert await broker.ids(QUEUE, "waiting", 2) == ["high", "a"]
+    assert await broker.ids(QUEUE, "delayed", 9) == ["soon", "later"]
+    assert await broker.ids(QUEUE, "running", 9) == ["held"]
+    assert await broker.ids(QUEUE, "ended", 9) == ["cancelled", "failed", "done"]
+    assert await broker.ids(QUEUE, "dead", 9) == ["failed"]
+    await world.take()
+    assert await broker.ids(QUEUE, "at limit", 9) == ["q"]
+    assert sorted(await broker.ids(QUEUE, "running", 9)) == ["a", "b", "held", "high", "p"]
+    assert await broker.ids("nothing.here", "running", 9) == []
+
+
+async def test_tasks_by_the_beginning_of_their_id(world: World, broker: Any) -> None:
+    """In all queues, live and finished; no more than asked for."""
+    await world.put("ab1", "ab2", "b")
+    await world.put("ab3", queue="other")
+    assert await broker.matching("ab", 9) == [("other", "ab3"), (QUEUE, "ab1"), (QUEUE, "ab2")]
+    assert len(await broker.matching("ab", 2)) == 2
+    assert await broker.matching("x", 9) == []
+
+
+async def test_log_lines_are_kept_with_a_bound(world: World, broker: Any) -> None:
+    """The last thousand, in their order."""
+    await broker.keep_lines(QUEUE, "a", [b"1", b"2"], 60_000)
+    await broker.keep_lines(QUEUE, "a", [b"%d" % n for n in range(3, 1003)], 60_000)
+    lines = await broker.lines(QUEUE, "a")
+    assert (len(lines), lines[0], lines[-1]) == (1000, b"3", b"1002")
+    assert await broker.lines(QUEUE, "b") == []
+
+
+async def test_progress_is_kept_for_each_task(world: World, broker: Any) -> None:
+    """The last report counts."""
+    await broker.keep_progress(QUEUE, {"a": b"1", "b": b"x"}, 60_000)
+    await broker.keep_progress(QUEUE, {"a": b"2"}, 60_000)
+    assert await broker.progress(QUEUE, ["b", "c", "a"]) == [b"x", None, b"2"]
