@@ -95,11 +95,18 @@ class QueueState(NamedTuple):
     leases: int
     dead: int
     paused: bool
+    due: int = 0
+    """Those of `delayed` whose time has come."""
 
     @property
     def waiting(self) -> int:
         """Tasks that nobody has taken yet."""
         return self.ready + self.prio + self.delayed
+
+    @property
+    def startable(self) -> int:
+        """Tasks that a worker could take now."""
+        return 0 if self.paused else self.ready + self.prio + self.due
 
 
 class Tick(NamedTuple):

@@ -507,7 +507,7 @@ class MemoryBroker:
 
     async def state(self, queue: str) -> QueueState:
         with self.store.lock:
-            data = self.store.queue(queue)
+            data, now = self.store.queue(queue), self.store.now()
             return QueueState(
                 len(data.ready) - len(data.revoked),
                 len(data.prio),
@@ -516,6 +516,7 @@ class MemoryBroker:
                 len(data.leases),
                 len(data.dead),
                 data.paused,
+                sum(due <= now for due in data.delayed.values()),
             )
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:

@@ -330,10 +330,10 @@ class RedisBroker:
         return [id.decode() for id in [*high, *ready, *low, *delayed][:count]]
 
     async def state(self, queue: str) -> QueueState:
-        ready, prio, delayed, held, leases, dead, paused = await self._run(
-            "inspect", [self.keys.prefix(queue)]
+        ready, prio, delayed, held, leases, dead, paused, due = await self._run(
+            "inspect", [self.keys.prefix(queue)], self._given()
         )
-        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused))
+        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused), due)
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         key = self.keys.prefix(queue) + "dead"

@@ -61,6 +61,7 @@ class Child:
     Attributes:
         attempt: what it runs. ready: it has imported its modules. done: how many tasks it has finished.
         doomed: it was killed, or told to end; it gets nothing more.
+        idle_since: when it was last without work, by the loop's clock.
         last_words: the end of what it wrote to standard error in this attempt.
     """
 
@@ -69,6 +70,7 @@ class Child:
         self.ready = False
         self.doomed = False
         self.done = 0
+        self.idle_since = 0.0
         self.pid: int | None = None
         self.last_words: list[str] = []
         self._paths = spec.task_paths
