@@ -260,8 +260,14 @@ def test_a_bad_value_ends_with_1(app: App, capsys: pytest.CaptureFixture[str]) -
     """The settings know what fits, and which flag it came from."""
     assert cli.run(app, ["-w", "many"]) == 1
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "error: workers: 'many' (flag --workers) is not a whole number, 1 to 1024 [bad-setting]"
-    assert second == "hint: workers (--workers, PQ_WORKERS) is the number of worker processes"
+    assert first == (
+        "error: workers: 'many' (flag --workers) is not a whole number, 1 to 1024, or a range of it such as 1..8"
+        " [bad-setting]"
+    )
+    assert second == (
+        "hint: workers (--workers, PQ_WORKERS) is the number of worker processes; "
+        "1..8 is as many of these as the demand asks for"
+    )
 
 
 def test_an_error_of_the_library_is_explained_without_a_traceback(

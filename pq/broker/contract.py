@@ -126,11 +126,18 @@ class QueueState(NamedTuple):
     paused: bool
     parked: int = 0
     """Tasks that wait at a gate."""
+    due: int = 0
+    """Those of `delayed` whose time has come."""
 
     @property
     def waiting(self) -> int:
         """Tasks that nobody has taken yet."""
         return self.ready + self.prio + self.delayed + self.parked
+
+    @property
+    def startable(self) -> int:
+        """Tasks that a worker could take now."""
+        return 0 if self.paused else self.ready + self.prio + self.due
 
 
 class Tick(NamedTuple):

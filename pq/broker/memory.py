@@ -645,7 +645,7 @@ class MemoryBroker:
 
     async def state(self, queue: str) -> QueueState:
         with self.store.lock:
-            data = self.store.queue(queue)
+            data, now = self.store.queue(queue), self.store.now()
             return QueueState(
                 len(data.ready) - len(data.revoked),
                 len(data.prio),
@@ -655,6 +655,7 @@ class MemoryBroker:
                 len(data.dead),
                 data.paused,
                 len(data.gates.parked),
+                sum(due <= now for due in data.delayed.values()),
             )
 
     async def ids(self, queue: str, place: str, count: int) -> list[str]:

@@ -368,10 +368,10 @@ class RedisBroker:
         return [id.decode() for id in [*high, *ready, *low, *parked, *delayed][:count]]
 
     async def state(self, queue: str) -> QueueState:
-        ready, prio, delayed, held, leases, dead, paused, parked = await self._run(
-            "inspect", [self.keys.prefix(queue)]
+        ready, prio, delayed, held, leases, dead, paused, parked, due = await self._run(
+            "inspect", [self.keys.prefix(queue)], self._given()
         )
-        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused), parked)
+        return QueueState(ready, prio, delayed, held, leases, dead, bool(paused), parked, due)
 
     async def ids(self, queue: str, place: str, count: int) -> list[str]:
         p = self.keys.prefix(queue)

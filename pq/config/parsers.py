@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -55,6 +56,42 @@ def whole(least: int, most: int | None = None) -> Parser:
         return value
 
     return parse
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRange:
+    """So many workers as the demand asks for: `least` to `most`. Its text is `1..8`."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.least}..{self.most}"
+
+
+MOST_WORKERS = 1024
+_RANGE = re.compile(r"\s*(-?[0-9]{1,9})\s*\.\.\s*(-?[0-9]{1,9})\s*")
+
+
+def workers(value: object) -> int | WorkerRange:
+    """A number of workers, or a range of it such as `1..8`. A range of one number is that number."""
+    if isinstance(value, WorkerRange):
+        value = str(value)
+    found = _RANGE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        try:
+            number = whole(1, MOST_WORKERS)(value)
+        except ValueError as mistake:
+            raise ValueError(f"{mistake}, or a range of it such as 1..8") from None
+        assert isinstance(number, int)
+        return number
+    least, most = int(found[1]), int(found[2])
+    low, high = (min(max(1, end), MOST_WORKERS) for end in sorted((least, most)))
+    if least > most:
+        raise ValueError(f"a range with its smaller number first; write {low}..{high}")
+    if (least, most) != (low, high):
+        raise ValueError(f"a range within 1..{MOST_WORKERS}; write {low}..{high}")
+    return low if low == high else WorkerRange(low, high)
 
 
 def seconds(least: float) -> Parser:

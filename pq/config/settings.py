@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import BadSetting, UnknownSetting, did_you_mean
 from ..model.names import LIMITS
 from . import parsers
-from .parsers import Parser, redact
+from .parsers import Parser, WorkerRange, redact
 
 DAY = 86_400.0
 
@@ -43,6 +43,7 @@ class Setting:
 
     def shown(self, value: object) -> object:
         """`value` as it may be printed: without the password of a URL."""
+        value = _plain(value)
         return self.mask(value) if isinstance(value, str) else value
 
     def check(self, value: object, source: str) -> Any:
@@ -96,12 +97,23 @@ class Settings:
     """All settings of an application. Times are seconds."""
 
     name: str = _setting("pq", parsers.name, "application's name, the first part of its loggers' names")
-    workers: int = _setting(default_workers, parsers.whole(1, 1024), "number of worker processes", short="-w")
+    workers: int | WorkerRange = _setting(  # noqa: RUF009  both are immutable
+        default_workers,
+        parsers.workers,
+        "number of worker processes; 1..8 is as many of these as the demand asks for",
+        short="-w",
+    )
     concurrent_tasks: int = _setting(100, parsers.whole(1, 100_000), "number of tasks at once in one worker")
     processes: int = _setting(
         0,
         parsers.whole(0, 1024),
         "number of CPU child processes of one worker; 0 shares the cores out among the workers",
+    )
+    idle_timeout: float = _setting(
+        30.0,
+        parsers.seconds(0.1),
+        "time after which a worker of a range, or a CPU child process, that is not needed ends",
+        unit="s",
     )
     max_requests: int = _setting(
         0, parsers.whole(0), "number of tasks after which a worker restarts; 0 is never"
@@ -281,15 +293,25 @@ class Settings:
         return max(60.0, self.result_ttl)
 
     @property
+    def min_workers(self) -> int:
+        """Worker processes that there always are."""
+        return self.workers.least if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def max_workers(self) -> int:
+        """The most worker processes; more than `min_workers` where their number follows the demand."""
+        return self.workers.most if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
     def cpu_processes(self) -> int:
-        """CPU child processes of one worker, with the default worked out."""
-        return self.processes or max(1, cores() // self.workers)
+        """CPU child processes of one worker, with the default worked out: enough cores for all workers."""
+        return self.processes or max(1, cores() // self.max_workers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values (text, numbers, lists) to send to another process. Passwords are among them."""
         plain: dict[str, Any] = {}
         for name in SETTINGS:
-            value = getattr(self, name)
+            value = _plain(getattr(self, name))
             plain[name] = list(value) if isinstance(value, tuple) else value
         plain["sources"] = dict(self.sources)
         return plain
@@ -298,6 +320,11 @@ class Settings:
     def from_dict(cls, plain: Mapping[str, Any]) -> Settings:
         """The inverse of `to_dict`."""
         return cls(**plain)
+
+
+def _plain(value: object) -> object:
+    """`value` in a form that every serializer knows."""
+    return str(value) if isinstance(value, WorkerRange) else value
 
 
 def _declared() -> Iterable[Setting]:

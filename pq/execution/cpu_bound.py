@@ -2,7 +2,8 @@
 
 The pool decides who gets which attempt and who is replaced:
 
-- Children are started when there is work for them, up to `size`, and are kept; one that dies is replaced.
+- Children are started when there is work for them, up to `size`; one that dies is replaced. One that was
+  idle for `idle_time` ends, but for the last of them, which stays warm.
 - One task at a time in a child, so whatever kills a child (a time-out, a cancel, a segmentation fault,
   the kernel for want of memory) costs that task alone. The pool itself cannot break.
 - A child that cannot import the job modules fails one waiting attempt, with the reason. The next child
@@ -85,6 +86,7 @@ class CpuBound:
         task_paths, app_name, settings: what a child needs to import and to run jobs.
         size: the most children at once. warm: how many are started before the first attempt.
         max_tasks_per_child: tasks after which a child is replaced; None is never.
+        idle_time: seconds after which an idle child ends, unless it is the last.
         limit: bytes of the largest result.
         on_log: called with what a child prints or logs; default: the logger `<app_name>.<job name>`.
         observer: is told of everything, and gets what is logged as whole records, in place of `on_log`.
@@ -102,6 +104,7 @@ class CpuBound:
         size: int,
         warm: int = 0,
         max_tasks_per_child: int | None = None,
+        idle_time: float = 30.0,
         limit: int = LIMITS.size,
         on_log: LogCallback | None = None,
         observer: Observer | None = None,
@@ -113,6 +116,7 @@ class CpuBound:
         self._size = size
         self._warm = min(warm, size)
         self._max_tasks = max_tasks_per_child
+        self._idle_time = idle_time
         self._limit = limit
         self._on_log = on_log
         self._observer = observer
@@ -120,6 +124,7 @@ class CpuBound:
         self._children: set[Child] = set()  # those that work or will
         self._dying: set[Child] = set()
         self._idle: list[Child] = []  # the last one used is used next: its memory is the warmest
+        self._unused: asyncio.TimerHandle | None = None  # when to look for those that are not needed
         self._waiting: deque[Attempt] = deque()
         self._errands: dict[Child, Errands] = {}
         self._wanted = self._warm  # children that there should be, because there once was work for them
@@ -139,6 +144,9 @@ class CpuBound:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+        if self._unused is not None:
+            self._unused.cancel()
+            self._unused = None
         for attempt in [*self._waiting, *(child.attempt for child in self._children if child.attempt)]:
             attempt.cancel(RELEASED)
         for child in list(self._children):
@@ -328,7 +336,7 @@ class CpuBound:
         if self._observer is not None and child.pid is not None:
             _safely(self._observer.child_started, child.pid)
         if not child.doomed:
-            self._idle.append(child)
+            self._rest(child)
             self._pump()
 
     def _done(self, child: Child, fields: list[Any]) -> None:
@@ -342,8 +350,34 @@ class CpuBound:
             self._dismiss(child)
             child.retire()
         else:
-            self._idle.append(child)
+            self._rest(child)
         self._pump()
+
+    def _rest(self, child: Child) -> None:
+        """It has nothing to do."""
+        assert self._loop is not None
+        child.idle_since = self._loop.time()
+        self._idle.append(child)
+        if self._unused is None and len(self._children) > 1:
+            self._unused = self._loop.call_later(self._idle_time, self._retire_unused)
+
+    def _retire_unused(self) -> None:
+        """End those that were idle for so long, and come again when the next of them may be due.
+
+        The first of `_idle` is the one that has rested for longest, since the last one is used next.
+        """
+        assert self._loop is not None
+        self._unused = None
+        now = self._loop.time()
+        due = now - self._idle_time + 0.001  # timers are a little early at times
+        while len(self._children) > 1 and self._idle and self._idle[0].idle_since <= due:
+            child = self._idle[0]
+            self._dismiss(child)
+            self._wanted = len(self._children)
+            child.retire()
+        if len(self._children) > 1:
+            since = self._idle[0].idle_since if self._idle else now
+            self._unused = self._loop.call_at(since + self._idle_time, self._retire_unused)
 
     def _unable(self, reason: str) -> None:
         """The system gives no child. That is not the task's fault: another worker may have it."""

@@ -27,6 +27,7 @@ def make_executors(
     processes: int,
     warm: int = 0,
     max_tasks_per_child: int | None = None,
+    idle_time: float = 30.0,
     limit: int = LIMITS.size,
 ) -> dict[str, Executor]:
     """One executor for each mode of `pq.model.job.CONCURRENCY`.
@@ -36,6 +37,7 @@ def make_executors(
         threads, processes: the most threads of THREAD_IO and the most children of CPUBOUND.
         warm: children to start at once, for an application that has CPUBOUND jobs.
         max_tasks_per_child: tasks after which a child is replaced; None is never.
+        idle_time: seconds after which a child that is not needed ends.
         limit: bytes of the largest result.
     """
 
@@ -60,6 +62,7 @@ def make_executors(
             size=processes,
             warm=warm,
             max_tasks_per_child=max_tasks_per_child,
+            idle_time=idle_time,
             limit=limit,
         )
 

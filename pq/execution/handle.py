@@ -62,6 +62,7 @@ class Child:
         attempt: what it runs. ready: it has imported its modules. done: how many tasks it has finished.
         doomed: it was killed, or told to end; it gets nothing more.
         levels: those of loggers that it was told last.
+        idle_since: when it was last without work, by the loop's clock.
         last_words: the end of what it wrote to standard error in this attempt.
     """
 
@@ -70,6 +71,7 @@ class Child:
         self.ready = False
         self.doomed = False
         self.done = 0
+        self.idle_since = 0.0
         self.pid: int | None = None
         self.levels: dict[str, int] | None = None
         self.last_words: list[str] = []

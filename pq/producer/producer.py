@@ -392,6 +392,7 @@ class Producer:
                 settings=cfg.to_dict(),
                 threads=cfg.concurrent_tasks,
                 processes=cfg.cpu_processes,
+                idle_time=cfg.idle_timeout,
                 limit=cfg.max_message_size,
             )
         return self._executors[mode]
@@ -421,8 +422,10 @@ class Producer:
         head, _, body = payload.partition(b"\n")
         words = head.decode("utf-8", "replace").split(" ")
         if channel == self.keys.consumer_channel:
-            for callback in self._listeners.wanted("consumer", "status"):
-                engine.run_callback(callback, "consumer", "status", msgpack.unpackb(payload))
+            facts = msgpack.unpackb(payload)
+            event = facts.pop("event", "status")
+            for callback in self._listeners.wanted("consumer", event):
+                engine.run_callback(callback, "consumer", event, dict(facts))
             return
         callbacks = self._listeners.wanted("task", words[0])
         if not callbacks:

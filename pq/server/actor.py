@@ -1,9 +1,9 @@
 """A worker process: the actor behind one mailbox.
 
-What it hears: `stop` (drain, within `grace` seconds), `ping`. What it says: `lease` (a right it has taken,
-so that the supervisor can hand its tasks back should it die), `ready`, `pong`, and at the end `exit` with
-its reason. When the supervisor is gone it drains and ends: nobody would restart it, and nobody would stop
-it.
+What it hears: `stop` (drain, within `grace` seconds; a second one may shorten them), `ping`. What it says:
+`lease` (a right it has taken, so that the supervisor can hand its tasks back should it die), `ready`, `pong`
+with its load, and at the end `exit` with its reason. When the supervisor is gone it drains and ends: nobody
+would restart it, and nobody would stop it.
 """
 
 from __future__ import annotations
@@ -76,14 +76,15 @@ class Actor:
         self._cfg = cfg
         self._mailbox = mailbox
         self._stop = asyncio.Event()
-        self._grace: float | None = None
+        self._grace = cfg.graceful_timeout
+        self._worker: Worker | None = None
         self._reason = "stopped"
 
     async def run(self) -> int:
         """Work until told to stop; the exit code."""
         mailbox = self._mailbox
         await mailbox.open()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end, None)
         listening = asyncio.create_task(self._listen())
         spec = self._spec
         store = Store(self._cfg, url=spec.store_url)
@@ -92,7 +93,7 @@ class Actor:
         counts = Counts()
         try:
             registry = Registry.from_paths(self._cfg.task_paths)
-            worker = Worker(
+            worker = self._worker = Worker(
                 self._cfg,
                 store,
                 registry,
@@ -135,10 +136,21 @@ class Actor:
     async def _listen(self) -> None:
         async for message in self._mailbox:
             if message["kind"] == "stop":
-                self._grace = message.get("grace")
-                self._stop.set()
+                self._end(message.get("grace"))
             elif message["kind"] == "ping":
-                self._mailbox.send("pong", number=message.get("number"))
+                load = self._worker.load() if self._worker is not None else None
+                self._mailbox.send("pong", number=message.get("number"), load=load)
         if not self._stop.is_set():
             logger.warning("the supervisor is gone; this worker drains and ends")
+        self._end(None)
+
+    def _end(self, grace: float | None) -> None:
+        """Drain and end; where that is under way already, within `grace` seconds from now."""
+        grace = self._cfg.graceful_timeout if grace is None else grace
+        if not self._stop.is_set():
+            self._grace = grace
             self._stop.set()
+            return
+        self._grace = min(self._grace, grace)
+        if self._worker is not None:
+            self._worker.hurry(grace)

@@ -4,9 +4,12 @@ It starts worker processes, hears their mailboxes, and replaces those that end. 
 hands the tasks of that worker back to their queues at once, so they go on within milliseconds; the lease
 (30 s) is only for the case that a whole machine is gone.
 
+With `workers` as a range, how many there are is up to `scaling`; it says a number, and the rest is the same.
+A worker that goes because fewer are needed finishes what it runs, however long that takes.
+
 Signals: the first SIGINT, and SIGTERM, drain (no new tasks; running ones get `graceful_timeout` and are
 then handed back unspent); a second SIGINT stops at once; SIGHUP reloads; SIGTTIN and SIGTTOU add and take
-away a worker.
+away a worker, and of a range move its lower end as well.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -23,15 +27,18 @@ from typing import Any, Protocol
 
 from ..broker.connect import Store
 from ..broker.contract import Broker
+from ..broker.keys import Keys
 from ..config import Settings
 from ..errors import PqError
 from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry
+from ..worker.load import Load
 from ..worker.worker import Worker
 from . import logfiles, nursery
 from .actor import FAILED_TO_START, WorkerSpec, main
 from .mailbox import Mailbox, pair
+from .scaling import Scaling
 from .tasklog import watcher
 
 logger = logging.getLogger("pq.server")
@@ -75,9 +82,12 @@ class Member:
     mailbox: Mailbox
     born: float
     leases: list[tuple[str, list[str]]] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
     ready: bool = False
     leaving: bool = False
     reason: str | None = None
+    load: Load | None = None
+    answered: bool = True
     failure: dict[str, Any] | None = None
     heard: float = 0.0
     listening: asyncio.Task[None] | None = None
@@ -93,7 +103,9 @@ class Supervisor:
         self._store = app.store  # stays when the settings are reloaded: another store is another server
         self._context = multiprocessing.get_context(nursery.start_method())
         self._members: dict[str, Member] = {}
-        self._wanted = self._cfg.workers
+        self._wanted = self._cfg.min_workers
+        self._scaling: Scaling | None = None
+        self._reloading = asyncio.Lock()
         self._count = 0
         self._changed = asyncio.Event()
         self._interrupts = 0
@@ -102,7 +114,6 @@ class Supervisor:
         self._ever_ready = False
         self._failed_starts = 0
         self._pause_until = 0.0
-        self._reloading = asyncio.Lock()
         self._succeeded = 0
         self._failed = 0
         self._exit_code = 0
@@ -126,6 +137,7 @@ class Supervisor:
         ):
             loop.add_signal_handler(number, handler)
         pinging = self._spawn_task(self._ping())
+        self._follow_demand()
         try:
             while not self._stopping:
                 self._changed.clear()
@@ -133,6 +145,8 @@ class Supervisor:
                 await self._changed.wait()
         finally:
             pinging.cancel()
+            if self._scaling is not None:
+                await self._scaling.stop()
             await self._end_all()
             await self._broker.close()
             await asyncio.to_thread(self._store.detach)
@@ -158,11 +172,12 @@ class Supervisor:
                 "task_paths %s has no job; hint: decorate a function with @api.job() or list its module [no-jobs]",
                 paths,
             )
+        least, most = self._cfg.min_workers, self._cfg.max_workers
         logger.info(
-            "pid %d · %d worker%s · %d job%s",
+            "pid %d · %s worker%s · %d job%s",
             os.getpid(),
-            self._wanted,
-            "s" * (self._wanted != 1),
+            least if least == most else f"{least} to {most}",
+            "s" * (most != 1),
             jobs,
             "s" * (jobs != 1),
         )
@@ -185,10 +200,13 @@ class Supervisor:
     # ------------------------------------------------------------------------------ population
     async def _fit(self) -> None:
         """Bring the number of workers to what is wanted."""
-        staying = [member for member in self._members.values() if not member.leaving]
-        # During a reload there is one worker more than wanted: it decides by itself who leaves.
-        for member in staying[self._wanted :] if not self._reloading.locked() else ():
-            self._dismiss(member)
+        staying = self._staying()
+        # A reload has one more on purpose, and takes the old one away itself.
+        if not self._reloading.locked():
+            # Who has least to finish goes; among equals the youngest.
+            staying.sort(key=lambda member: (-_to_finish(member), member.born))
+            for member in staying[self._wanted :]:
+                self._dismiss(member, math.inf if self._scaling is not None else None)
         missing = self._wanted - len(staying)
         if missing > 0 and self._pause_until > time.monotonic():
             asyncio.get_running_loop().call_at(
@@ -196,7 +214,12 @@ class Supervisor:
             )
             return
         for _ in range(missing):
-            await self._start_worker()
+            if not self._stopping:
+                await self._start_worker()
+
+    def _staying(self) -> list[Member]:
+        """The workers that take tasks, or will when they have started."""
+        return [member for member in self._members.values() if not member.leaving]
 
     async def _start_worker(self) -> Member:
         self._count += 1
@@ -215,6 +238,8 @@ class Supervisor:
         member.listening = self._spawn_task(self._listen(member))
         loop = asyncio.get_running_loop()
         loop.add_reader(process.sentinel, self._died, member)
+        if self._stopping:  # meanwhile: nobody else would tell it
+            self._dismiss(member)
         return member
 
     def _dismiss(self, member: Member, grace: float | None = None) -> None:
@@ -224,12 +249,15 @@ class Supervisor:
     async def _listen(self, member: Member) -> None:
         async for message in member.mailbox:
             member.heard = time.monotonic()
-            member.news.set()
             kind = message["kind"]
             if kind == "lease":
                 member.leases.append((message["lease"], message["queues"]))
+            elif kind == "pong":
+                if message.get("load"):
+                    member.load, member.answered = Load.of(message["load"]), True
             elif kind == "ready":
                 member.ready = self._ever_ready = True
+                member.queues = message["queues"]
                 self._failed_starts = 0
                 logger.info(
                     "ready · pid %d · queues %s · %d job%s",
@@ -246,6 +274,7 @@ class Supervisor:
                 member.leaving = True
                 self._succeeded += message["succeeded"]
                 self._failed += message["failed"]
+            member.news.set()
 
     def _died(self, member: Member) -> None:
         asyncio.get_running_loop().remove_reader(member.process.sentinel)
@@ -313,6 +342,62 @@ class Supervisor:
                     )
                     _kill(member)
 
+    # --------------------------------------------------------------------------------- scaling
+    def _follow_demand(self) -> None:
+        """Begin to, where `workers` is a range."""
+        cfg = self._cfg
+        assert self._broker is not None
+        if cfg.min_workers < cfg.max_workers:
+            self._scaling = Scaling(
+                self,
+                self._broker,
+                channel=Keys(cfg.namespace).consumer_channel,
+                node=self._app.node_name,
+                least=cfg.min_workers,
+                most=cfg.max_workers,
+                idle_timeout=cfg.idle_timeout,
+            )
+            self._scaling.start()
+
+    @property
+    def workers(self) -> int:
+        """`scaling.Crew`: the workers that there are to be."""
+        return self._wanted
+
+    @property
+    def leaving(self) -> int:
+        """`scaling.Crew`: those that finish what they run, and end."""
+        return sum(member.leaving for member in self._members.values())
+
+    @property
+    def settled(self) -> bool:
+        """`scaling.Crew`: nobody replaces workers, nor ends them."""
+        return not self._stopping and not self._reloading.locked()
+
+    @property
+    def queues(self) -> list[str]:
+        """`scaling.Crew`: what the workers consume."""
+        return next((member.queues for member in self._staying() if member.ready), [])
+
+    async def loads(self, patience: float) -> dict[str, Load | None]:
+        """`scaling.Crew`: ask each worker that is ready for its load; None where no answer comes in time."""
+        asked = [member for member in self._staying() if member.ready]
+        for member in asked:
+            member.answered = False
+            member.mailbox.send("ping")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for member in asked:
+                    while not member.answered:
+                        member.news.clear()
+                        await member.news.wait()
+        return {m.name: m.load if m.answered else None for m in asked if not m.leaving}
+
+    def resize(self, workers: int) -> None:
+        """`scaling.Crew`: have so many workers."""
+        self._wanted = workers
+        self._changed.set()
+
     # --------------------------------------------------------------------------------- signals
     def _interrupt(self) -> None:
         # One Ctrl-C can reach us twice (from the terminal, and from a program that passes it on).
@@ -337,24 +422,32 @@ class Supervisor:
         self._changed.set()
 
     def _reload(self) -> None:
-        self._spawn_task(self._reload_in_turn())
-
-    async def _reload_in_turn(self) -> None:
-        async with self._reloading:
-            await self._reload_now()
-        self._changed.set()
+        self._spawn_task(self._reload_now())
 
     async def _reload_now(self) -> None:
-        """New settings and new code, worker by worker: each goes when its replacement is ready."""
-        try:
-            cfg = self._app.reload()
-            logfiles.set_up(cfg, "server", "supervisor", needed=True)
-        except PqError as exc:
-            logger.error("not reloaded: %s%s", exc, f"\nhint: {exc.hint}" if exc.hint else "")
-            return
-        logger.info("reloading")
-        self._cfg, self._wanted = cfg, cfg.workers
-        for old in [member for member in self._members.values() if not member.leaving]:
+        """New settings and new code, one reload after the other."""
+        async with self._reloading:
+            try:
+                cfg = self._app.reload()
+                logfiles.set_up(cfg, "server", "supervisor", needed=True)
+            except PqError as exc:
+                logger.error("not reloaded: %s%s", exc, f"\nhint: {exc.hint}" if exc.hint else "")
+                return
+            logger.info("reloading")
+            if self._scaling is not None:
+                await self._scaling.stop()
+                self._scaling = None
+            self._cfg, self._wanted = cfg, min(max(self._wanted, cfg.min_workers), cfg.max_workers)
+            self._follow_demand()
+            await self._replace_all()
+        self._changed.set()
+
+    async def _replace_all(self) -> None:
+        """Worker by worker: each goes when its replacement is ready."""
+        for number, old in enumerate(self._staying()):
+            if number >= self._wanted:
+                self._dismiss(old)
+                continue
             new = await self._start_worker()
             deadline = time.monotonic() + 30.0
             while not new.ready and new.name in self._members and time.monotonic() < deadline:
@@ -362,27 +455,35 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):
                         await new.news.wait()
+            if self._stopping:
+                return
             if not new.ready:
                 logger.error("the new worker did not become ready; the old ones stay")
                 return
             self._dismiss(old)
 
     def _one_more(self) -> None:
-        self._wanted += 1
-        logger.info("one worker more: %d", self._wanted)
-        self._changed.set()
+        self._by_hand(1, "one worker more")
 
     def _one_less(self) -> None:
-        if self._wanted > 1:
-            self._wanted -= 1
-            logger.info("one worker less: %d", self._wanted)
+        self._by_hand(-1, "one worker less")
+
+    def _by_hand(self, step: int, what: str) -> None:
+        """One more or one less now; and of a range, its lower end moves along, or it would not last."""
+        before, span = self._wanted, ""
+        most: float = math.inf
+        if self._scaling is not None:
+            span = f" ({self._scaling.shift(step)} from now on)"
+            most = self._cfg.max_workers
+        self._wanted = int(min(max(1, before + step), most))
+        if self._wanted != before or span:
+            logger.info("%s: %d%s", what if self._wanted != before else "as many workers", self._wanted, span)
             self._changed.set()
 
     async def _end_all(self) -> None:
         """Drain all workers; those that do not end in time are killed and their tasks handed back."""
         for member in list(self._members.values()):
-            if not member.leaving:
-                self._dismiss(member)
+            self._dismiss(member)  # also one that goes already, and has been given all the time it needs
         deadline = time.monotonic() + self._cfg.graceful_timeout + 10.0
         killed = False
         while self._members:
@@ -439,6 +540,13 @@ async def _serve_here(app: Application) -> int:
     await stop.wait()
     await worker.stop()
     return 0
+
+
+def _to_finish(member: Member) -> float:
+    """Attempts that it had under way when it was last asked. Who does not answer is busy."""
+    if not member.answered:
+        return math.inf
+    return member.load.slots.running if member.load is not None else 0
 
 
 def _kill(member: Member) -> None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -34,6 +36,7 @@ from ..model.states import QUEUED, STARTED, SUCCESS
 from ..model.task import Task
 from . import weights
 from .context import Context
+from .load import Load, Use
 from .service import Service
 
 logger = logging.getLogger("pq.worker")
@@ -93,12 +96,18 @@ class Consumer(Service):
         self._cpu_running = 0
         self._cpu_time = 1.0  # seconds, a moving average; long until the contrary is seen
         self._taken = 0
+        self._since = context.clock.time()
+        self._cpu_before = time.process_time()
+        self._done = 0
+        self._worked = 0.0  # seconds that the attempts which have ended took, and those of process jobs
+        self._cpu_worked = 0.0
         self._lease_lost = False
         self._blocking: asyncio.Task[Exchange] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._draining = False
         self._outage = False
         self._empty: asyncio.Event | None = None  # set when a drain is over
+        self._grace: asyncio.Timeout | None = None  # the patience of a drain under way
 
     # ----------------------------------------------------------------------------- for others
     @property
@@ -109,6 +118,24 @@ class Consumer(Service):
     def attempts(self) -> list[Attempt]:
         """The attempts under way."""
         return list(self._running.values())
+
+    def load(self) -> Load:
+        """How much there is to do here."""
+        now = self._context.clock.time()
+        worked, cpu_worked = self._worked, self._cpu_worked
+        for attempt in self._running.values():
+            took = now - (attempt.task.time_started or now)
+            worked += took
+            if attempt.job_class.concurrency == CPUBOUND:
+                cpu_worked += took
+        return Load(
+            self._since,
+            now,
+            self._done,
+            Use(len(self._running), self._slots, worked),
+            Use(self._cpu_running, self._children, cpu_worked),
+            time.process_time() - self._cpu_before,
+        )
 
     def lease_lost(self) -> None:
         """The lease is gone: what runs under it is somebody else's now."""
@@ -434,6 +461,7 @@ class Consumer(Service):
             self._cpu_running -= 1
             took = self._context.clock.time() - (task.time_started or 0.0)
             self._cpu_time += 0.2 * (min(took, 1.0) - self._cpu_time)
+            self._cpu_worked += took
         if self._running.get(task.id) is not attempt:
             return  # renounced with its lease: somebody else's task now
         self._settle(task, attempt.job_class, outcome)
@@ -441,10 +469,14 @@ class Consumer(Service):
     def _settle(self, task: Task[Any], job: type[Job] | None, outcome: Outcome) -> None:
         context = self._context
         clock = context.clock
+        now = clock.time()
+        if job is not None:
+            self._done += 1
+            self._worked += now - (task.time_started or now)
         ending = conclude(
             task,
             outcome,
-            now=clock.time(),
+            now=now,
             job=job,
             chance=0.5 if outcome.kind == outcomes.OK else clock.random(),
             limit=self._message_size,
@@ -584,17 +616,28 @@ class Consumer(Service):
         self._lease_lost = False
 
     async def drain(self, grace: float) -> None:
-        """Take no more; let what runs end within `grace` seconds; then stop it and hand it back unspent."""
+        """Take no more; let what runs end within `grace` seconds; then stop it and hand it back unspent.
+
+        `grace` may be infinite: then it takes as long as it takes, unless `hurry` is called meanwhile.
+        """
         self._draining = True
         self._signal.set()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(None if grace == math.inf else grace) as self._grace:
                 await self._all_ended()
+        self._grace = None
         for attempt in list(self._running.values()):
             attempt.cancel(outcomes.RELEASED)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await self._all_ended()
+
+    def hurry(self, grace: float) -> None:
+        """End a drain that is under way within `grace` seconds."""
+        end = asyncio.get_running_loop().time() + grace
+        limit = self._grace
+        if limit is not None and not limit.expired() and (limit.when() or math.inf) > end:
+            limit.reschedule(end)
 
     async def _all_ended(self) -> None:
         if self._running:

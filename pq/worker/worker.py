@@ -37,6 +37,7 @@ from .consumer import Consumer, Watcher
 from .context import Context, Counts, WorkerBackend
 from .heartbeat import Heartbeat
 from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
+from .load import Load
 from .progress import Progress
 from .scheduler import Scheduler
 from .service import Service
@@ -134,6 +135,7 @@ class Worker:
             threads=cfg.concurrent_tasks,
             processes=cfg.cpu_processes,
             warm=1 if has_processes else 0,
+            idle_time=cfg.idle_timeout,
             limit=cfg.max_message_size,
         )
         context = self.context = Context(
@@ -214,6 +216,15 @@ class Worker:
             if running is not None and attempt.seat is running:
                 return f"{attempt.task.name} {attempt.task.id[:9]}"
         return None
+
+    def load(self) -> Load | None:
+        """How much there is to do here; None while it does not run."""
+        return self.consumer.load() if self.consumer is not None else None
+
+    def hurry(self, grace: float) -> None:
+        """It stops, and is now to do so within `grace` seconds."""
+        if self.consumer is not None:
+            self.consumer.hurry(grace)
 
     async def stop(self, grace: float | None = None) -> None:
         """Drain and stop: running tasks get `grace` seconds, then they are handed back unspent."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pq.config import SETTINGS, Settings, redact
+from pq.config import SETTINGS, Settings, WorkerRange, redact
 from pq.config.settings import cores
 from pq.errors import BadSetting
 
@@ -63,6 +63,18 @@ def test_every_setting_is_documented_and_its_default_fits(name: str) -> None:
         ("workers", "two", "a whole number"),
         ("workers", True, "a whole number"),
         ("workers", 1.5, "a whole number"),
+        ("workers", "8..1", "a range with its smaller number first; write 1..8"),
+        ("workers", "0..3", "a range within 1..1024; write 1..3"),
+        ("workers", "-2..3", "a range within 1..1024; write 1..3"),
+        ("workers", "1..2000", "a range within 1..1024; write 1..1024"),
+        ("workers", "8..0", "a range with its smaller number first; write 1..8"),
+        ("workers", "1..", "a whole number, 1 to 1024, or a range of it such as 1..8"),
+        ("workers", "..8", "a whole number, 1 to 1024, or a range of it such as 1..8"),
+        ("workers", "a..b", "a whole number, 1 to 1024, or a range of it such as 1..8"),
+        ("workers", "1...8", "a whole number, 1 to 1024, or a range of it such as 1..8"),
+        ("workers", "1-8", "a whole number, 1 to 1024, or a range of it such as 1..8"),
+        ("workers", (1, 8), "a whole number, 1 to 1024, or a range of it such as 1..8"),
+        ("idle_timeout", 0, "a number of seconds, 0.1 or more"),
         ("concurrent_tasks", None, "a whole number"),
         ("lease", "soon", "a number of seconds"),
         ("lease", float("nan"), "a number of seconds"),
@@ -111,6 +123,10 @@ def test_a_bad_value_is_refused_with_what_would_fit(name: str, value: object, fi
     ("name", "value", "canonical"),
     [
         ("workers", " 3 ", 3),
+        ("workers", "1..8", WorkerRange(1, 8)),
+        ("workers", " 2 .. 4 ", WorkerRange(2, 4)),
+        ("workers", WorkerRange(1, 8), WorkerRange(1, 8)),
+        ("workers", "3..3", 3),
         ("lease", timedelta(minutes=1), 60.0),
         ("lease", 5, 5.0),
         ("schedule_periodic", "ON", True),
@@ -144,6 +160,28 @@ def test_a_value_is_brought_into_its_one_form(name: str, value: object, canonica
     settings = Settings.from_dict({name: value})
     assert getattr(settings, name) == canonical
     assert dataclasses.replace(settings) == settings
+
+
+def test_a_number_of_workers_is_a_range_of_one() -> None:
+    """Whoever asks for the least and the most gets them, whichever of the two was written."""
+    assert (Settings(workers=3).min_workers, Settings(workers=3).max_workers) == (3, 3)
+    ranged = Settings.from_dict({"workers": "2..5"})
+    assert (ranged.min_workers, ranged.max_workers) == (2, 5)
+    assert "workers='2..5'" in repr(ranged)
+
+
+def test_a_range_of_workers_goes_to_another_process_as_text() -> None:
+    """msgpack and JSON know text; what comes out is the range again."""
+    settings = Settings.from_dict({"workers": "1..8"})
+    assert settings.to_dict()["workers"] == "1..8"
+    assert Settings.from_dict(msgpack.unpackb(msgpack.packb(settings.to_dict()))) == settings
+
+
+def test_the_cores_are_shared_out_among_all_workers_that_there_may_be() -> None:
+    """A range of workers has as many child processes in all as its upper end would have."""
+    ranged = Settings.from_dict({"workers": f"1..{4 * cores()}"})
+    assert ranged.cpu_processes == 1
+    assert Settings(workers=1).cpu_processes == cores()
 
 
 def test_settings_are_frozen() -> None:

@@ -382,6 +382,34 @@ async def test_a_child_is_replaced_after_its_tasks(bench):
         await pool.stop()
 
 
+async def test_children_that_are_not_needed_end_but_for_one(bench):
+    """After `idle_time` the second child is gone; the first stays warm, and more come when there is work."""
+    pool = make(bench, idle_time=0.2)
+    try:
+        both = await asyncio.gather(*(bench.run(pool, jobs.works, 0.1) for _ in range(2)))
+        first, second = (outcome.info["pid"] for outcome in both)
+        await until(lambda: len(pool._children) == 1 and not pool._dying)
+        assert sum(map(running, (first, second))) == 1
+        assert pool.capacity() == 2
+        (kept,) = pool._children
+        assert (await bench.run(pool, jobs.square, 3)).info == {"pid": kept.pid}
+        again = await asyncio.gather(*(bench.run(pool, jobs.works, 0.1) for _ in range(2)))
+        assert len({outcome.info["pid"] for outcome in again}) == 2
+    finally:
+        await pool.stop()
+    assert not pool._children
+
+
+async def test_a_child_that_works_is_never_retired(bench):
+    """Only those that rest count, however long a task takes."""
+    pool = make(bench, idle_time=0.1)
+    try:
+        long = [bench.start(pool, jobs.works, 0.5)[1] for _ in range(2)]
+        assert [(await outcome).kind for outcome in long] == [OK, OK]
+    finally:
+        await pool.stop()
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [

@@ -25,7 +25,7 @@ async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:
     await world.put("later", delay=99)
     await broker.cancel(QUEUE, [("b", finished("b"), "")])
     state = await broker.state(QUEUE)
-    assert state == (2, 1, 1, 1, 1, 1, False, 0)
+    assert state == (2, 1, 1, 1, 1, 1, False, 0, 0)
     assert state.waiting == 4
 
 

@@ -159,6 +159,24 @@ async def test_a_paused_queue_hands_nothing_out(world: World, broker: Any) -> No
     assert not (await broker.state(QUEUE)).paused
 
 
+async def test_what_could_be_started_now_is_counted(world: World, broker: Any) -> None:
+    """Ready, urgent and due: not what is delayed still, not what runs, and nothing of a paused queue."""
+    await world.put("a", "b")
+    await world.put("p", priority=1)
+    await world.put("d", delay=5)
+    await world.put("e", delay=6)
+    state = await broker.state(QUEUE)
+    assert (state.waiting, state.due, state.startable) == (5, 0, 3)
+    world.hand.advance(5)
+    state = await broker.state(QUEUE)
+    assert (state.waiting, state.due, state.startable) == (5, 1, 4)
+    await world.lease()
+    assert len((await world.take(2)).tasks) == 2
+    assert (await broker.state(QUEUE)).startable == 2
+    await broker.pause(QUEUE, True)
+    assert (await broker.state(QUEUE)).startable == 0
+
+
 async def test_a_queue_with_a_limit_takes_all_or_nothing(world: World, broker: Any) -> None:
     """Ready, delayed and priority tasks count; a call that does not fit queues nothing; a repeat is welcome."""
     await broker.limit(QUEUE, 3)
