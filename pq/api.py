@@ -50,6 +50,7 @@ from .model.verdict import Cancel, Retry, Snooze
 from .producer.future import MessageFuture, TaskFuture
 from .producer.locks import Lock
 from .producer.producer import Producer
+from .producer.waiting import Reason
 
 __all__ = [
     "ASYNC_IO",
@@ -88,6 +89,7 @@ __all__ = [
     "QueueFull",
     "QueueingError",
     "Rate",
+    "Reason",
     "ResultNotSerializable",
     "Retry",
     "ScheduleInfo",

@@ -32,6 +32,7 @@ from ..model.task import Task
 from . import rivals
 from .future import TaskFuture
 from .locks import Turns
+from .waiting import nobody, workers
 
 logger = logging.getLogger("pq.producer")
 
@@ -40,6 +41,8 @@ BATCH = 1000
 BATCH_BYTES = 1_000_000
 LOOK_AFTER = 2.0
 """Seconds a future waits before its record is looked up, and between two such looks."""
+WARN_AFTER = 5.0
+"""Seconds after which who waits is told that nobody serves the queue; then, that this is so still, once."""
 LOOK_AT_ONCE = 1000
 """Records looked up in one turn of the watch."""
 
@@ -69,6 +72,7 @@ class Engine:
         self._since: dict[str, float] = {}  # id -> when it was last looked up, or queued
         self._missed: dict[str, int] = {}
         self._watching = False
+        self._warned: set[str] = set()
         self._opened: asyncio.Future[Broker] | None = None
         self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
         self.turns = Turns()
@@ -363,7 +367,30 @@ class Engine:
                         break
             if late:
                 await self._look([self._waiting[id][0].task for id in late if id in self._waiting])
+                await self._warn()
         self._watching = False
+
+    async def _warn(self) -> None:
+        """Nobody waits in silence: say of each queue, once, that no worker serves it."""
+        assert self._broker is not None
+        long_ago = self._clock.time() - WARN_AFTER
+        by_queue: dict[str, Task[Any]] = {}
+        for futures in self._waiting.values():
+            task = futures[0].task
+            if task.queue not in self._warned and not task.delay and (task.time_queued or 0.0) < long_ago:
+                by_queue.setdefault(task.queue or "", task)
+        try:
+            living = await workers(self._broker) if by_queue else []
+        except PqError:
+            return  # the store is away, which is told elsewhere
+        for queue, task in by_queue.items():
+            reason = nobody(queue, living)
+            self._warned.add(queue)
+            if reason is not None:
+                logger.warning(
+                    "%s is still waiting after %.0f s: %s [%s]\nhint: %s",
+                    task.info(), self._clock.time() - (task.time_queued or 0.0), reason.text, reason.slug, reason.hint,
+                )  # fmt: skip
 
     async def _look(self, tasks: list[Task[Any]]) -> None:
         """Read the records of these tasks, and resolve those that are finished or gone."""

@@ -30,10 +30,11 @@ from ..model.plan import ScheduleInfo
 from ..model.serializers import dump_payload
 from ..model.states import QUEUED
 from ..model.task import Task
-from . import listing
+from . import listing, waiting
 from .future import AsCompleted, LoopFuture, TaskFuture
 from .rivals import revoked
 from .schedules import Schedules, checked
+from .waiting import Reason
 
 if TYPE_CHECKING:
     from .producer import Producer
@@ -246,6 +247,27 @@ class Tasks:
         broker = await self._producer.broker()
         found = await self._find(broker, id)
         return [] if found is None else [log_line(line) for line in await broker.lines(found[0], id)]
+
+    def why(self, id: str) -> LoopFuture[Reason | None]:
+        """Why a task waits: nobody serves its queue, it is paused, a limit is reached, …; None when it does not."""
+        check_name("task id", id)
+        return self._producer.call(self._why(id))
+
+    async def _why(self, id: str) -> Reason | None:
+        broker = await self._producer.broker()
+        found = await self._find(broker, id)
+        if found is None or not records.is_live(found[1]):
+            return None
+        task = Task.from_wire(records.message(found[1]))
+        task.queue, task.demands = found[0], records.demands(found[1])
+        return await waiting.why(broker, task)
+
+    def workers(self) -> LoopFuture[list[dict[str, Any]]]:
+        """The last heartbeat of each worker that lives: node, worker, pid, queues, running, processed, …"""
+        return self._producer.call(self._workers())
+
+    async def _workers(self) -> list[dict[str, Any]]:
+        return await waiting.workers(await self._producer.broker())
 
     def forget(self, id: str) -> LoopFuture[bool]:
         """Remove a finished task and its result from the store; resolves to False for any other."""

@@ -281,3 +281,63 @@ async def test_progress_of_what_is_neither(serving: Producer) -> None:
     """The mistake is the task's error."""
     task = await serving.tasks.queue("progress.of.nothing")
     assert "neither a number nor something to go over" in (task.exception or "")
+
+
+# --------------------------------------------------------------------------------------- why it waits
+async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
+    """From what can never pass by itself to what will."""
+
+    async def slug(future: Any) -> str | None:
+        await api.tasks.size()
+        reason = await api.tasks.why(future.id)
+        return None if reason is None else reason.slug
+
+    first = api.tasks.queue("held", 1)
+    assert await slug(first) == "no-consumer"
+    await start_worker(app)
+    await api.on_events("consumer", "status", lambda *_: None)
+
+    async def beats() -> bool:
+        return bool(await api.tasks.workers())
+
+    await until(beats)
+    assert await slug(api.tasks.queue("held", queue="emials")) == "queue-unserved"
+    assert await slug(api.tasks.queue("held", delay=60)) == "delayed"
+    limited = [api.tasks.queue("one", n) for n in range(3)]
+
+    async def limit_reached() -> bool:
+        return await slug(limited[2]) == "at-limit"
+
+    await until(limit_reached)
+    reason = await api.tasks.why(limited[2].id)
+    assert reason is not None
+    assert (reason.text, reason.lasts) == ("a limit is reached (one); 1 wait before it", False)
+    assert await slug(limited[0]) is None, "it runs"
+    await api.tasks.pause("default")
+    paused = [api.tasks.queue("held") for _ in range(2)]
+    assert await slug(paused[1]) == "queue-paused"
+    await api.tasks.resume("default")
+    gate["open"].set()
+    await asyncio.gather(first, *limited, *paused)
+    assert await slug(first) is None
+    assert await api.tasks.why("nobody") is None
+
+
+async def test_nobody_waits_in_silence(
+    api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a task of a queue that no worker serves is told, once, with what to type."""
+    monkeypatch.setattr("pq.producer.engine.LOOK_AFTER", 0.05)
+    monkeypatch.setattr("pq.producer.engine.WARN_AFTER", 0.1)
+    futures = [api.tasks.queue("held", n) for n in range(2)]
+
+    async def warned() -> bool:
+        return "still waiting" in caplog.text
+
+    await until(warned)
+    assert "no worker is running [no-consumer]" in caplog.text
+    assert "hint: start one: python manage.py -w 2" in caplog.text
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await asyncio.gather(*futures)
+    assert caplog.text.count("still waiting") == 1

@@ -1,0 +1,83 @@
+"""Why a task waits: what a person asks who looks at one that does not start.
+
+The reasons are looked for from the one that can never pass by itself to the one that will: nobody works at
+all, nobody serves the queue, it is paused, a limit is reached, its time has not come, others are before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from ..broker.contract import AT_LIMIT, DELAYED, RUNNING, WAITING, Broker
+from ..broker.gates import gates
+from ..model.task import Task
+
+
+class Reason(NamedTuple):
+    """Why a task waits. `lasts`: it will for ever, unless somebody does what the hint says."""
+
+    slug: str
+    text: str
+    hint: str | None = None
+    lasts: bool = False
+
+
+async def workers(broker: Broker) -> list[dict[str, Any]]:
+    """The last heartbeat of each worker that lives, by node and name. What cannot be read is left out."""
+    found = []
+    for beat in await broker.consumers():
+        try:
+            facts = msgpack.unpackb(beat)
+        except (ValueError, msgpack.UnpackException):
+            continue
+        if isinstance(facts, dict) and not facts.get("leaving"):
+            found.append(facts)
+    return sorted(found, key=lambda facts: (str(facts.get("node")), str(facts.get("worker"))))
+
+
+def nobody(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
+    """The reason, where no worker serves this queue."""
+    if not living:
+        return Reason(
+            "no-consumer", "no worker is running", "start one: python manage.py -w 2 (or pq -w 2)", True
+        )
+    served = sorted({str(name) for facts in living for name in facts.get("queues") or ()})
+    if queue in served:
+        return None
+    return Reason(
+        "queue-unserved",
+        f"it is in queue {queue!r}, and the workers serve {', '.join(served)}",
+        f"start one for it: python manage.py -q {queue}",
+        True,
+    )
+
+
+async def why(broker: Broker, task: Task[Any]) -> Reason | None:
+    """Why this task waits; None when it does not, or is about to start."""
+    queue = task.queue or ""
+    if task.done() or task.id in await broker.ids(queue, RUNNING, 100_000):
+        return None
+    reason = nobody(queue, await workers(broker))
+    if reason is not None:
+        return reason
+    state = await broker.state(queue)
+    if state.paused:
+        return Reason("queue-paused", f"queue {queue!r} is paused", f"pq resume {queue}", True)
+    if task.id in await broker.ids(queue, DELAYED, 100_000):
+        at = (task.time_queued or time.time()) + (task.delay or 0.0)
+        left = max(0.0, at - time.time())
+        what = f"its next attempt ({task.retry}) comes later" if task.retry > 1 else "it is delayed"
+        return Reason("delayed", f"{what}, for about {left:.0f} s" if left and task.retry == 1 else what)
+    parked = await broker.ids(queue, AT_LIMIT, 100_000)
+    if task.id in parked:
+        names = ", ".join(gate.name for gate in gates(task.demands)) or "its job"
+        return Reason("at-limit", f"a limit is reached ({names}); {parked.index(task.id)} wait before it")
+    waiting = await broker.ids(queue, WAITING, 100_000)
+    if task.id in waiting:
+        before = waiting.index(task.id)
+        return Reason("in-line", f"{before:,} tasks are before it in queue {queue!r}") if before else None
+    return None
