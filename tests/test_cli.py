@@ -233,7 +233,7 @@ def test_help_imports_nothing_slow() -> None:
     ("argv", "error", "hint"),
     [
         (["serv"], "there is no verb 'serv' [usage]", "did you mean 'serve'?"),
-        (["xyzzy"], "there is no verb 'xyzzy' [usage]", "the verbs are serve, config, demo"),
+        (["xyzzy"], "there is no verb 'xyzzy' [usage]", "the verbs are serve, queue, wait"),
         (["--wokers", "2"], "unknown flag '--wokers' [usage]", "did you mean '--workers'"),
         (["--work", "2"], "unknown flag '--work' [usage]", "did you mean '--workers'"),
         (["--lese=5"], "unknown flag '--lese' [usage]", "did you mean '--lease'"),

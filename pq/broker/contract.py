@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 # Operations of a settlement.
 ACK = "a"  # succeeded: finished record, done event
@@ -437,6 +437,10 @@ class Broker(Protocol):
 
     async def schedules_version(self) -> tuple[int, int]:
         """The version of the schedules, which grows with each change, and the store's clock in ms."""
+        ...
+
+    async def facts(self) -> dict[str, Any]:
+        """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now (s)."""
         ...
 
     async def now(self) -> int:

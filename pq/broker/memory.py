@@ -874,6 +874,12 @@ class MemoryBroker:
     async def subscription(self) -> MemorySubscription:
         return MemorySubscription(self.store)
 
+    async def facts(self) -> dict[str, Any]:
+        return {
+            "kind": "memory", "version": "", "where": self.where, "memory": "", "round_trip": 0.0,
+            "append_only": False, "policy": "noeviction", "now": self.store.now() / 1000,
+        }  # fmt: skip
+
     async def now(self) -> int:
         return self.store.now()
 

@@ -551,6 +551,23 @@ class RedisBroker:
         version, time = await self._repeat(self._side, [("HGET", key, "version"), ("TIME",)])
         return int(version or 0), self._ms(time)
 
+    async def facts(self) -> dict[str, Any]:
+        (reply,) = await self._repeat(self._side, [("INFO",)])
+        info = dict(line.split(":", 1) for line in reply.decode().split("\r\n") if ":" in line)
+        started = self._clock.monotonic()
+        await self._repeat(self._side, [("PING",)])
+        round_trip = self._clock.monotonic() - started
+        return {
+            "kind": info.get("server_name", "redis").capitalize(),
+            "version": info.get("valkey_version") or info.get("redis_version", "?"),
+            "where": self.where,
+            "memory": info.get("used_memory_human", "?"),
+            "round_trip": round_trip,
+            "append_only": info.get("aof_enabled") == "1",
+            "policy": info.get("maxmemory_policy", "?"),
+            "now": await self.now() / 1000,
+        }
+
     async def now(self) -> int:
         (time,) = await self._repeat(self._side, [("TIME",)])
         return self._ms(time)

@@ -119,7 +119,7 @@ class Job:
         parameters = list(inspect.signature(function).parameters.values())
         if cls.__dict__.get("function") is None or cls.takes_self():
             parameters = parameters[1:]
-        cls.signature = inspect.Signature(parameters)
+        cls.signature = inspect.Signature([_readable(parameter) for parameter in parameters])
         cls.defined_at = _place(function)
         _check_flow(cls)
         if issubclass(cls, PeriodicJob):
@@ -488,6 +488,22 @@ def _check_retries(cls: type[Job], where: str) -> None:
                 hint=f"it is a tuple of exception classes, like {option}=(ConnectionError, TimeoutError)",
             )
         setattr(cls, option, tuple(kinds))
+
+
+class _Words:
+    """An annotation that is text in the source: shown as it stands there, without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
+    if isinstance(parameter.annotation, str):
+        return parameter.replace(annotation=_Words(parameter.annotation))
+    return parameter
 
 
 def _place(function: Callable[..., Any]) -> str:

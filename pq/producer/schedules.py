@@ -160,7 +160,7 @@ class Schedules:
         job = self._producer.registry.get(name)
         said = job is not None and job.periodic_schedule is not None
         if found is None and not said:
-            raise _unknown(name, stored)
+            raise self._unknown(name, stored)
         if said and (found is None or not found.changed):
             assert job is not None
             raise InvalidValue(
@@ -178,7 +178,7 @@ class Schedules:
             if plan.name == name:  # maybe no scheduler has been here yet
                 await broker.change_schedule(CODE, name, plan.dump(), most=MOST)
         if await broker.change_schedule(PAUSE if paused else RESUME, name) == NO_SCHEDULE:
-            raise _unknown(name, (await broker.schedules())[1])
+            raise self._unknown(name, (await broker.schedules())[1])
         return await self._info_of(broker, name)
 
     async def run_now(self, name: str) -> Task[Any]:
@@ -190,7 +190,7 @@ class Schedules:
         else:
             plans = {plan.name: plan for plan in self.of_code()}
             if name not in plans:
-                raise _unknown(name, stored)
+                raise self._unknown(name, stored)
             plan = plans[name]
         return await self._producer.submit(self._task(plan, {"schedule": name}), wait_for_end=False)
 
@@ -203,7 +203,7 @@ class Schedules:
     async def _info_of(self, broker: Broker, name: str) -> ScheduleInfo:
         _, stored = await broker.schedules()
         if name not in stored:
-            raise _unknown(name, stored)
+            raise self._unknown(name, stored)
         infos = await self._infos(broker, {name: stored[name]})
         if not infos:
             load_plan(name, stored[name].text)  # says what is wrong with it
@@ -234,6 +234,15 @@ class Schedules:
             )
         return infos
 
+    def _unknown(self, name: str, stored: dict[str, StoredSchedule]) -> InvalidValue:
+        known = sorted({*stored, *(plan.name for plan in self.of_code())})
+        hint = did_you_mean(name, known) or (
+            "there are " + ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+            if known
+            else "none is stored yet: tasks.schedule(job, run_every=60) makes one"
+        )
+        return InvalidValue(f"no schedule named {name!r}", hint=hint)
+
 
 def load_plans(
     stored: dict[str, StoredSchedule], unreadable: dict[str, UnreadableMessage] | None = None
@@ -263,13 +272,3 @@ async def last_ticks(broker: Broker, plans: Sequence[Plan]) -> dict[str, int]:
 def checked(name: str) -> str:
     """`name` when a schedule may have it."""
     return check_name("schedule name", name)
-
-
-def _unknown(name: str, stored: dict[str, StoredSchedule]) -> InvalidValue:
-    known = sorted(stored)
-    hint = did_you_mean(name, known) or (
-        "there are " + ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
-        if known
-        else "none is stored yet: tasks.schedule(job, run_every=60) makes one"
-    )
-    return InvalidValue(f"no schedule named {name!r}", hint=hint)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..broker import records
-from ..broker.contract import CANCELLED, CANCELLING, Broker, Entry
+from ..broker.contract import CANCELLED, CANCELLING, Broker, Entry, QueueState
 from ..errors import (
     BadArguments,
     InvalidValue,
@@ -261,6 +261,21 @@ class Tasks:
         task = Task.from_wire(records.message(found[1]))
         task.queue, task.demands = found[0], records.demands(found[1])
         return await waiting.why(broker, task)
+
+    def queue_states(self) -> LoopFuture[dict[str, QueueState]]:
+        """How much lies where in each queue that was ever used."""
+        return self._producer.call(self._queue_states())
+
+    async def _queue_states(self) -> dict[str, QueueState]:
+        broker = await self._producer.broker()
+        return {name: await broker.state(name) for name in await broker.queue_names()}
+
+    def store(self) -> LoopFuture[dict[str, Any]]:
+        """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
+        return self._producer.call(self._store())
+
+    async def _store(self) -> dict[str, Any]:
+        return await (await self._producer.broker()).facts()
 
     def workers(self) -> LoopFuture[list[dict[str, Any]]]:
         """The last heartbeat of each worker that lives: node, worker, pid, queues, running, processed, …"""

@@ -63,10 +63,10 @@ def test_a_job_function_travels_by_its_place() -> None:
 @pytest.mark.parametrize(
     ("item", "name", "is_async", "signature"),
     [
-        (add_numbers.job_class, "add.numbers", False, "(a: 'int', b: 'int' = 0)"),
-        (with_self.job_class, "with.self", False, "(a: 'int')"),
-        (coroutine.job_class, "named.so", True, "(*args: 'int', **kwargs: 'int')"),
-        (ProcessHtml, "processhtml", True, "(url: 'str', *, depth: 'int' = 1)"),
+        (add_numbers.job_class, "add.numbers", False, "(a: int, b: int = 0)"),
+        (with_self.job_class, "with.self", False, "(a: int)"),
+        (coroutine.job_class, "named.so", True, "(*args: int, **kwargs: int)"),
+        (ProcessHtml, "processhtml", True, "(url: str, *, depth: int = 1)"),
     ],
 )
 def test_all_forms_become_job_classes(item: type[Job], name: str, is_async: bool, signature: str) -> None:

@@ -1,0 +1,172 @@
+"""The verbs `queue` and `wait`: ask for a task, and watch it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from ..cli import Command, UsageError, VerbParser
+from ..model.task import Task
+from .common import SHORT, as_json, colours, duration, note, progress_text, say, task_facts
+
+IMPATIENT = 2.0
+"""Seconds after which who watches is told why nothing happens."""
+BAR = 24
+_CLEAR = "\r\x1b[K"
+
+
+def queue(command: Command) -> int:
+    """`pq queue JOB 4 b=6 --wait`."""
+    parser = VerbParser(command, "queue a task: pq queue addition a=4 b=6 --wait")
+    parser.add_argument("job", metavar="JOB")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="ARG", help="a value, or name=value; JSON where it is that, else text"
+    )
+    parser.add_argument(
+        "-w", "--wait", action="store_true", help="watch it until it is done, and print its result"
+    )
+    parser.add_argument("--delay", metavar="TIME", help="30s, 5m, 2h, 1d")
+    parser.add_argument("--queue", metavar="NAME", help="another queue than the job's")
+    parser.add_argument("--timeout", metavar="TIME", help="longest run of one attempt")
+    parser.add_argument("--json", action="store_true", help="print the task as JSON")
+    wanted = parser.parse(command.argv)
+    args, kwargs = _arguments(wanted.arguments)
+    options: dict[str, Any] = {"queue": wanted.queue}
+    for name in ("delay", "timeout"):
+        text = getattr(wanted, name)
+        options[name] = None if text is None else duration(text)
+    return asyncio.run(_queue(command, wanted, args, kwargs, options))
+
+
+def wait(command: Command) -> int:
+    """`pq wait ID`."""
+    parser = VerbParser(command, "watch a task until it is done, and print its result")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--timeout", metavar="TIME", help="give up after 30s, 5m, 2h, 1d")
+    parser.add_argument("--json", action="store_true", help="print the task as JSON")
+    wanted = parser.parse(command.argv)
+    return asyncio.run(_wait(command, wanted))
+
+
+def _arguments(words: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """`4 b=6` as `[4], {"b": 6}`. A word with `=` is a named argument if what stands before it is a name."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name.isidentifier():
+            if name in kwargs:
+                raise UsageError(f"{name} was given twice")
+            kwargs[name] = _value(value)
+        else:
+            args.append(_value(word))
+    return args, kwargs
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+async def _queue(
+    command: Command, wanted: Any, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]
+) -> int:
+    api = command.application.api()  # type: ignore[attr-defined]
+    async with api:
+        items = [(wanted.job, args, kwargs)]
+        (future,) = api.tasks.queue_many(items, callback=False, **options)
+        task = await future
+        if not wanted.wait:
+            if wanted.json:
+                as_json(task_facts(task))
+            else:
+                say(task.id)
+                note(
+                    f"queued: {task.name} {task.id[:SHORT]} · {command.program} wait {task.id[:SHORT]} waits for it"
+                )
+            return 0
+        return _ended(await _watched(api, task), wanted.json)
+
+
+async def _wait(command: Command, wanted: Any) -> int:
+    api = command.application.api()  # type: ignore[attr-defined]
+    async with api:
+        task = await api.tasks.find(wanted.id)
+        try:
+            async with asyncio.timeout(None if wanted.timeout is None else duration(wanted.timeout)):
+                return _ended(await _watched(api, task), wanted.json)
+        except TimeoutError:
+            note(f"{task.name} {task.id[:SHORT]} is not done after {wanted.timeout}; it goes on")
+            return 1
+
+
+async def _watched(api: Any, task: Task[Any]) -> Task[Any]:
+    """The task when it is done; meanwhile a bar shows how far it is, on a terminal."""
+    if task.done():
+        return task
+    explains = asyncio.get_running_loop().create_task(_explain(api, task.id))
+    moves = sys.stderr.isatty()
+    try:
+        async for event in task.done_callback:
+            if event.name in ("started", "progress", "done"):
+                explains.cancel()
+            task = event.task
+            if moves and event.name != "log":
+                sys.stderr.write(f"{_CLEAR}{task.name} {task.id[:SHORT]} {bar(task)}")
+                sys.stderr.flush()
+            for line in event.lines:
+                sys.stderr.write(f"{_CLEAR if moves else ''}{line.text}\n")
+    finally:
+        explains.cancel()
+        await asyncio.gather(explains, return_exceptions=True)
+        if moves:
+            sys.stderr.write(_CLEAR)
+    return task
+
+
+def bar(task: Task[Any]) -> str:
+    """How far a task is, in a line."""
+    facts = task.run_info.get("progress")
+    done, total = (facts.get("done"), facts.get("total")) if isinstance(facts, dict) else (None, None)
+    if task.done() or not total or not isinstance(done, (int, float)):
+        return (
+            task.status_string
+            if not isinstance(facts, dict)
+            else f"{task.status_string} {progress_text(task)}"
+        )
+    full = int(min(max(done / total, 0.0), 1.0) * BAR)
+    drawn = "━" * full + (
+        f"\x1b[2m{'━' * (BAR - full)}\x1b[0m" if colours(sys.stderr) else "·" * (BAR - full)
+    )
+    return f"{drawn} {progress_text(task)}"
+
+
+async def _explain(api: Any, id: str) -> None:
+    """Nobody waits in silence: say why it does not start."""
+    await asyncio.sleep(IMPATIENT)
+    reason = await api.tasks.why(id)
+    if reason is not None:
+        note(
+            f"{id[:SHORT]} waits: {reason.text} [{reason.slug}]"
+            + (f"\nhint: {reason.hint}" if reason.hint else "")
+        )
+
+
+def _ended(task: Task[Any], json_wanted: bool) -> int:
+    """Print what came of it: the result is data, an error is not."""
+    if json_wanted:
+        as_json(task_facts(task))
+    elif task.status_string == "SUCCESS":
+        result = task.result
+        say(result if isinstance(result, str) else repr(result))
+    else:
+        note(
+            f"{task.status_string}: {task.name} {task.id[:SHORT]}: {(task.exception or '').split(chr(10), 1)[0]}"
+        )
+        if task.stacktrace:
+            note(task.stacktrace.rstrip())
+    return 0 if task.status_string == "SUCCESS" else 1

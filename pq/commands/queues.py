@@ -1,0 +1,82 @@
+"""Verbs about queues: `queues`, `pause`, `resume`, `purge`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cli import Command, VerbParser
+from .common import answer, as_json, connected, note, say, sure, table
+
+
+def queues(command: Command) -> int:
+    """`pq queues`."""
+    parser = VerbParser(command, "list queues: how much waits, runs and has failed in each")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    wanted = parser.parse(command.argv)
+    with connected(command) as api:
+        found = answer(api.tasks.queue_states())
+        served = {name for facts in answer(api.tasks.workers()) for name in facts.get("queues") or ()}
+    if wanted.json:
+        as_json({name: {**state._asdict(), "served": name in served} for name, state in found.items()})
+        return 0
+    rows = [
+        (
+            name, str(state.ready + state.prio), str(state.delayed), str(state.parked), str(state.held), str(state.dead),
+            "paused" if state.paused else "" if name in served else "no worker",
+        )
+        for name, state in found.items()
+    ]  # fmt: skip
+    table(("QUEUE", "WAITING", "DELAYED", "AT LIMIT", "RUNNING", "DEAD", ""), rows)
+    if not rows:
+        note("no queue was used yet")
+    return 0
+
+
+def pause(command: Command) -> int:
+    """`pq pause QUEUE …`."""
+    return _switch(command, "pause", "hand out no more tasks of these queues, until `resume`", "paused")
+
+
+def resume(command: Command) -> int:
+    """`pq resume QUEUE …`."""
+    return _switch(command, "resume", "hand out tasks of these queues again", "goes on")
+
+
+def _switch(command: Command, verb: str, about: str, done: str) -> int:
+    parser = VerbParser(command, about)
+    parser.add_argument("queue", metavar="QUEUE", nargs="+")
+    wanted = parser.parse(command.argv)
+    with connected(command) as api:
+        known = set(answer(api.tasks.queue_states()))
+        answer(getattr(api.tasks, verb)(*wanted.queue))
+    for name in wanted.queue:
+        say(f"{done}: {name}")
+        if name not in known:
+            note(f"{name} was not used yet")
+    return 0
+
+
+def purge(command: Command) -> int:
+    """`pq purge QUEUE … --yes`."""
+    parser = VerbParser(command, "revoke all tasks that wait in these queues")
+    parser.add_argument("queue", metavar="QUEUE", nargs="+")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    wanted = parser.parse(command.argv)
+    with connected(command) as api:
+        waiting: dict[str, int] = answer(api.tasks.size(*wanted.queue))
+        total = sum(waiting.values())
+
+        def act() -> int:
+            say(f"revoked: {flushed(api, wanted.queue)}")
+            return 0
+
+        names = ", ".join(wanted.queue)
+        return sure(
+            f"{total:,} tasks wait in {names}. Revoke all of them?", yes=wanted.yes or not total, act=act
+        )
+
+
+def flushed(api: Any, names: list[str]) -> int:
+    """Flush; a million tasks may take a while."""
+    count: int = api.tasks.flush_queues(*names).wait()
+    return count

