@@ -83,8 +83,12 @@ class PulsarQueue:
         return self.cfg.node_name or node_name()
 
     # ------------------------------------------------------------------------------------ verbs
-    def api(self) -> Producer:
-        """A producer: queue tasks, hear events. It starts by itself when it is first used."""
+    def api(self, *, background: bool = False) -> Producer:
+        """A producer: queue tasks, hear events. It starts by itself when it is first used.
+
+        `background`: it works in a loop of its own, in a thread, also where it is used within a running loop.
+        In a notebook it always does, since the loop there stands still while a cell is edited.
+        """
         from .producer.producer import Producer
 
         return Producer(
@@ -94,6 +98,7 @@ class PulsarQueue:
             self.node_name,
             self.manager,
             companion=self._start_companion if self.store.is_memory else None,
+            background=background,
         )
 
     async def _start_companion(self) -> Callable[[], Coroutine[Any, Any, None]]:

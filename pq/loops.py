@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -24,6 +25,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a new loop of the fast kind."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(main)
+
+
+def in_notebook() -> bool:
+    """True in a Jupyter kernel, whose cells run within its event loop, also those without an `await`."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

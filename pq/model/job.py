@@ -97,6 +97,8 @@ class Job:
     signature: ClassVar[inspect.Signature]
     defined_at: ClassVar[str] = ""
     function: ClassVar[Callable[..., Any] | None] = None
+    function_object: ClassVar[Any] = None
+    """What the decorator left in place of the function; None for a class."""
     periodic_schedule: ClassVar[Schedule | None] = None
     flow: ClassVar[Flow | None] = None
 
@@ -379,7 +381,9 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
                 hint="say how often: @api.job(run_every=60), or a cron line",
             )
         made: Any = type(function.__name__, (base,), body)
-        return JobFunction(function, made)
+        made.function_object = JobFunction(function, made)
+        left: JobFunction[P, R] = made.function_object
+        return left
 
     return decorate
 

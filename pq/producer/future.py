@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from typing import Any, Generic, TypeVar
 
 from ..errors import BadArguments, PqError, WaitInLoop
-from ..loops import running_loop
+from ..loops import in_notebook, running_loop
 from ..model.events import TaskEvent
 from ..model.task import Task
 
@@ -41,7 +41,7 @@ class LoopFuture(asyncio.Future[T]):
 
         Raises `WaitInLoop` inside a running event loop (write `await`), `TimeoutError`.
         """
-        if running_loop() is not None:
+        if running_loop() is not None and not (in_notebook() and running_loop() is not self.get_loop()):
             raise WaitInLoop(
                 "wait() inside a running event loop would block it for ever",
                 hint=f"write `await {self._word()}`",

@@ -31,7 +31,7 @@ from ..execution.attempt import Attempt
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
 from ..execution.http import HttpClients
-from ..loops import LoopThread, running_loop
+from ..loops import LoopThread, in_notebook, running_loop
 from ..model.ending import AGAIN, conclude
 from ..model.events import Callback, Listeners, TaskEvent
 from ..model.manager import Manager
@@ -68,7 +68,9 @@ class Producer:
         manager: type[Manager] = Manager,
         clock: Clock = SYSTEM,
         companion: Callable[[], Coroutine[Any, Any, Callable[[], Coroutine[Any, Any, None]]]] | None = None,
+        background: bool = False,
     ) -> None:
+        self._in_background = background or in_notebook()
         self.cfg = cfg
         self._clock = clock
         self.keys = Keys(cfg.namespace)
@@ -168,7 +170,7 @@ class Producer:
     # -------------------------------------------------------------------------------- engines
     def engine(self) -> Engine:
         """The engine of the running loop, or that of the background thread."""
-        loop = running_loop()
+        loop = None if self._in_background else running_loop()
         if loop is None:
             loop = self._background().loop
             engine = self._engines.get(loop)
