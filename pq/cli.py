@@ -70,6 +70,7 @@ VERBS: Mapping[str, Verb] = {
     "consumers": Verb("pq.commands.jobs:consumers", "list the workers that live"),
     "schedule": Verb("pq.commands.jobs:schedule", "list what is scheduled; pause, resume or run it"),
     "shell": Verb("pq.commands.shell:run", "a Python prompt with app, api, tasks and all jobs"),
+    "web": Verb("pq.commands.web:run", "serve the api over HTTP and JSON-RPC"),
     "doctor": Verb("pq.commands.health:doctor", "look for what is wrong"),
     "check": Verb("pq.commands.health:check", "exit with 0 when all is served, for health checks"),
     "explain": Verb("pq.commands.explain:run", "explain the word in brackets of a message", needs_app=False),
