@@ -173,7 +173,27 @@ def make_job(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:
     job = job_class()
     job.task = task
     job.backend = backend
+    # Looked at before it is done: most tasks have nothing of their own.
+    if (
+        task.timeout is not None
+        or task.retry_delay is not None
+        or task.max_retries != job_class.max_retries
+        or task.meta_bytes is not None
+    ):
+        _own_options(job, task)
     return job
+
+
+def _own_options(job: Job, task: Task[Any]) -> None:
+    """What `queue` and `meta_params` said for this task stands in the place of the job's own."""
+    if task.timeout is not None:
+        job.timeout = task.timeout
+    if task.retry_delay is not None:
+        job.retry_delay = task.retry_delay
+    job.max_retries = task.max_retries
+    most = task.meta.get("max_concurrency")
+    if most is not None:
+        job.max_concurrency = most
 
 
 def call(task: Task[Any], job_class: type[Job], job: Any) -> Any:

@@ -64,6 +64,10 @@ class ChildBackend:
     def cfg(self) -> Any:
         return self._cfg
 
+    @property
+    def node_name(self) -> str:
+        return self._tasks.node_name
+
     def lock(
         self, name: str, *, ttl: float = 30.0, wait: float | None = None, block: object = None
     ) -> ChildLock:

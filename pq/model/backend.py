@@ -58,6 +58,11 @@ class Backend(Protocol):
         """The frozen settings."""
         ...
 
+    @property
+    def node_name(self) -> str:
+        """The name of this server, and of its local queue."""
+        ...
+
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
         """Tell whoever listens how far `task` is. Never blocks, never raises; may be called from any thread."""
 

@@ -9,15 +9,20 @@ from typing import Any
 class Manager:
     """Subclass it and pass the class to `PulsarQueue(Manager, …)`; one is made in every process.
 
-    `backend` is the program around it: `backend.cfg` its settings, `backend.node_name` its server.
+    `backend` is the program around it, `backend.node_name` its server, `cfg` its settings.
     """
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
 
+    @property
+    def cfg(self) -> Any:
+        """The settings of the program, frozen."""
+        return self.backend.cfg
+
     def queues(self) -> list[str]:
         """The queues a consumer takes from, in order of preference: the node's own, then `task_queues`."""
-        return [self.backend.node_name, *self.backend.cfg.task_queues]
+        return [self.backend.node_name, *self.cfg.task_queues]
 
     async def store_message(self, message: Any) -> None:
         """Called when a task is queued (by its producer), started and finished (by its worker).

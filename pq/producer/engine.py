@@ -86,6 +86,8 @@ class Engine:
 
     async def open(self, make_broker: Callable[[], Coroutine[Any, Any, Broker]]) -> Broker:
         """Connect and listen; once, however many ask."""
+        if self.closed:
+            raise PqError("this api is closed", hint="make a new one: app().api()")
         if self._opened is None:
             self._opened = self.loop.create_future()
             try:
@@ -113,6 +115,8 @@ class Engine:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
+                if self._opened is not None:  # half open it could not be closed
+                    await asyncio.wait([self._opened])
                 await self.sent()
         self.closed = True
         for task in list(self._tasks):

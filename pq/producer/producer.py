@@ -16,6 +16,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import msgpack
@@ -90,6 +91,7 @@ class Producer:
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = (
             weakref.WeakKeyDictionary()
         )
+        self._home: Engine | None = None
         self._thread: LoopThread | None = None
         self._mutex = threading.Lock()
         self._listeners = Listeners()
@@ -150,9 +152,11 @@ class Producer:
     def _close_thread(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None and thread.alive:
-            engine = self._engines.pop(thread.loop, None)
+            engine = self._engines.get(thread.loop)
             if engine is not None:
                 asyncio.run_coroutine_threadsafe(self._close_in_thread(engine), thread.loop).result(10.0)
+                # Not before: what was begun in that loop a moment ago must find this engine, and no new one.
+                self._engines.pop(thread.loop, None)
             thread.stop()
         atexit.unregister(self._close_thread)
         self._store.leave(self)
@@ -170,6 +174,8 @@ class Producer:
     # -------------------------------------------------------------------------------- engines
     def engine(self) -> Engine:
         """The engine of the running loop, or that of the background thread."""
+        if self._home is not None:
+            return self._home
         loop = None if self._in_background else running_loop()
         if loop is None:
             loop = self._background().loop
@@ -178,7 +184,20 @@ class Producer:
                 engine = asyncio.run_coroutine_threadsafe(self._make_engine(), loop).result(10.0)
             return engine
         engine = self._engines.get(loop)
-        return engine if engine is not None else self._new_engine(loop)
+        if engine is not None:
+            return engine
+        executing = _executing.get()
+        if executing is not None and executing[0] is self:
+            return executing[1]
+        return self._new_engine(loop)
+
+    def stay(self) -> Engine:
+        """Work in the running loop from now on, whoever asks.
+
+        So it is in a worker, whose jobs ask from threads and from loops of their own, which end with the job.
+        """
+        self._home = self.engine()
+        return self._home
 
     def _background(self) -> LoopThread:
         with self._mutex:
@@ -357,6 +376,7 @@ class Producer:
         return future
 
     async def _execute(self, task: Task[Any], future: TaskFuture[Any]) -> None:
+        _executing.set((self, self.engine()))
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = self.registry[task.name]
         executor = self._executor(job.concurrency)
@@ -410,14 +430,17 @@ class Producer:
         self._listeners.add(message_type, event_re, callback)
         return self.call(self._subscribe(message_type))
 
-    def remove_event_callback(self, message_type: str, event_re: str, callback: Callback) -> None:
-        """Undo `on_events`; safe when it was never done."""
+    def remove_event_callback(self, message_type: str, event_re: str, callback: Callback) -> LoopFuture[None]:
+        """Undo `on_events`, at once; safe when it was never done. It may be awaited, and need not be."""
         self._listeners.remove(message_type, event_re, callback)
+        thread = self._thread
+        return _resolved(None, thread.loop if thread is not None and thread.alive else None)
 
     async def _subscribe(self, message_type: str) -> None:
-        await self.broker()
+        engine = self.engine()
+        await engine.open(self._make_broker)
         channel = self.keys.task_channel if message_type == "task" else self.keys.consumer_channel
-        await self.engine().listen_to_tasks(channel)
+        await engine.listen_to_tasks(channel)
 
     def deliver(self, engine: Engine, channel: str, payload: bytes) -> None:
         """A raw event came: call whoever wants it."""
@@ -472,13 +495,17 @@ class Producer:
 
 
 _calls: set[asyncio.Task[None]] = set()
+_executing: ContextVar[tuple[Producer, Engine] | None] = ContextVar("pq_executing", default=None)
+"""Whose engine an executed job uses, when a loop of its own runs it, which ends with the job."""
 
 
-def _resolved(value: T) -> LoopFuture[T]:
+def _resolved(value: T, loop: asyncio.AbstractEventLoop | None = None) -> LoopFuture[T]:
     """A future that is resolved already, for a setting that may have no loop at all."""
-    loop = running_loop() or asyncio.new_event_loop()
-    future: LoopFuture[T] = LoopFuture(loop=loop)
+    known = running_loop() or loop
+    # It has nothing to wait for, so a closed loop is as good as any, and leaves nothing open.
+    its = known or asyncio.new_event_loop()
+    future: LoopFuture[T] = LoopFuture(loop=its)
     future.set_result(value)
-    if not loop.is_running():
-        loop.close()
+    if known is None:
+        its.close()
     return future

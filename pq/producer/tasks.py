@@ -142,7 +142,16 @@ class Tasks:
         meta_params: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> TaskFuture[Any]:
-        """Run a task here and now, without a queue: for debugging and tests. `task.queue` is None."""
+        """Run a task here and now, without a queue: for debugging and tests. `task.queue` is None.
+
+        `job` is what `queue` takes, or a `Task` that was made: then there is nothing to say beside it.
+        """
+        if isinstance(job, Task):
+            if args or kwargs or timeout is not None or meta_params:
+                raise BadArguments(
+                    f"{job.info()} has its arguments", hint="execute(task), or execute(job, …)"
+                )
+            return self._producer.execute(job)
         for option in ("callback", "delay"):
             kwargs.pop(option, None)
         task = self._make(job, args, kwargs, None, None, timeout, meta_params)

@@ -92,6 +92,7 @@ class Consumer(Service):
         self._solo: str | None = None
         self._cpu_bound = False  # process tasks are about: reserve no more than the children can take
         self._saw_cpu_bound = False
+        self._cpu_at_head = False  # one of them was handed back for want of a free child
         self._children: int = context.cfg.cpu_processes
         self._cpu_running = 0
         self._cpu_time = 1.0  # seconds, a moving average; long until the contrary is seen
@@ -262,7 +263,9 @@ class Consumer(Service):
         if self._limit:
             free = min(free, self._limit - self._taken)
         if self._cpu_bound and free > 0:
-            free = min(free, self._cpu_room())
+            # With all children busy one task is asked for still, until that is a process task too: the next may
+            # be of another mode, and one that a busy child waits for.
+            free = min(free, self._cpu_room() or int(not self._cpu_at_head))
         half = (self._slots + 1) // 2
         return max(0, min(free, half))
 
@@ -396,6 +399,7 @@ class Consumer(Service):
         if job.concurrency == CPUBOUND:
             self._saw_cpu_bound = True
             if self._cpu_room() == 0:
+                self._cpu_at_head = True
                 self._settle(task, None, Outcome(outcomes.RELEASED))
                 self._taken -= 1
                 return
@@ -459,6 +463,7 @@ class Consumer(Service):
         task = attempt.task
         if attempt.job_class.concurrency == CPUBOUND:
             self._cpu_running -= 1
+            self._cpu_at_head = False
             took = self._context.clock.time() - (task.time_started or 0.0)
             self._cpu_time += 0.2 * (min(took, 1.0) - self._cpu_time)
             self._cpu_worked += took

@@ -123,8 +123,8 @@ class Worker:
         producer = self._producer = Producer(
             cfg, self._store, lambda: self._registry, self._node, self._manager_class
         )
-        # Locks are worked on in this loop, whichever thread or process has the job.
-        lock = functools.partial(producer.lock_in, producer.engine())
+        # Tasks are queued and locks worked on in this loop, whichever thread or process has the job.
+        lock = functools.partial(producer.lock_in, producer.stay())
         backend = WorkerBackend(cfg, producer.tasks, progress.report, lock, producer.http)
         has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
         executors = make_executors(

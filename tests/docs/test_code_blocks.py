@@ -257,8 +257,9 @@ def test_the_reference_names_everything_public() -> None:
 
 # ------------------------------------------------------------------------------------ guarantees
 def test_the_tests_that_guarantees_name_exist() -> None:
-    """`docs/explain/guarantees.md` and the decisions name no test that there is not."""
-    pages = [ROOT / "docs/explain/guarantees.md", *(ROOT / "docs/decisions").glob("*.md")]
+    """The guarantees, the contract and the decisions name no test that there is not."""
+    pages = [ROOT / "docs/explain/guarantees.md", ROOT / "docs/reference/contract.md"]
+    pages += (ROOT / "docs/decisions").glob("*.md")
     named = [
         pair for page in pages for pair in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))
     ]
@@ -271,3 +272,15 @@ def test_the_tests_that_guarantees_name_exist() -> None:
         ):
             missing.append(f"{path}::{name}")
     assert not missing
+
+
+def test_each_line_of_the_contract_has_its_test() -> None:
+    """Or says that it is not kept yet. Its sections are numbered, and none is empty."""
+    text = (ROOT / "docs/reference/contract.md").read_text("utf-8")
+    sections = re.split(r"^## (\d)\. .+$", text, flags=re.M)[1:]
+    assert sections[::2] == [str(number) for number in range(1, 10)]
+    for body in sections[1::2]:
+        rows = re.findall(r"^\| (.+?) \| (.+) \|$", body, re.M)[1:]
+        assert len(rows) >= 5
+        bare = [promise for promise, shown in rows if "::test_" not in shown and "**Not yet**" not in shown]
+        assert not bare

@@ -258,6 +258,20 @@ async def test_process_tasks_wait_in_the_queue_not_in_a_worker(
         assert all(task.status_string == "SUCCESS" and task.retry == 1 for task in tasks)
 
 
+async def test_a_busy_child_is_in_nobody_s_way(make_app: Any, start_worker: Any, tmp_path: Path) -> None:
+    """With its only child busy, a worker goes on with the tasks of the other modes."""
+    await start_worker(make_app(processes=1))
+    async with make_app().api() as api:
+        gate = tmp_path / "gate"
+        busy = api.tasks.queue("cpu", str(tmp_path / "runs"), str(gate))
+        await until(lambda: (tmp_path / "runs").exists())
+        for n in range(3):
+            assert (await asyncio.wait_for(api.tasks.queue("addition", a=n), 10)).get() == n
+        assert not busy.done()
+        gate.touch()
+        assert (await busy).status_string == "SUCCESS"
+
+
 async def test_short_process_tasks_keep_the_children_busy(make_app: Any, start_worker: Any) -> None:
     """Once they are known to be short, a few are taken ahead; each is run once, all end."""
     app = make_app(processes=2)

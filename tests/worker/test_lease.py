@@ -147,6 +147,22 @@ async def test_nothing_is_taken_over_after_a_jump_of_the_store_s_clock(
     assert kept.keeper.may_reclaim()
 
 
+async def test_a_lease_is_renewed_every_third_of_it(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it takes more than one renewal that fails to lose it."""
+    renewed: list[float] = []
+    monkeypatch.setattr(kept.keeper, "_answers", lambda: True)
+    monkeypatch.setattr(kept.keeper, "_renew", lambda _: renewed.append(kept.clock.now) or True)
+    start = kept.clock.now
+
+    def second(_: float) -> bool:
+        kept.clock.now += 1
+        return kept.clock.now - start > 65
+
+    monkeypatch.setattr(kept.keeper._ended, "wait", second)
+    kept.keeper._run()
+    assert [moment - start for moment in renewed] == [10, 20, 30, 40, 50, 60]
+
+
 async def test_a_lost_lease_and_requests_to_cancel_are_told_in_the_loop(kept: Kept) -> None:
     """The thread only passes on what the store said; the loop acts."""
     kept.renewer.answer = Renewal(True, frozenset({"a"}))
