@@ -160,6 +160,7 @@ def crashed_too_often(crashes: int) -> Outcome:
         f"TaskCrashed: {crashes} workers died while they ran this task, so it was set aside",
         None,
         TaskCrashed.slug,
+        final=True,
     )
 
 

@@ -351,8 +351,8 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
 
     Raises `BadSetting` for an option that does not exist or does not fit.
     """
-    if callable(name):  # `@api.job` without parentheses
-        return job()(name)
+    if callable(name):  # `@api.job` without parentheses, perhaps of a `partial` with options
+        return job(None, run_every, **options)(name)
 
     def decorate(function: Callable[P, R]) -> JobFunction[P, R]:
         base = Job if run_every is None else PeriodicJob

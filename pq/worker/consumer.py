@@ -174,8 +174,9 @@ class Consumer(Service):
         """Start what was handed out, and see to it that more comes."""
         if answer.tasks:
             self._start_all(answer.tasks)
-            if answer.solo:
-                self._solo = answer.tasks[-1].id
+            # What is settled without having been started (it crashed too often, it expired) is in nobody's way.
+            if answer.solo and (suspect := answer.tasks[-1].id) in self._running:
+                self._solo = suspect
         if answer.left and not answer.blocked:
             # The next round trip goes out at once, and what was started runs while it is under way.
             return

@@ -53,6 +53,8 @@ def run_page(project: Project, page: list[Block]) -> str:
 
 # Followed in projects of their own, by `test_tutorial.py`, `test_word_counts.py` and `test_any_function.py`.
 FROM_SCRATCH = {"docs/tutorial.md", "docs/how-to/word-counts.md", "docs/how-to/any-function.md"}
+# And these by `test_migration.py`.
+FROM_SCRATCH |= {f"docs/how-to/from-{old}.md" for old in ("celery", "rq", "huey", "arq")}
 PYTHON_PAGES = sorted({block.page for block in of_kind("python")} - FROM_SCRATCH)
 
 

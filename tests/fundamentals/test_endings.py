@@ -204,6 +204,20 @@ async def test_a_task_that_kills_its_process_is_set_aside(serving: Producer) -> 
     assert [(await future).get()["a"] for future in fine] == list(range(5))
 
 
+async def test_a_worker_goes_on_after_a_task_that_was_set_aside(serving: Producer) -> None:
+    """A task on which processes die runs alone, and when it is given up its worker takes others again."""
+    assert (await serving.tasks.queue("kills.its.process")).status_string == "FAILURE"
+    async with asyncio.timeout(20):
+        assert (await serving.tasks.queue("asyncio.fine", a=1)).get()["a"] == 1
+
+
+async def test_a_task_that_kills_its_process_uses_up_no_attempts(serving: Producer) -> None:
+    """A crash is no attempt: that there are attempts left does not bring back what was set aside."""
+    async with asyncio.timeout(20):
+        task = await serving.tasks.queue("kills.its.process", meta_params={"max_retries": 2})
+    assert (task.status_string, task.reason, task.retry) == ("FAILURE", "consumer-lost", 1)
+
+
 # -------------------------------------------------------------------------------------- waiting
 async def test_cancel_of_a_waiting_task(api: Producer) -> None:
     """A task that nobody has taken is REVOKED at once, without any worker."""

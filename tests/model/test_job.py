@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import pickle
 from typing import Any
 
@@ -13,6 +14,7 @@ from pq.model.job import (
     ASYNC_IO,
     CONCURRENCY,
     CPUBOUND,
+    THREAD_IO,
     Job,
     JobFunction,
     PeriodicJob,
@@ -34,6 +36,10 @@ def with_self(self: Job, a: int) -> int:
 
 @job("named.so", timeout=5, max_retries=2, concurrency=CPUBOUND)
 async def coroutine(self: Job, *args: int, **kwargs: int) -> None: ...
+
+
+def plain(a: int) -> int:
+    return a
 
 
 class ProcessHtml(Job):
@@ -82,6 +88,13 @@ def test_options_become_class_attributes() -> None:
     kind = coroutine.job_class
     assert (kind.timeout, kind.max_retries, kind.concurrency) == (5, 2, CPUBOUND)
     assert (ProcessHtml.timeout, ProcessHtml.concurrency, ProcessHtml.priority) == (30, ASYNC_IO, None)
+
+
+def test_options_are_kept_without_parentheses() -> None:
+    """A house's own decorator, `blocking = partial(job, concurrency=THREAD_IO)`, works as `@blocking` too."""
+    blocking: Any = functools.partial(job, concurrency=THREAD_IO, timeout=60)
+    assert (blocking(plain).job_class.concurrency, blocking(plain).job_class.timeout) == (THREAD_IO, 60)
+    assert blocking("other", timeout=5)(plain).job_class.timeout == 5
 
 
 def test_an_instance_runs_the_function() -> None:
