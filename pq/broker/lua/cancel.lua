@@ -5,7 +5,7 @@
 -- returns  per task: cancelled, cancelling, finished or unknown; a repeat of this very call: cancelled
 --
 -- Whether a task is held is looked up in the held sets: they are as small as the work under way.
---@use now events wake gates place open withdraw
+--@use now events wake gates place withdraw
 local p, ttl, at_front = KEYS[1], ARGV[4], ARGV[5] == '1'
 local event = heard(ARGV[2], ARGV[3]) and parcels(ARGV[2], 'done')
 local answers = {}
@@ -25,7 +25,7 @@ end
 for at = 6, #ARGV, 3 do
   local id, record, reply = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 1023)
-  local state, text = string.sub(head, 1, 1), demands(head)
+  local state, text = string.sub(head, 1, 1), flow().demands(head)
   local answer = 'cancelled'
   if state == '' then answer = 'unknown'
   elseif state == 'd' then
@@ -42,5 +42,5 @@ for at = 6, #ARGV, 3 do
   answers[#answers + 1] = answer == 'repeat' and 'cancelled' or answer
 end
 if event then event.flush() end
-if #opened > 0 and open_gates(p, clock(ARGV[1])) then wake(p) end
+if #opened > 0 and flow().open_gates(p, clock(ARGV[1])) then wake(p) end
 return answers

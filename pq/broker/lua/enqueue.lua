@@ -43,8 +43,11 @@ each_chunk(ids, function(...) redis.call('RPUSH', p .. 'ready', ...) end)
 local ready = #ids > 0
 while at <= #ARGV do
   local id, record, delay, prio = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local mode, key = unique_of(demands(record))
-  local holder = key and rival(p, key, id)
+  local mode, key, holder
+  if string.byte(record) == 103 then  -- 'g' has demands
+    mode, key = flow().unique_of(flow().demands(record))
+    holder = key and flow().rival(p, key, id)
+  end
   if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then
     known[#known + 1] = id .. ' ' .. holder
   elseif redis.call('SET', p .. 'task:' .. id, record, 'NX') then

@@ -48,43 +48,151 @@ end
 -- Flow control. A record that begins with `g` has a third word in its header: what its task has to pass,
 -- parted by commas (see pq.broker.records). What a task was granted is the task's and not its worker's. It
 -- keeps it through crashes and hand-backs, until it ends or goes away: so there is no counter that could drift.
+--
+-- Most calls meet no such task. So all of it is made by `flow()`, when the first one comes.
+local place_front  -- see the part `place`
 local opened = {}  -- gates where a slot was let go, in this call
+local made
 
-local function demands(head) return string.match(head, '^g[^ \n]* [^ \n]* ([^\n]*)\n') or '' end
+local function flow()
+  if made then return made end
 
--- Iterates over the gates: kind, name, and its numbers (c: at once; r: µs between two, and how many ahead).
-local function gates(text)
-  local step = string.gmatch(text, '([cr])(%d+)%.?(%d*):([^,]+)')
-  return function()
-    local kind, a, b, name = step()
-    return kind, name, tonumber(a or ''), tonumber(b or '')
+  local function demands(head) return string.match(head, '^g[^ \n]* [^ \n]* ([^\n]*)\n') or '' end
+
+  -- Iterates over the gates: kind, name, and its numbers (c: at once; r: µs between two, and how many ahead).
+  local function gates(text)
+    local step = string.gmatch(text, '([cr])(%d+)%.?(%d*):([^,]+)')
+    return function()
+      local kind, a, b, name = step()
+      return kind, name, tonumber(a or ''), tonumber(b or '')
+    end
   end
-end
 
-local function unique_of(text) return string.match(text, 'u([flr]):([^,]+)') end
+  local function unique_of(text) return string.match(text, 'u([flr]):([^,]+)') end
 
--- The task goes to where nobody holds it: let go what it was granted.
-local function leave(p, id)
-  local text = redis.call('HGET', p .. 'holds', id)
-  if not text then return end
-  redis.call('HDEL', p .. 'holds', id)
-  for kind, name in gates(text) do
-    if kind == 'c' and redis.call('SREM', p .. 'slots:' .. name, id) == 1 then opened[#opened + 1] = name end
+  -- The task goes to where nobody holds it: let go what it was granted.
+  local function leave(p, id)
+    local text = redis.call('HGET', p .. 'holds', id)
+    if not text then return end
+    redis.call('HDEL', p .. 'holds', id)
+    for kind, name in gates(text) do
+      if kind == 'c' and redis.call('SREM', p .. 'slots:' .. name, id) == 1 then opened[#opened + 1] = name end
+    end
   end
-end
 
--- The task is over: its key is free, if it is still this one's.
-local function free_key(p, id, text)
-  local mode, key = unique_of(text)
-  if key and redis.call('GET', p .. 'unique:' .. key) == mode .. id then redis.call('DEL', p .. 'unique:' .. key) end
-end
+  -- The task is over: its key is free, if it is still this one's.
+  local function free_key(p, id, text)
+    local mode, key = unique_of(text)
+    if key and redis.call('GET', p .. 'unique:' .. key) == mode .. id then redis.call('DEL', p .. 'unique:' .. key) end
+  end
 
--- Who has this key, and is not finished: mode and id in one; nil when it is free, or the task's own.
-local function rival(p, key, id)
-  local holder = redis.call('GET', p .. 'unique:' .. key)
-  if not holder or string.sub(holder, 2) == id then return nil end
-  local state = redis.call('GETRANGE', p .. 'task:' .. string.sub(holder, 2), 0, 0)
-  if state ~= '' and state ~= 'd' then return holder end
+  -- Who has this key, and is not finished: mode and id in one; nil when it is free, or the task's own.
+  local function rival(p, key, id)
+    local holder = redis.call('GET', p .. 'unique:' .. key)
+    if not holder or string.sub(holder, 2) == id then return nil end
+    local state = redis.call('GETRANGE', p .. 'task:' .. string.sub(holder, 2), 0, 0)
+    if state ~= '' and state ~= 'd' then return holder end
+  end
+
+  -- How many µs too early one more would pass a rate's gate, and where the gate's mark would be then.
+  -- The generic cell rate algorithm of ITU-T I.371; the second `min` is for a clock that was set back.
+  local function early(p, name, interval, burst, now)
+    local at = now * 1000
+    local mark = math.max(at, tonumber(redis.call('GET', p .. 'rate:' .. name) or 0))
+    mark = math.min(mark, at + interval * burst) + interval
+    return mark - interval * burst - at, mark
+  end
+
+  -- The first gate that does not let it through, and for a rate's the time in ms when it may. Where others
+  -- wait nobody passes them by; `opening` is the gate that it has been waiting at itself.
+  local function closed(p, text, now, opening)
+    for kind, name, a, b in gates(text) do
+      if name ~= opening and redis.call('EXISTS', p .. 'parked:' .. name) == 1 then return name end
+      if kind == 'c' then
+        if redis.call('SCARD', p .. 'slots:' .. name) >= a then return name end
+      else
+        local by = early(p, name, a, b, now)
+        if by > 0 then return name, now + math.ceil(by / 1000) end
+      end
+    end
+  end
+
+  -- All or nothing: who waits at one gate keeps no slot of another.
+  local function grant(p, id, text, now)
+    for kind, name, a, b in gates(text) do
+      if kind == 'c' then redis.call('SADD', p .. 'slots:' .. name, id)
+      else
+        local _, mark = early(p, name, a, b, now)
+        redis.call('SET', p .. 'rate:' .. name, string.format('%.0f', mark),
+          'PX', string.format('%.0f', math.ceil(mark / 1000) - now + 60000))
+      end
+    end
+    redis.call('HSET', p .. 'holds', id, text)
+  end
+
+  local function open_at(p, gate, at)
+    redis.call('ZADD', p .. 'timers', at, gate)
+    if redis.call('ZRANGE', p .. 'timers', 0, 0)[1] == gate then wake(p) end
+  end
+
+  local function park(p, id, gate, at, turn)
+    redis.call('ZADD', p .. 'parked', turn, id)
+    redis.call('ZADD', p .. 'parked:' .. gate, turn, id)
+    if at then open_at(p, gate, at) end
+  end
+
+  local function unpark(p, id, text)
+    if redis.call('ZREM', p .. 'parked', id) == 0 then return false end
+    for _, name in gates(text) do
+      -- The next one may need less than this one did: two may state one gate with different numbers.
+      if redis.call('ZREM', p .. 'parked:' .. name, id) == 1 then opened[#opened + 1] = name end
+    end
+    return true
+  end
+
+  -- Let through who waits at a gate, as long as it is open. Who finds the next gate closed goes to wait there.
+  local function open(p, gate, now, let)
+    for _ = 1, 1000 do
+      local first = redis.call('ZRANGE', p .. 'parked:' .. gate, 0, 0, 'WITHSCORES')
+      local id = first[1]
+      if not id then return end
+      local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 1023)
+      local text = demands(head)
+      local other, at
+      if text ~= '' then other, at = closed(p, text, now, gate) end
+      if other == gate then
+        if at then open_at(p, gate, at) end
+        return
+      end
+      redis.call('ZREM', p .. 'parked:' .. gate, id)
+      if other then park(p, id, other, at, first[2])
+      else
+        redis.call('ZREM', p .. 'parked', id)
+        if text ~= '' then
+          grant(p, id, text, now)
+          let[#let + 1] = id
+        end
+      end
+    end
+    open_at(p, gate, now)  -- enough for one call; the next reserve goes on
+  end
+
+  -- Open the gates where a slot was let go, and those whose time has come. Who gets through is older than all
+  -- that is ready, so he goes to the front. Answers whether anybody did.
+  local function open_gates(p, now, due)
+    local let = {}
+    for _, gate in ipairs(opened) do open(p, gate, now, let) end
+    for _, gate in ipairs(due or {}) do open(p, gate, now, let) end
+    opened = {}
+    for i = #let, 1, -1 do place_front(p, let[i]) end
+    return #let > 0
+  end
+
+  made = {
+    demands = demands, unique_of = unique_of, leave = leave, free_key = free_key, rival = rival,
+    closed = closed, grant = grant, park = park, unpark = unpark, open_gates = open_gates,
+  }
+  return made
 end
 
 --@part place
@@ -100,12 +208,12 @@ local function priority(p, id)
   return priority_in(head)
 end
 
-local function place_front(p, id)
+function place_front(p, id)
   local prio = priority(p, id)
   if not prio then
     redis.call('HDEL', p .. 'crashes', id)  -- nobody else would
     redis.call('SREM', p .. 'cancelling', id)
-    leave(p, id)
+    flow().leave(p, id)
     return false
   end
   if prio == 0 then redis.call('LPUSH', p .. 'ready', id)
@@ -117,7 +225,7 @@ local function place_back(p, id)
   local prio = priority(p, id)
   if not prio then
     redis.call('SREM', p .. 'cancelling', id)
-    leave(p, id)
+    flow().leave(p, id)
     return false
   end
   if prio == 0 then redis.call('RPUSH', p .. 'ready', id)
@@ -125,107 +233,12 @@ local function place_back(p, id)
   return true
 end
 
---@part open
--- How many µs too early one more would pass a rate's gate, and where the gate's mark would be then.
--- The generic cell rate algorithm of ITU-T I.371; the second `min` is for a clock that was set back.
-local function early(p, name, interval, burst, now)
-  local at = now * 1000
-  local mark = math.max(at, tonumber(redis.call('GET', p .. 'rate:' .. name) or 0))
-  mark = math.min(mark, at + interval * burst) + interval
-  return mark - interval * burst - at, mark
-end
-
--- The first gate that does not let it through, and for a rate's the time in ms when it may. Where others
--- wait nobody passes them by; `opening` is the gate that it has been waiting at itself.
-local function closed(p, text, now, opening)
-  for kind, name, a, b in gates(text) do
-    if name ~= opening and redis.call('EXISTS', p .. 'parked:' .. name) == 1 then return name end
-    if kind == 'c' then
-      if redis.call('SCARD', p .. 'slots:' .. name) >= a then return name end
-    else
-      local by = early(p, name, a, b, now)
-      if by > 0 then return name, now + math.ceil(by / 1000) end
-    end
-  end
-end
-
--- All or nothing: who waits at one gate keeps no slot of another.
-local function grant(p, id, text, now)
-  for kind, name, a, b in gates(text) do
-    if kind == 'c' then redis.call('SADD', p .. 'slots:' .. name, id)
-    else
-      local _, mark = early(p, name, a, b, now)
-      redis.call('SET', p .. 'rate:' .. name, string.format('%.0f', mark),
-        'PX', string.format('%.0f', math.ceil(mark / 1000) - now + 60000))
-    end
-  end
-  redis.call('HSET', p .. 'holds', id, text)
-end
-
-local function open_at(p, gate, at)
-  redis.call('ZADD', p .. 'timers', at, gate)
-  if redis.call('ZRANGE', p .. 'timers', 0, 0)[1] == gate then wake(p) end
-end
-
-local function park(p, id, gate, at, turn)
-  redis.call('ZADD', p .. 'parked', turn, id)
-  redis.call('ZADD', p .. 'parked:' .. gate, turn, id)
-  if at then open_at(p, gate, at) end
-end
-
-local function unpark(p, id, text)
-  if redis.call('ZREM', p .. 'parked', id) == 0 then return false end
-  for _, name in gates(text) do
-    -- The next one may need less than this one did: two may state one gate with different numbers.
-    if redis.call('ZREM', p .. 'parked:' .. name, id) == 1 then opened[#opened + 1] = name end
-  end
-  return true
-end
-
--- Let through who waits at a gate, as long as it is open. Who finds the next gate closed goes to wait there.
-local function open(p, gate, now, let)
-  for _ = 1, 1000 do
-    local first = redis.call('ZRANGE', p .. 'parked:' .. gate, 0, 0, 'WITHSCORES')
-    local id = first[1]
-    if not id then return end
-    local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 1023)
-    local text = demands(head)
-    local other, at
-    if text ~= '' then other, at = closed(p, text, now, gate) end
-    if other == gate then
-      if at then open_at(p, gate, at) end
-      return
-    end
-    redis.call('ZREM', p .. 'parked:' .. gate, id)
-    if other then park(p, id, other, at, first[2])
-    else
-      redis.call('ZREM', p .. 'parked', id)
-      if text ~= '' then
-        grant(p, id, text, now)
-        let[#let + 1] = id
-      end
-    end
-  end
-  open_at(p, gate, now)  -- enough for one call; the next reserve goes on
-end
-
--- Open the gates where a slot was let go, and those whose time has come. Who gets through is older than all
--- that is ready, so he goes to the front. Answers whether anybody did.
-local function open_gates(p, now, due)
-  local let = {}
-  for _, gate in ipairs(opened) do open(p, gate, now, let) end
-  for _, gate in ipairs(due or {}) do open(p, gate, now, let) end
-  opened = {}
-  for i = #let, 1, -1 do place_front(p, let[i]) end
-  return #let > 0
-end
-
 --@part withdraw
 -- Take a task out of where it waits, and write its end. In the middle of a long list it cannot be removed
 -- cheaply, so there it stays, noted in `revoked`, and reserve skips it.
 local function withdraw(p, id, text, at_front)
   if redis.call('ZREM', p .. 'delayed', id) == 1 or redis.call('ZREM', p .. 'prio', id) == 1
-    or unpark(p, id, text) then return true end
+    or flow().unpark(p, id, text) then return true end
   return at_front and redis.call('LREM', p .. 'ready', 1, id) == 1
 end
 
@@ -236,8 +249,8 @@ local function revoke(p, id, text, record, ttl, reply, event)
   redis.call('HDEL', p .. 'crashes', id)
   redis.call('SREM', p .. 'cancelling', id)
   if text ~= '' then
-    leave(p, id)
-    free_key(p, id, text)
+    flow().leave(p, id)
+    flow().free_key(p, id, text)
   end
   if reply ~= '' then redis.call('PUBLISH', reply, 'done\n' .. id .. ' ' .. #record .. ':' .. record) end
   if event then event.add(id, record) end

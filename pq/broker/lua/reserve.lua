@@ -8,7 +8,7 @@
 --
 -- Guarantees: a task is in exactly one place before and after. The same batch number again (its reply
 -- was lost) hands out the same tasks again, and no others. The first write is a removal, which a full server accepts.
---@use now chunks events wake gates place open reclaim
+--@use now chunks events wake gates place reclaim
 local now = clock(ARGV[1])
 local lease, batch, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local may_reclaim, idle = ARGV[5] == '1', ARGV[6] == '1'
@@ -29,9 +29,13 @@ local function housekeeping(p, out)
     redis.call('ZREM', p .. 'delayed', id)
     if not place_back(p, id) then out[3] = out[3] + 1 end
   end
-  local gates_due = redis.call('ZRANGEBYSCORE', p .. 'timers', '-inf', now, 'LIMIT', 0, 100)
-  for _, gate in ipairs(gates_due) do redis.call('ZREM', p .. 'timers', gate) end
-  if #gates_due + #opened > 0 then open_gates(p, now, gates_due) end
+  local timer = redis.call('ZRANGE', p .. 'timers', 0, 0, 'WITHSCORES')[2]
+  if timer and tonumber(timer) <= now then
+    local gates_due = redis.call('ZRANGEBYSCORE', p .. 'timers', '-inf', now, 'LIMIT', 0, 100)
+    for _, gate in ipairs(gates_due) do redis.call('ZREM', p .. 'timers', gate) end
+    flow().open_gates(p, now, gates_due)
+  elseif #opened > 0 then flow().open_gates(p, now) end
+  return timer
 end
 
 local function pop(p, n)
@@ -95,24 +99,25 @@ end
 
 -- Whether a task with gates may start; else it waits at the first that is closed, in its turn.
 local function let_in(p, id, record, out)
-  local text = demands(record)
+  local flow = flow()
+  local text = flow.demands(record)
   local held = redis.call('HGET', p .. 'holds', id)
   if not held then
-    local gate, at = closed(p, text, now)
-    if not gate then grant(p, id, text, now)
+    local gate, at = flow.closed(p, text, now)
+    if not gate then flow.grant(p, id, text, now)
     elseif string.find(',' .. text .. ',', ',x,', 1, true) then
       held = '!' .. gate .. ',' .. text
       redis.call('HSET', p .. 'holds', id, held)
     else
-      park(p, id, gate, at, score(priority_in(record), redis.call('HINCRBY', p .. 'meta', 'tail', 1)))
+      flow.park(p, id, gate, at, score(priority_in(record), redis.call('HINCRBY', p .. 'meta', 'tail', 1)))
       return false
     end
   end
   local refusing = held and string.match(held, '^!([^,]+)')
   if refusing then note_of(id, refusing, out) end
   -- Who only waits under its key lets it go when it starts: what is queued from now on is something new.
-  local mode, key = unique_of(text)
-  if key and mode ~= 'f' then free_key(p, id, text) end
+  local mode, key = flow.unique_of(text)
+  if key and mode ~= 'f' then flow.free_key(p, id, text) end
   return true
 end
 
@@ -139,7 +144,7 @@ local function hand_out(p, ids, out)
         out[3] = out[3] + 1
         redis.call('HDEL', p .. 'crashes', id)
         redis.call('SREM', p .. 'cancelling', id)
-        leave(p, id)
+        flow().leave(p, id)
       end
     end
   end
@@ -171,7 +176,7 @@ local function again(p, out)
         redis.call('SREM', p .. 'held:' .. lease, member)
         redis.call('SREM', p .. 'cancelling', id)
         redis.call('HDEL', p .. 'crashes', id)
-        leave(p, id)
+        flow().leave(p, id)
       end
     end
   end
@@ -193,7 +198,7 @@ local function reserve(p, i)
     if redis.call('LLEN', p .. 'ready') > 0 then wake(p) end  -- the token that brought us here was not for us
     return out
   end
-  housekeeping(p, out)
+  local timer = housekeeping(p, out)
   local paused = redis.call('HGET', p .. 'meta', 'paused')
   if last[i] == batch then
     again(p, out)
@@ -209,12 +214,12 @@ local function reserve(p, i)
       looked = looked + #ids
     until parked == 0 or want <= 0 or stop or looked >= 1000
   end
-  if #opened > 0 then open_gates(p, now) end
+  if #opened > 0 then flow().open_gates(p, now) end
   local left = redis.call('LLEN', p .. 'ready') + redis.call('ZCARD', p .. 'prio')
   out[4] = left
   local first = redis.call('ZRANGE', p .. 'delayed', 0, 0, 'WITHSCORES')
-  local gate = redis.call('ZRANGE', p .. 'timers', 0, 0, 'WITHSCORES')
-  local due = math.min(tonumber(first[2]) or math.huge, tonumber(gate[2]) or math.huge)
+  if made then timer = redis.call('ZRANGE', p .. 'timers', 0, 0, 'WITHSCORES')[2] end  -- it may be another one now
+  local due = math.min(tonumber(first[2]) or math.huge, tonumber(timer) or math.huge)
   if due < math.huge then out[2] = math.max(0, math.floor(due - now)) end
   -- With delayed tasks about, a token may tell somebody of an earlier due time: it is left alone.
   if left > 0 and not paused then wake(p)

@@ -8,7 +8,7 @@
 --
 -- `SREM held` is the fence and the first write: it frees memory, so a full server drains.
 -- A repeat finds the fence gone and its own token in the record's header, and is content.
---@use now chunks events wake gates place open
+--@use now chunks events wake gates place
 local p, now = KEYS[1], clock(ARGV[1])
 local lease, ttl, dead_ttl = ARGV[2], ARGV[3], ARGV[4]
 local held = p .. 'held:' .. lease
@@ -58,8 +58,8 @@ local limited = #ARGV >= at and redis.call('EXISTS', p .. 'holds') == 1
 local function over(id)
   if limited then
     local text = redis.call('HGET', p .. 'holds', id)
-    leave(p, id)
-    if text then free_key(p, id, text) end
+    flow().leave(p, id)
+    if text then flow().free_key(p, id, text) end
   end
   return id
 end
@@ -84,7 +84,7 @@ while at <= #ARGV do
       redis.call('SET', p .. 'task:' .. id, record)
       redis.call('ZADD', p .. 'delayed', now + tonumber(ARGV[at + 4]), id)
       redis.call('HDEL', p .. 'crashes', id)
-      if limited then leave(p, id) end
+      if limited then flow().leave(p, id) end
       -- Whoever sleeps until the next due task should know of an earlier one.
       if redis.call('ZRANGE', p .. 'delayed', 0, 0)[1] == id then wake(p) end
       if again then again.add(id, record) end
@@ -97,7 +97,7 @@ while at <= #ARGV do
   at = at + 5
 end
 
-if #opened > 0 and open_gates(p, now) then wake(p) end
+if #opened > 0 and flow().open_gates(p, now) then wake(p) end
 
 -- A task that goes back keeps its mark: who asked for its end was told that it will come.
 if redis.call('EXISTS', p .. 'cancelling') == 1 then

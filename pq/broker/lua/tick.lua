@@ -18,8 +18,9 @@ for at = 4, #ARGV, 4 do
   if tonumber(tick) > now then
     answer = -1
   elseif tonumber(tick) > (tonumber(redis.call('HGET', p .. 'ticks', name)) or 0) then
-    local mode, key = unique_of(demands(record))
-    if not (key and rival(p, key, id)) and redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+    local mode, key
+    if string.byte(record) == 103 then mode, key = flow().unique_of(flow().demands(record)) end
+    if not (key and flow().rival(p, key, id)) and redis.call('SET', p .. 'task:' .. id, record, 'NX') then
       if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end
       place_back(p, id)
       if event then event.add(id, record) end
