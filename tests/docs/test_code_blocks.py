@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
@@ -246,6 +247,19 @@ def test_the_protocol_page_has_the_wire_format() -> None:
         assert f"| `{name}` |" in page
     for key in re.findall(r"^\| `…(\S+)`", keys.__doc__ or "", re.M):
         assert f"| `pq:{{q}}:{key}` |" in page
+
+
+def test_the_written_pages_are_what_would_be_written() -> None:
+    """`docs/reference/make.py` writes them from the docstrings and the settings."""
+    spec = importlib.util.spec_from_file_location("make", ROOT / "docs/reference/make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    for page, write in make.PAGES.items():
+        assert (ROOT / "docs/reference" / page).read_text("utf-8") == write(), (
+            f"run it: ./run python docs/reference/make.py ({page})"
+        )
 
 
 def test_the_reference_names_everything_public() -> None:
