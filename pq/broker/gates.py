@@ -72,11 +72,9 @@ class Gates:
     """Somebody should look: a timer is the earliest now."""
 
     # ------------------------------------------------------------------------------ unique keys
-    def rival(self, key: str, id: str) -> str:
-        """Way and id of the unfinished task that has this key, if it is another one."""
+    def rival(self, key: str) -> str:
+        """Way and id of the unfinished task that has this key."""
         holder = self.unique.get(key, "")
-        if not holder or holder[1:] == id:
-            return ""
         record = self.queue.task.get(holder[1:])
         return holder if record is not None and records.is_live(record) else ""
 
@@ -85,7 +83,7 @@ class Gates:
         way, key = unique_key(demands)
         if not key:
             return None
-        holder = self.rival(key, id)
+        holder = self.rival(key)
         if holder and id not in self.queue.task:
             return Rival(holder[1:], holder[0] == "f")
         if id not in self.queue.task:

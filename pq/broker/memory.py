@@ -332,7 +332,7 @@ class MemoryBroker:
             way, key = unique_key(records.demands(entry.record))
             if entry.id in data.task:
                 return True
-            if data.gates.rival(key, entry.id) not in ("l" + old[0], "r" + old[0]):
+            if data.gates.rival(key) not in ("l" + old[0], "r" + old[0]):
                 return False
             data.task[entry.id] = entry.record
             demands = records.demands(data.task[old[0]])
@@ -509,7 +509,6 @@ class MemoryBroker:
                     crashes = data.crashes.get(id, 0)
                     answer.tasks.append(Reserved(queue, id, batch, record, crashes, data.gates.refusing(id)))
                     answer.solo = answer.solo or crashes >= SOLO_AFTER
-                    want -= 1
             elif want > 0 and not stop and not replay and not data.paused:
                 looked = 0
                 while True:

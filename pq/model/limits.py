@@ -58,7 +58,8 @@ class Rate:
     Args:
         most: how many.
         per: seconds, or a `timedelta`.
-        burst: how many may start at once after a pause; they are made up for afterwards.
+        burst: how many may start at once after a pause; they are made up for afterwards. The store's clock
+            counts milliseconds: above some hundred a second say 2 or more, or the rate comes out lower.
         key, name: as for `Concurrency`.
     """
 

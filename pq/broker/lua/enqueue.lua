@@ -46,7 +46,7 @@ while at <= #ARGV do
   local mode, key, holder
   if string.byte(record) == 103 then  -- 'g' has demands
     mode, key = flow().unique_of(flow().demands(record))
-    holder = key and flow().rival(p, key, id)
+    holder = key and flow().rival(p, key)
   end
   if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then
     known[#known + 1] = id .. ' ' .. holder

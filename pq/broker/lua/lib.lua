@@ -86,10 +86,10 @@ local function flow()
     if key and redis.call('GET', p .. 'unique:' .. key) == mode .. id then redis.call('DEL', p .. 'unique:' .. key) end
   end
 
-  -- Who has this key, and is not finished: mode and id in one; nil when it is free, or the task's own.
-  local function rival(p, key, id)
+  -- Who has this key, and is not finished: mode and id in one; nil when it is free.
+  local function rival(p, key)
     local holder = redis.call('GET', p .. 'unique:' .. key)
-    if not holder or string.sub(holder, 2) == id then return nil end
+    if not holder then return nil end
     local state = redis.call('GETRANGE', p .. 'task:' .. string.sub(holder, 2), 0, 0)
     if state ~= '' and state ~= 'd' then return holder end
   end

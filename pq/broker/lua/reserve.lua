@@ -201,8 +201,7 @@ local function reserve(p, i)
   local timer = housekeeping(p, out)
   local paused = redis.call('HGET', p .. 'meta', 'paused')
   if last[i] == batch then
-    again(p, out)
-    want = want - (#out - 6) / 2
+    again(p, out)  -- and nothing new, in no queue: see `replay`
   elseif want > 0 and not stop and not replay and not paused then
     local looked = 0
     repeat  -- once, but where tasks were popped that have to wait at a gate

@@ -20,7 +20,7 @@ for at = 4, #ARGV, 4 do
   elseif tonumber(tick) > (tonumber(redis.call('HGET', p .. 'ticks', name)) or 0) then
     local mode, key
     if string.byte(record) == 103 then mode, key = flow().unique_of(flow().demands(record)) end
-    if not (key and flow().rival(p, key, id)) and redis.call('SET', p .. 'task:' .. id, record, 'NX') then
+    if not (key and flow().rival(p, key)) and redis.call('SET', p .. 'task:' .. id, record, 'NX') then
       if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end
       place_back(p, id)
       if event then event.add(id, record) end

@@ -208,3 +208,19 @@ async def test_the_dead_set_is_told_youngest_first(world: World, broker: Any) ->
         await world.end(task, FAIL)
         world.hand.advance(1000)
     assert [id for id, _ in await broker.dead(QUEUE, 2)] == ["c", "b"]
+
+
+async def test_what_failed_is_kept_longer(world: World, broker: Any) -> None:
+    """A success as long as results are kept, a failure as long as the dead set is."""
+    await world.put("done", "failed")
+    await world.lease()
+    done, failed = (await world.take()).tasks
+    await world.end(done)
+    await world.end(failed, FAIL)
+    if world.kind == "memory":
+        expires, now = broker.store.queue(QUEUE).expires, broker.store.now()
+        left = [expires[id] - now for id in ("done", "failed")]
+    else:
+        keys = [broker.keys.record(QUEUE, id) for id in ("done", "failed")]
+        left = await broker._repeat(broker._side, [("PTTL", key) for key in keys])
+    assert 3_500_000 < left[0] <= 3_600_000 < 600_000_000 < left[1] <= 7 * 86_400_000
