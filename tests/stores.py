@@ -25,14 +25,15 @@ from pq.broker.memory import MemoryBroker, MemoryStore
 class Server:
     """A server of our own on a unix socket, with nothing on disk."""
 
-    def __init__(self, binary: Path, *options: str) -> None:
+    def __init__(self, binary: Path, *options: str, start: bool = True) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pq-test-"))
         self.socket = self.directory / "s"
         self.command = [
             *(str(binary), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--dir", str(self.directory), *options),
         ]
-        self.start()
+        if start:
+            self.start()
 
     @property
     def url(self) -> str:
