@@ -11,7 +11,7 @@ from ..cli import Command, UsageError, VerbParser
 from ..model.task import Task
 from .common import SHORT, as_json, colours, duration, note, progress_text, say, task_facts
 
-IMPATIENT = 2.0
+IMPATIENT = 1.0
 """Seconds after which who watches is told why nothing happens."""
 BAR = 24
 _CLEAR = "\r\x1b[K"
