@@ -57,6 +57,7 @@ VERBS: Mapping[str, Verb] = {
     "serve": Verb("pq.cli:serve", "run the server (this is what no verb means)"),
     "queue": Verb("pq.commands.queue:queue", "queue a task: JOB a=1 --wait"),
     "wait": Verb("pq.commands.queue:wait", "watch a task until it is done"),
+    "top": Verb("pq.commands.top:run", "watch queues, workers, running tasks and failures"),
     "tasks": Verb("pq.commands.tasks:tasks", "list tasks, by status, job, age or text"),
     "status": Verb("pq.commands.tasks:status", "show all that is known of a task"),
     "logs": Verb("pq.commands.tasks:logs", "show what a task logs, or all tasks (-f)"),

@@ -220,7 +220,7 @@ def test_help_imports_nothing_slow() -> None:
         # What the environment itself has imported (an editable install has a finder) does not count.
         "import sys; before = set(sys.modules); from pq.cli import main; main(['--help']);"
         "print([n for n in ('redis', 'uvloop', 'asyncio', 'msgpack', 'multiprocessing', 'logging', 'hashlib',"
-        " 'runpy', 'socket', 'tempfile', 'pq.api', 'pq.app') if n in sys.modules and n not in before])"
+        " 'runpy', 'socket', 'tempfile', 'textual', 'rich', 'starlette', 'pq.tui', 'pq.api', 'pq.app') if n in sys.modules and n not in before])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

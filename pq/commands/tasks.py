@@ -112,7 +112,7 @@ def status(command: Command) -> int:
     say(
         f"{tint(task.name, 'bold')} {task.id}  {tint(task.status_string, STATUS_TINTS.get(task.status_string))}"
     )
-    for name, text in _facts(task):
+    for name, text in facts_of(task):
         if text:
             say(f"  {name:<10} {text}")
     if reason is not None:
@@ -128,7 +128,7 @@ def status(command: Command) -> int:
     return 0
 
 
-def _facts(task: Task[Any]) -> list[tuple[str, str]]:
+def facts_of(task: Task[Any]) -> list[tuple[str, str]]:
     """What is told of a task, line by line."""
     run: list[str] = []
     if task.time_started is not None and task.time_queued is not None:

@@ -1,0 +1,82 @@
+"""The verb `top`: a live view of queues, workers, running tasks and failures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from typing import Any
+
+from ..cli import Command, UsageError, VerbParser
+from ..errors import ExtraNeeded
+from ..loops import run as run_loop
+from .common import duration
+
+SHORTEST, LONGEST = 0.1, 60.0
+"""Seconds between two looks at the store."""
+
+
+def run(command: Command) -> int:
+    """`pq top`, `pq top --once`."""
+    parser = VerbParser(command, "watch queues, workers, running tasks and failures; ? in it shows its keys")
+    parser.add_argument("--once", action="store_true", help="print one frame as text, and end")
+    parser.add_argument(
+        "--interval", default="1s", metavar="TIME", help="time between two looks at the store (default 1s)"
+    )
+    wanted = parser.parse(command.argv)
+    interval = duration(wanted.interval)
+    if not SHORTEST <= interval <= LONGEST:
+        raise UsageError(f"--interval {wanted.interval} is out of range", hint="use 0.1s to 60s")
+    if wanted.once:
+        return run_loop(_once(command))
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        raise UsageError(
+            "there is no terminal here", hint=f"{command.program} top --once prints one frame as text"
+        )
+    try:
+        import textual
+    except ImportError as exc:
+        raise ExtraNeeded(f"pq top needs {exc.name}", hint="pip install 'pq-tasks[tui]'") from None
+    del textual
+    return run_loop(_live(command, interval))
+
+
+async def _once(command: Command) -> int:
+    from ..tui.board import Board
+    from ..tui.feed import Feed
+    from ..tui.frame import frame
+
+    api: Any = command.application.api()  # type: ignore[attr-defined]
+    async with api:
+        board = Board(hears=False)
+        await Feed(api, board).look()
+        # In a pipe nothing is cut off, unless COLUMNS says where.
+        sys.stdout.write(frame(board, shutil.get_terminal_size((10_000, 0)).columns))
+    return 0
+
+
+async def _live(command: Command, interval: float) -> int:
+    import asyncio
+
+    from ..tui.app import Top
+    from ..tui.board import Board
+    from ..tui.feed import Feed
+
+    api: Any = command.application.api()  # type: ignore[attr-defined]
+    async with api:
+        feed = Feed(api, Board(), interval=interval)
+        await feed.start()
+        app = Top(feed)
+        loop = asyncio.get_running_loop()
+        # Whoever is told to end puts the terminal back as it was.
+        ends = {signal.SIGTERM: 143, signal.SIGHUP: 129}
+        for number, code in ends.items():
+            loop.add_signal_handler(number, app.exit, code)
+        try:
+            told = await app.run_async()
+        finally:
+            for number in ends:
+                loop.remove_signal_handler(number)
+            feed.stop()
+    return told if told is not None else app.return_code or 0
