@@ -61,7 +61,7 @@ class PulsarQueue:
 
     @property
     def registry(self) -> Registry:
-        """All jobs of the modules in `task_paths`, imported now. Raises `ImportFailed`, `DuplicateJob`."""
+        """All jobs of the modules in `task_paths`, imported now. Raises `ConfigError`."""
         if self._registry is None:
             from .model.registry import Registry
 
@@ -120,7 +120,7 @@ class PulsarQueue:
         """The settings, read anew. Raises `ConfigError`, and then the old ones stay."""
         from .config import load
 
-        self._cfg = load(self.kwargs, self.config, cli=self._flags)
+        self._cfg = load(self.kwargs, self.config, cli=self._flags, anew=True)
         return self._cfg
 
     def serve(self) -> int:

@@ -4,9 +4,11 @@
     ├── ConfigError                     the program was set up wrongly
     │   ├── UnknownSetting              a setting of that name does not exist
     │   ├── BadSetting                  its value does not fit
+    │   │   └── BadCron                 a cron line that cannot be
     │   ├── AppNotFound                 no module or no application there
     │   ├── ImportFailed                a module of `task_paths` cannot be imported
-    │   └── DuplicateJob                two jobs of one name
+    │   ├── DuplicateJob                two jobs of one name
+    │   └── PortInUse                   somebody else listens there
     ├── StoreError                      the store cannot do what was asked
     │   ├── StoreUnavailable            it does not answer (yet)
     │   ├── StoreRefused                it answered, and said no: login, rights, configuration
@@ -14,6 +16,7 @@
     │   └── QueueFull                   no room for another task; nothing was queued
     ├── QueueingError                   a task was not queued, and nothing of it was kept
     │   ├── TaskNotAvailable            no job has that name
+    │   │   └── NotImportable           a function that no worker could find
     │   ├── BadArguments                the arguments do not fit the job's signature (a TypeError too)
     │   ├── InvalidValue                a name, an option or a number is out of its range (a ValueError too)
     │   ├── NotSerializable             an argument cannot be sent (a TypeError too)
@@ -28,6 +31,7 @@
         ├── TaskRevoked                 it was cancelled, or expired before it started
         ├── TaskCrashed                 the process that ran it died
         ├── TaskLost                    the store no longer knows it
+        │   └── ResultExpired           and it was queued longer ago than results are kept
         ├── ResultNotSerializable       it ran, and its result cannot be stored
         └── TooManyTasksForJob          the limit of its job was reached
 
@@ -77,6 +81,12 @@ class BadSetting(ConfigError):
     slug = "bad-setting"
 
 
+class BadCron(BadSetting):
+    """A cron line that cannot be; the message has the field, its value and its range."""
+
+    slug = "bad-cron"
+
+
 class AppNotFound(ConfigError):
     """The module or the application that was named is not there."""
 
@@ -93,6 +103,12 @@ class DuplicateJob(ConfigError):
     """Two jobs have the same name; both places are given."""
 
     slug = "duplicate-job"
+
+
+class PortInUse(ConfigError):
+    """Somebody else listens on the address."""
+
+    slug = "port-in-use"
 
 
 class StoreError(PqError):
@@ -135,6 +151,12 @@ class TaskNotAvailable(QueueingError):
     """No job has that name; the hint has the nearest ones."""
 
     slug = "unknown-job"
+
+
+class NotImportable(TaskNotAvailable):
+    """A function that workers cannot find: they import a module and take the function by its name."""
+
+    slug = "not-importable"
 
 
 class BadArguments(QueueingError, TypeError):
@@ -205,9 +227,11 @@ class TaskError(PqError):
     """A task did not succeed. `remote_traceback` is the text of the traceback in the worker."""
 
     slug = "task-failed"
+    advice: ClassVar[str | None] = None
+    """The hint, where nobody has a better one."""
 
     def __init__(self, message: str, *, hint: str | None = None, remote_traceback: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint or self.advice)
         self.remote_traceback = remote_traceback
         if remote_traceback:
             self.add_note("in the worker:\n" + remote_traceback.rstrip())
@@ -217,6 +241,7 @@ class TaskTimeout(TaskError):
     """The task ran longer than its time-out and was stopped (status REVOKED)."""
 
     slug = "timed-out"
+    advice = "give it more time: @api.job(timeout=…), None for no limit"
 
 
 class TaskRevoked(TaskError):
@@ -229,12 +254,19 @@ class TaskCrashed(TaskError):
     """The process that ran the task died."""
 
     slug = "consumer-lost"
+    advice = "look at the logs of its workers; when it is mended: pq retry ID"
 
 
 class TaskLost(TaskError):
     """The store no longer knows the task: deleted, expired, or lost with the store's data."""
 
     slug = "task-lost"
+
+
+class ResultExpired(TaskLost):
+    """The store no longer knows the task, which was queued longer ago than results are kept."""
+
+    slug = "result-expired"
 
 
 class ResultNotSerializable(TaskError):

@@ -61,5 +61,29 @@ of a file.""",
 else, or damaged. The task is set aside in the dead set with its raw bytes, and the queue goes on.""",
     "extra-needed": """A part of the library that is not installed. The hint has the pip command.""",
     "lock-timeout": """Somebody else held the lock for as long as you were willing to wait.""",
+    "broker-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like anything else,
+and nobody hears of it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new tasks ([queue-full]), which can
+be seen, and loses none. A store that is also a cache should be two. `pq doctor` looks at this too.""",
+    "app-not-found": """The command line looks for an application: `manage:app` of the current directory, or what `-a
+module:attribute` names. Go to the directory of manage.py, or name it. `pq new DIR` writes one.""",
+    "no-jobs": """The modules of `task_paths` were imported, and none of them defines a job. Jobs are functions with
+@api.job() and subclasses of api.Job that are defined in these modules, not merely imported there. 'pkg.*' is the package and
+the modules right in it, not the packages below.""",
+    "job-not-served": """Workers are up and serve the queue, and none of them knows the job. Most often they run older code: restart
+the servers, or reload them with SIGHUP. The task is handed from one to the next, later and later, and set aside after eight
+of them. A worker with very many jobs does not say which it knows, and is taken to know all.""",
+    "not-importable": """A worker is another process: it imports a module of `task_paths` and takes the function by its name. That
+cannot be done with a lambda, with a function within another, nor with one of the program's own script. Move it to a module
+and list that in `task_paths`.""",
+    "loop-blocked": """A job in the mode `asyncio` runs in the worker's event loop, and one that computes, sleeps or waits without
+`await` keeps all others waiting. The message names the job and the line where it stands. Its leases are renewed meanwhile, so
+nothing is lost. Mark it @api.job(concurrency="thread") for calls that block, or "process" for work of the CPU.""",
+    "result-expired": """The store does not know the task, and it was queued longer ago than results are kept (`result_ttl`). Most
+likely it ended, and its result is gone. Fetch results sooner, raise `result_ttl`, or let the job store what it made.""",
+    "bad-cron": """A cron line has five fields: minute, hour, day of the month, month, day of the week; with six the first is
+the second. The message names the field that cannot be. There are also @hourly, @daily, @weekly, @monthly and @yearly.
+`pq schedule` shows when each job runs next.""",
+    "port-in-use": """Another program listens on that address, perhaps another `pq web`. Take another port, or end that program:
+`ss -ltnp` shows which it is.""",
     "usage": """The words of the command line make no sense. `--help` after a verb explains it.""",
 }

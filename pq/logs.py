@@ -30,7 +30,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u
 
 _DIM, _CYAN, _YELLOW, _RED, _PLAIN = "\x1b[2m", "\x1b[36m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "who", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "who", "taskName", "stack"}
 """What every record has; anything else was put there with `extra=`."""
 
 
@@ -103,7 +103,9 @@ class SafeHandler(HarmlessHandler, logging.StreamHandler[TextIO]):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`10:04:01 w1       ready · queues default`, and a traceback indented below it.
+    """`10:04:01 w1       ready · queues default`, and below it, indented, a traceback and a hint.
+
+    A record has a hint by `extra={"hint": …}`, and a stack that is no traceback by `extra={"stack": …}`.
 
     `dated` puts the day before the time, for lines that are read on another day.
     """
@@ -135,7 +137,10 @@ class ConsoleFormatter(logging.Formatter):
             )
             line = f"{_DIM}{clock}{_PLAIN} {_CYAN}{who:<{WHO_WIDTH}}{_PLAIN} {tint}{text}{_PLAIN if tint else ''}"
         # Indented, a line within an error's text cannot pass for a log line.
-        return "\n".join([line, *(f"{INDENT}{escape(below)}" for below in _traceback(record).splitlines())])
+        more = _traceback(record).splitlines()
+        if hint := getattr(record, "hint", None):
+            more.append(f"hint: {hint}")
+        return "\n".join([line, *(f"{INDENT}{escape(below)}" for below in more)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -185,6 +190,8 @@ def _traceback(record: logging.LogRecord) -> str:
         parts.append(record.exc_text)
     if record.stack_info:
         parts.append(record.stack_info)
+    if stack := getattr(record, "stack", None):
+        parts.append(str(stack))
     return "\n".join(parts)
 
 

@@ -119,8 +119,17 @@ class Store:
             name=name,
             patience=patience,
             on_unreachable=ensure,
+            stated=self._stated(),
             **ttl,
         )
+
+    def _stated(self) -> str | None:
+        """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""
+        sources = getattr(self._settings, "sources", {})
+        for name in ("message_broker", "data_store"):  # the first counts
+            if name in sources:
+                return f"{name} ({sources[name]})"
+        return None
 
     def sync_url(self) -> str:
         """The URL for a plain Redis client, for a thread with a connection of its own."""

@@ -34,9 +34,17 @@ class ScriptMissing(StoreError):
 class Link:
     """A connection, made on first use and again after each failure. Calls take turns."""
 
-    def __init__(self, make: Callable[[], AbstractConnection], *, where: str, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        make: Callable[[], AbstractConnection],
+        *,
+        where: str,
+        stated: str | None = None,
+        timeout: float = 10.0,
+    ) -> None:
         self._make = make
         self._where = where
+        self._stated = stated
         self._timeout = timeout
         self._wire: Wire | None = None
         self._since = 0.0
@@ -67,7 +75,7 @@ class Link:
             except BaseException as exc:
                 await self._drop()
                 if isinstance(exc, (TimeoutError, OSError, redis_errors.RedisError)):
-                    raise translate(exc, self._where) from exc
+                    raise translate(exc, self._where, self._stated) from exc
                 raise
 
     async def close(self) -> None:
@@ -97,11 +105,26 @@ def _expire(answer: asyncio.Future[list[Any]]) -> None:
         answer.set_exception(TimeoutError())
 
 
-def checked(reply: Any, where: str) -> Any:
+def checked(reply: Any, where: str, stated: str | None = None) -> Any:
     """`reply`, or the error in it as one of ours, raised."""
     if isinstance(reply, Exception):
-        raise translate(reply, where) from reply
+        raise translate(reply, where, stated) from reply
     return reply
+
+
+_STATED = "data_store (PQ_DATA_STORE)"
+
+
+def _plainly(text: str) -> str:
+    """What sockets and redis-py say in many ways, in two words."""
+    for words, plain in (
+        (("Error 111 ", "Error 61 ", "Connection refused", "Connect call failed"), "connection refused"),
+        (("Name or service not known", "nodename nor servname", "Temporary failure in name"), "no such host"),
+        (("Error 2 ", "No such file"), "no such socket"),
+    ):
+        if any(word in text for word in words):
+            return plain
+    return text
 
 
 # Beginnings of error texts that say "not now": the call may be repeated.
@@ -119,8 +142,8 @@ _PASSING = (
 _REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR DB index")
 
 
-def translate(exc: BaseException, where: str) -> StoreError:
-    """The error of redis-py, the socket or the server as one of ours.
+def translate(exc: BaseException, where: str, stated: str | None = None) -> StoreError:
+    """The error of redis-py, the socket or the server as one of ours. `stated`: where its URL comes from.
 
     By text as well as by class: a script passes an error on as text, and servers differ in which.
     """
@@ -149,13 +172,13 @@ def translate(exc: BaseException, where: str) -> StoreError:
     if isinstance(exc, redis_errors.AuthenticationError) or any(word in text for word in _REFUSALS):
         return StoreRefused(
             f"{where} refused: {text}",
-            hint="check user, password and rights in data_store; percent-encode @ : / in a password",
+            hint=f"check user, password and rights in {stated or _STATED}; percent-encode @ : / in a password",
         )
     if isinstance(exc, (redis_errors.ConnectionError, redis_errors.TimeoutError, TimeoutError, OSError)):
-        said = "no answer in time" if isinstance(exc, TimeoutError) else text
+        said = "no answer in time" if isinstance(exc, TimeoutError) else _plainly(text)
         return StoreUnavailable(
             f"no Redis or Valkey at {where}: {said}",
-            hint="start it, or remove data_store (PQ_DATA_STORE) to use the embedded server",
+            hint=f"start it, or remove {stated or _STATED} to use the embedded server",
         )
     if any(word in text for word in _PASSING):
         return StoreUnavailable(f"{where} cannot serve now: {text}", hint="it is repeated until it can")

@@ -73,7 +73,10 @@ def connection_options(url: str) -> dict[str, Any]:
 
 
 class RedisBroker:
-    """Keeps the contract on one server. `patience`: seconds for which a failing call is repeated."""
+    """Keeps the contract on one server.
+
+    `patience`: seconds for which a failing call is repeated. `stated`: which setting has the URL, and where.
+    """
 
     def __init__(
         self,
@@ -86,8 +89,10 @@ class RedisBroker:
         name: str = "pq",
         clock: Clock = SYSTEM,
         on_unreachable: Callable[[], Awaitable[None]] | None = None,
+        stated: str | None = None,
     ) -> None:
         self.url = url
+        self._stated = stated
         self.where = redact(url)
         self.keys = Keys(namespace)
         self.patience = patience
@@ -118,7 +123,7 @@ class RedisBroker:
         return made
 
     def _link(self) -> Link:
-        return Link(self.connection, where=self.where)
+        return Link(self.connection, where=self.where, stated=self._stated)
 
     @property
     def connected_since(self) -> float | None:
@@ -163,7 +168,7 @@ class RedisBroker:
             try:
                 try:
                     replies = await link.call(commands, timeout=timeout)
-                    return [checked(reply, self.where) for reply in replies]
+                    return [checked(reply, self.where, self._stated) for reply in replies]
                 except ScriptMissing:
                     loaded = await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
                     for reply in loaded:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
+from ..errors import PqError, TaskError
 from ..model.task import Task
 from .common import SHORT, as_json, colours, duration, note, progress_text, say, task_facts
 
@@ -156,6 +157,15 @@ async def _explain(api: Any, id: str) -> None:
         )
 
 
+def _error(task: Task[Any]) -> PqError:
+    """The error that `task.get()` raises."""
+    try:
+        task.get()
+    except PqError as exc:
+        return exc
+    raise AssertionError(f"{task.info()} did not fail")
+
+
 def _ended(task: Task[Any], json_wanted: bool) -> int:
     """Print what came of it: the result is data, an error is not."""
     if json_wanted:
@@ -164,9 +174,12 @@ def _ended(task: Task[Any], json_wanted: bool) -> int:
         result = task.result
         say(result if isinstance(result, str) else repr(result))
     else:
-        note(
-            f"{task.status_string}: {task.name} {task.id[:SHORT]}: {(task.exception or '').split(chr(10), 1)[0]}"
-        )
+        error = _error(task)
+        first = (task.exception or "").split("\n", 1)[0]
+        slug = "" if error.slug == TaskError.slug else f" [{error.slug}]"
+        note(f"{task.status_string}: {task.name} {task.id[:SHORT]}: {first}{slug}")
         if task.stacktrace:
             note(task.stacktrace.rstrip())
+        if error.hint:
+            note(f"hint: {error.hint.replace(' ID', ' ' + task.id[:SHORT])}")
     return 0 if task.status_string == "SUCCESS" else 1

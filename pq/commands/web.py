@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
-from ..errors import BadSetting, ExtraNeeded
+from ..errors import BadSetting, ExtraNeeded, PortInUse
 from .common import note
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -35,17 +37,30 @@ def run(command: Command) -> int:
     except ImportError as exc:
         raise ExtraNeeded(f"pq web needs {exc.name}", hint="pip install 'pq-tasks[web]'") from None
     app: Any = asgi(command.application, token=token)
-    note(
-        f"http://{wanted.host}:{wanted.port}/jobs · JSON-RPC at /rpc · {'with' if token else 'without'} a token"
-    )
+    listening = _listen(wanted.host, wanted.port)
+    port = listening.getsockname()[1]
+    note(f"http://{wanted.host}:{port}/jobs · JSON-RPC at /rpc · {'with' if token else 'without'} a token")
     server = uvicorn.Server(
-        uvicorn.Config(app, host=wanted.host, port=wanted.port, log_level="warning", access_log=False)
+        uvicorn.Config(app, host=wanted.host, port=port, log_level="warning", access_log=False)
     )
-    try:
-        server.run()
-    except SystemExit as exc:  # uvicorn's own way to say that it could not start
-        raise BadSetting(
-            f"nothing can listen on {wanted.host}:{wanted.port}: the address is in use, or not of this machine",
-            hint="take another --port",
-        ) from exc
+    with listening:
+        server.run(sockets=[listening])
     return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises `PortInUse`, or `BadSetting` for an address that is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as exc:
+        listening.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"somebody listens on {host}:{port} already", hint=f"take another one: --port {port + 1}"
+            ) from None
+        raise BadSetting(f"nothing can listen on {host}:{port}: {exc.strerror or exc}") from None
+    return listening

@@ -44,16 +44,18 @@ def load(
     config: str | None = None,
     environ: Mapping[str, str] | None = None,
     cli: Mapping[str, object] | None = None,
+    *,
+    anew: bool = False,
 ) -> Settings:
     """The settings of an application, checked.
 
     `keywords` are those of the application object, `config` is the path of a config file (a program may
     name itself: `config=__file__`), `environ` stands in for `os.environ`, and `cli` has what flags said,
-    as text. Raises `UnknownSetting` or `BadSetting`; a config file that cannot be run is `ImportFailed`.
+    as text. `anew`: run the config file again where it has been. Raises `UnknownSetting` or `BadSetting`; a config file that cannot be run is `ImportFailed`.
     """
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
-    for each in _found(keywords or {}, config, os.environ if environ is None else environ, cli or {}):
+    for each in _found(keywords or {}, config, os.environ if environ is None else environ, cli or {}, anew):
         # Checked here as well as in Settings: a bad value that a later source covers is still a mistake.
         values[each.name] = SETTINGS[each.name].check(each.value, each.source)
         sources[each.name] = each.source
@@ -61,12 +63,16 @@ def load(
 
 
 def _found(
-    keywords: Mapping[str, object], config: str | None, environ: Mapping[str, str], cli: Mapping[str, object]
+    keywords: Mapping[str, object],
+    config: str | None,
+    environ: Mapping[str, str],
+    cli: Mapping[str, object],
+    anew: bool,
 ) -> Iterator[Found]:
     """What each source has, the weakest source first."""
     yield from _from_keywords(keywords)
     if config is not None:
-        yield from _from_file(config)
+        yield from _from_file(config, anew)
     yield from _from_environ(environ)
     for name, value in cli.items():
         if name not in SETTINGS:
@@ -100,12 +106,12 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[Found]:
             yield Found(variables[variable], text, f"variable {variable}")
 
 
-def _from_file(config: str) -> Iterator[Found]:
+def _from_file(config: str, anew: bool) -> Iterator[Found]:
     """The top-level names of a config file that are values; a program's other names are its own."""
     path = os.path.realpath(config)
     shown = _shown(path)
     lines: Mapping[str, int] | None = None
-    for name, value in _globals_of(path, config).items():
+    for name, value in _globals_of(path, config, anew).items():
         if name.startswith("_") or name.isupper() or _is_furniture(value):
             continue
         if name not in SETTINGS and not isinstance(value, _PLAIN):
@@ -125,19 +131,21 @@ def _is_furniture(value: object) -> bool:
     return isinstance(value, ModuleType) or callable(value) or type(value).__module__ == "__future__"
 
 
-def _globals_of(path: str, config: str) -> Mapping[str, object]:
+def _globals_of(path: str, config: str, anew: bool) -> Mapping[str, object]:
     """The names of the module that has the file `path`.
 
     A program that names itself as its config file is being run already, as `__main__` or under its own
     name; to run it again would repeat what it does at import. A file that nobody imported is run once,
-    under a name that is not `__main__`, so a program does not start while its settings are read.
+    under a name that is not `__main__`, so a program does not start while its settings are read. With `anew`
+    so is the program's own script, which each of its child processes runs in that way too; a module of a package
+    is not, as it may import its neighbours.
     """
     for module in list(sys.modules.values()):
         # Some entries are no modules, and some modules answer every attribute: look, do not ask.
         file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or os.path.basename(file) != os.path.basename(path):
             continue
-        if os.path.realpath(file) == path:
+        if os.path.realpath(file) == path and not (anew and not module.__package__):
             return dict(module.__dict__)
     try:
         stamp = os.stat(path).st_mtime_ns

@@ -124,6 +124,11 @@ class Settings:
     schedule_periodic: bool = _setting(
         False, parsers.switch, "switch that makes this server start periodic jobs"
     )
+    reload: bool = _setting(
+        False,
+        parsers.switch,
+        "switch that restarts workers when a source file changes; for development",
+    )
     node_name: str | None = _setting(
         None, parsers.optional(parsers.name), "name of this node and of its own queue; derived when not set"
     )

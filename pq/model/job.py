@@ -461,7 +461,7 @@ def _check_schedule(cls: type[PeriodicJob]) -> None:
             raise BadSetting("a periodic job's name may have 100 characters")
         cls.signature.bind()
     except BadSetting as exc:
-        raise BadSetting(f"{where}: {exc.message}", hint=exc.hint) from None
+        raise type(exc)(f"{where}: {exc.message}", hint=exc.hint) from None
     except TypeError as exc:
         raise BadSetting(
             f"{where}{cls.signature}: {exc}, and a scheduler passes none",

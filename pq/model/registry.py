@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from ..errors import DuplicateJob, ImportFailed, TaskNotAvailable, did_you_mean
+from ..errors import ConfigError, DuplicateJob, ImportFailed, NotImportable, TaskNotAvailable, did_you_mean
 from .job import ASYNC_IO, THREAD_IO, Job, JobFunction
 from .job import job as decorate
 from .names import NAME
@@ -38,7 +39,8 @@ class Registry:
     def from_paths(cls, paths: Iterable[str]) -> Registry:
         """Import the modules of `task_paths` (`pkg.*`: all in a package) and register their jobs.
 
-        Raises `ImportFailed` with the user's own line where the import broke, `DuplicateJob`.
+        Raises `ImportFailed` with the user's own line where the import broke, `DuplicateJob`, and `BadSetting` or
+        another `ConfigError` for a job whose options cannot be.
         """
         registry = cls()
         for path in paths:
@@ -93,7 +95,7 @@ class Registry:
     def job_of(self, item: Any) -> type[Job] | None:
         """The job behind a class, a decorated function or a plain one of our modules; None for anything else.
 
-        Raises `TaskNotAvailable` for a plain function that cannot be one, and says why.
+        Raises `NotImportable` for a plain function that cannot be one, and says why.
         """
         if not inspect.isfunction(item):
             return job_class(item)
@@ -102,17 +104,25 @@ class Registry:
         if found is not None:
             return found
         if item.__module__ == "__main__":
-            why, hint = "it is defined in the program's script", "move it to a module of task_paths"
+            why = "workers find a function by importing its module, and this one is in the program's script"
+            hint = "move it to a module of task_paths"
+        elif item.__name__ == "<lambda>":
+            why = "workers find a function by its name, and a lambda has none"
+            hint = "write it as `def` in a module of task_paths"
         elif item.__module__ not in self._modules:
-            why, hint = f"its module {item.__module__!r} is not in task_paths", "add it there"
+            why = f"its module {item.__module__!r} is not in task_paths"
+            hint = "add it there, or decorate the function with @api.job() in a module that is"
         elif "." in item.__qualname__:
-            why, hint = "it is no function of a module", "take it out of the function or class that it is in"
+            why = (
+                "workers find a function by its name in a module, and this one is within a function or class"
+            )
+            hint = "take it out of there"
         else:
             why, hint = (
                 "only a plain public name of its module can be one",
-                "give it a name without an underscore",
+                "give it a name without an underscore, or decorate it with @api.job()",
             )
-        raise TaskNotAvailable(f"{path} is no job: {why}", hint=f"{hint}, or decorate it with @api.job()")
+        raise NotImportable(f"{path} is no job: {why}", hint=hint)
 
     def __getitem__(self, name: str) -> type[Job]:
         found = self.get(name)
@@ -140,6 +150,11 @@ class Registry:
             for name, value in vars(module).items()
             if inspect.isfunction(value) and value.__module__ == place and not name.startswith("_")
         ]
+
+    @property
+    def modules(self) -> list[str]:
+        """The names of the modules that were looked through."""
+        return sorted(self._modules)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None
@@ -177,6 +192,8 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as exc:
         where = _user_line(exc)
+        if isinstance(exc, ConfigError):  # it says all by itself, but not where
+            raise type(exc)(f"{exc.message}{where}", hint=exc.hint) from exc
         missing = isinstance(exc, ModuleNotFoundError) and exc.name is not None
         if missing and (name == exc.name or name.startswith(f"{exc.name}.")):  # type: ignore[attr-defined]
             raise ImportFailed(
@@ -189,13 +206,16 @@ def _import(name: str) -> ModuleType:
         ) from exc
 
 
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
 def _user_line(exc: BaseException) -> str:
-    """Where in the user's files the import broke: the innermost frame that is not the import machinery."""
+    """Where in the user's files the import broke: the innermost frame that is neither the import machinery nor ours."""
     place = ""
     tb = exc.__traceback__
     while tb is not None:
         code = tb.tb_frame.f_code
-        if "importlib" not in code.co_filename and code.co_filename != __file__:
+        if "importlib" not in code.co_filename and not code.co_filename.startswith(_OURS):
             place = f" ({code.co_filename}, line {tb.tb_lineno})"
         tb = tb.tb_next
     return place

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from cronsim import CronSim, CronSimError
 
-from ..errors import BadSetting, did_you_mean
+from ..errors import BadCron, BadSetting, did_you_mean
 
 UTC = "UTC"
 SHORTEST, LONGEST = 1.0, 10 * 366 * 86_400.0
@@ -205,33 +205,55 @@ def _cron(text: str, zone: str) -> Cron:
     if line.startswith("@"):
         alias = ALIASES.get(line.lower())
         if alias is None:
-            raise BadSetting(
+            raise BadCron(
                 f"run_every: there is no {line!r}",
                 hint=did_you_mean(line, ALIASES) or "there are " + ", ".join(ALIASES),
             )
         line = alias
     fields = len(line.split())
     if fields not in (5, 6):
-        raise BadSetting(
+        raise BadCron(
             f"run_every: {text!r} has {fields} field{'s' * (fields != 1)}, and a cron line has five",
             hint=f"they are {_FIELDS}",
         )
     try:
         CronSim(line, dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
     except (CronSimError, ValueError, AssertionError, TypeError) as exc:
-        what = str(exc).removeprefix("Bad ") if isinstance(exc, CronSimError) else "line"
-        raise BadSetting(
-            f"run_every: the {what} in {text!r} cannot be",
+        raise BadCron(
+            f"run_every: {text!r}: {_what_is_bad(line, str(exc))}",
             hint=f"the fields are {'second ' * (fields == 6)}{_FIELDS}"
             if fields == 5
             else "six fields are second minute hour day-of-month month day-of-week",
         ) from None
     cron = Cron(line, zone)
     if cron.next_after(1_704_067_200_000) is None:
-        raise BadSetting(
+        raise BadCron(
             f"run_every: {text!r} never comes", hint="no year has such a day: look at its day and month"
         )
     return cron
+
+
+_RANGES = {
+    "second": "0-59",
+    "minute": "0-59",
+    "hour": "0-23",
+    "day-of-month": "1-31",
+    "month": "1-12 or JAN-DEC",
+    "day-of-week": "0-7 or SUN-SAT",
+}
+
+
+def _what_is_bad(line: str, said: str) -> str:
+    """The field that cannot be, with its value and what it may be. `said` is `Bad hour`, or of another kind."""
+    words = line.split()
+    field = said.removeprefix("Bad ")
+    names = list(_RANGES)[-len(words) :]
+    if field not in names:
+        return "the line cannot be"
+    value = words[names.index(field)]
+    if field == "day-of-month" and value.isdigit() and 1 <= int(value) <= 31:
+        return f"the {field} {value} never comes in month {words[names.index('month')]}"
+    return f"the {field} {value!r} cannot be (it is {_RANGES[field]})"
 
 
 def _checked_zone(name: Any) -> str:

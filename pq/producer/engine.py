@@ -26,7 +26,7 @@ from ..broker import records
 from ..broker.contract import Broker, Entry, Queued, Rival, Subscription
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
-from ..errors import PqError, QueueFull, TaskLost, UnreadableMessage
+from ..errors import PqError, QueueFull, ResultExpired, TaskLost, UnreadableMessage
 from ..model.events import EventBus
 from ..model.task import Task
 from . import rivals
@@ -54,11 +54,12 @@ _Outgoing = tuple[TaskFuture[Any], Entry, bool]
 class Engine:
     """The sending and hearing of one producer in one loop. Everything here runs in that loop."""
 
-    def __init__(self, keys: Keys, bus: EventBus, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, keys: Keys, bus: EventBus, *, kept: float, clock: Clock = SYSTEM) -> None:
         self.loop = asyncio.get_running_loop()
         self.reply_channel = keys.reply(os.urandom(8).hex())
         self._keys = keys
         self._bus = bus
+        self._kept = kept  # seconds that the store keeps a finished task
         self._clock = clock
         self._broker: Broker | None = None
         self._subscription: Subscription | None = None
@@ -428,12 +429,21 @@ class Engine:
         for future in self._drop(id):
             future.forget = None
             if not future.done():
-                future.set_exception(
-                    TaskLost(
-                        f"task {id} is not in the store any more: deleted, expired, or lost with the store's data",
-                        hint="results are kept for result_ttl seconds; for durability see docs/explain/guarantees.md",
-                    )
-                )
+                future.set_exception(self._lost(future.task))
+
+    def _lost(self, task: Task[Any]) -> TaskLost:
+        """The error for a task that the store does not know; by its age, whether its result may have expired."""
+        age = self._clock.time() - (task.time_queued or self._clock.time()) - (task.delay or 0.0)
+        if age > self._kept:
+            return ResultExpired(
+                f"task {task.id} is not in the store any more: it was queued {age:,.0f} s ago, "
+                f"and results are kept {self._kept:,.0f} s",
+                hint="fetch results sooner, or raise result_ttl",
+            )
+        return TaskLost(
+            f"task {task.id} is not in the store any more: deleted, or lost with the store's data",
+            hint="for durability see docs/explain/guarantees.md",
+        )
 
     # ------------------------------------------------------------------------------ callbacks
     def run_callback(self, callback: Callable[..., Any], *args: Any) -> None:

@@ -214,7 +214,7 @@ class Producer:
         return self._engines.get(loop) or self._new_engine(loop)
 
     def _new_engine(self, loop: asyncio.AbstractEventLoop) -> Engine:
-        engine = self._engines[loop] = Engine(self.keys, self)
+        engine = self._engines[loop] = Engine(self.keys, self, kept=self.cfg.kept)
         if self._queued_hook:
             engine.on_queued = self._store_message
         return engine

@@ -14,6 +14,7 @@ import msgpack
 
 from ..broker.contract import AT_LIMIT, DELAYED, RUNNING, WAITING, Broker
 from ..broker.gates import gates
+from ..errors import did_you_mean
 from ..model.task import Task
 
 
@@ -48,10 +49,32 @@ def nobody(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
     served = sorted({str(name) for facts in living for name in facts.get("queues") or ()})
     if queue in served:
         return None
+    near = did_you_mean(queue, served)
     return Reason(
         "queue-unserved",
         f"it is in queue {queue!r}, and the workers serve {', '.join(served)}",
-        f"start one for it: python manage.py -q {queue}",
+        f"{near} " * bool(near) + f"start one for it: python manage.py -q {queue}",
+        True,
+    )
+
+
+def not_served(name: str, queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
+    """The reason, where no worker of this queue knows the job. One that does not say counts as one that does."""
+    there = [facts for facts in living if queue in (facts.get("queues") or ())]
+    for facts in there:
+        jobs, modules = facts.get("jobs"), facts.get("modules")
+        if not isinstance(jobs, list) or name in jobs:
+            return None
+        if isinstance(modules, list) and name.rpartition(".")[0] in modules:
+            return None  # a plain function of a module of its, perhaps
+    names = sorted({str(facts.get("worker")) for facts in there})
+    known = {str(name) for facts in there for name in facts["jobs"]}
+    who = ", ".join(names[:4]) + ", …" * (len(names) > 4)
+    return Reason(
+        "job-not-served",
+        f"no worker of queue {queue!r} knows the job {name!r} ({who}: {len(known)} jobs)",
+        did_you_mean(name, known)
+        or "restart the servers, or reload them (kill -HUP), so that they have the new code",
         True,
     )
 
@@ -61,7 +84,8 @@ async def why(broker: Broker, task: Task[Any]) -> Reason | None:
     queue = task.queue or ""
     if task.done() or task.id in await broker.ids(queue, RUNNING, 100_000):
         return None
-    reason = nobody(queue, await workers(broker))
+    living = await workers(broker)
+    reason = nobody(queue, living) or not_served(task.name, queue, living)
     if reason is not None:
         return reason
     state = await broker.state(queue)

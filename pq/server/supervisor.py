@@ -7,6 +7,8 @@ hands the tasks of that worker back to their queues at once, so they go on withi
 With `workers` as a range, how many there are is up to `scaling`; it says a number, and the rest is the same.
 A worker that goes because fewer are needed finishes what it runs, however long that takes.
 
+With `reload` it watches the source files, and does what SIGHUP does when one of them changes.
+
 Signals: the first SIGINT, and SIGTERM, drain (no new tasks; running ones get `graceful_timeout` and are
 then handed back unspent); a second SIGINT stops at once; SIGHUP reloads; SIGTTIN and SIGTTOU add and take
 away a worker, and of a range move its lower end as well.
@@ -29,13 +31,13 @@ from ..broker.connect import Store
 from ..broker.contract import Broker
 from ..broker.keys import Keys
 from ..config import Settings
-from ..errors import PqError
+from ..errors import BadSetting, PqError
 from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..worker.load import Load
 from ..worker.worker import Worker
-from . import logfiles, nursery
+from . import logfiles, nursery, sources
 from .actor import FAILED_TO_START, WorkerSpec, main
 from .mailbox import Mailbox, pair
 from .scaling import Scaling
@@ -58,6 +60,7 @@ class Application(Protocol):
     """What a server needs to know of its application."""
 
     manager: type[Manager]
+    config: str | None
 
     @property
     def cfg(self) -> Settings: ...
@@ -119,6 +122,7 @@ class Supervisor:
         self._exit_code = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broker: Broker | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------ life
     async def serve(self) -> int:
@@ -128,6 +132,7 @@ class Supervisor:
         await self._broker.open()
         jobs = len(app.registry)
         self._introduce(jobs)
+        await self._look_at_the_store()
         for number, handler in (
             (signal.SIGINT, self._interrupt),
             (signal.SIGTERM, self._terminate),
@@ -138,6 +143,7 @@ class Supervisor:
             loop.add_signal_handler(number, handler)
         pinging = self._spawn_task(self._ping())
         self._follow_demand()
+        self._follow_sources()
         try:
             while not self._stopping:
                 self._changed.clear()
@@ -167,11 +173,12 @@ class Supervisor:
             assert self._broker is not None
             logger.info("store %s", getattr(self._broker, "where", "memory://"), extra={"who": "pq"})
         if not jobs:
-            paths = ", ".join(self._cfg.task_paths) or "(empty)"
+            modules = len(self._app.registry.modules)
             logger.warning(
-                "task_paths %s has no job; hint: decorate a function with @api.job() or list its module [no-jobs]",
-                paths,
-            )
+                "task_paths %s matched %d module%s and no job [no-jobs]",
+                list(self._cfg.task_paths), modules, "s" * (modules != 1),
+                extra={"hint": "decorate a function with @api.job(), or list the module that has them in task_paths"},
+            )  # fmt: skip
         least, most = self._cfg.min_workers, self._cfg.max_workers
         logger.info(
             "pid %d · %s worker%s · %d job%s",
@@ -181,6 +188,21 @@ class Supervisor:
             jobs,
             "s" * (jobs != 1),
         )
+
+    async def _look_at_the_store(self) -> None:
+        """A store that throws keys away when it is full loses tasks, and nobody would hear of it."""
+        assert self._broker is not None
+        try:
+            policy = str((await self._broker.facts())["policy"])
+        except PqError as exc:
+            logger.debug("the store does not tell its policy: %s", exc)
+            return
+        if policy.startswith("allkeys"):
+            logger.warning(
+                "this store deletes keys when it is full (maxmemory-policy %s): tasks can vanish silently [broker-evicts]",
+                policy,
+                extra={"hint": "CONFIG SET maxmemory-policy noeviction, or a store of its own"},
+            )
 
     def _say_goodbye(self) -> None:
         server = self._store.url
@@ -323,8 +345,10 @@ class Supervisor:
             logger.info("%d task%s of %s back in the queue", total, "s" * (total != 1), member.name)
 
     def _report_failure(self, failure: dict[str, Any]) -> None:
-        hint = f"\nhint: {failure['hint']}" if failure.get("hint") else ""
-        logger.error("a worker could not start: %s [%s]%s", failure["message"], failure["slug"], hint)
+        logger.error(
+            "a worker could not start: %s [%s]",
+            failure["message"], failure["slug"], extra={"hint": failure.get("hint")},
+        )  # fmt: skip
 
     async def _ping(self) -> None:
         """A worker that does not answer for very long is as good as dead, and holds its place."""
@@ -431,7 +455,7 @@ class Supervisor:
                 cfg = self._app.reload()
                 logfiles.set_up(cfg, "server", "supervisor", needed=True)
             except PqError as exc:
-                logger.error("not reloaded: %s%s", exc, f"\nhint: {exc.hint}" if exc.hint else "")
+                logger.error("not reloaded: %s [%s]", exc, exc.slug, extra={"hint": exc.hint})
                 return
             logger.info("reloading")
             if self._scaling is not None:
@@ -439,8 +463,26 @@ class Supervisor:
                 self._scaling = None
             self._cfg, self._wanted = cfg, min(max(self._wanted, cfg.min_workers), cfg.max_workers)
             self._follow_demand()
+            self._follow_sources()
             await self._replace_all()
         self._changed.set()
+
+    def _follow_sources(self) -> None:
+        """Begin to, where `reload` is on. It ends by itself when a reload turns it off."""
+        if self._cfg.reload and (self._watching is None or self._watching.done()):
+            logger.info("workers are restarted when a source file changes (reload is for development)")
+            self._watching = self._spawn_task(self._watch_sources())
+
+    async def _watch_sources(self) -> None:
+        watched = sources.Sources(self._app.config, lambda: self._cfg.task_paths)
+        async for paths in watched.changes():
+            if self._stopping:
+                return
+            logger.info("changed: %s", sources.named(paths))
+            await asyncio.to_thread(sources.forget, paths)
+            await self._reload_now()
+            if not self._cfg.reload:
+                return
 
     async def _replace_all(self) -> None:
         """Worker by worker: each goes when its replacement is ready."""
@@ -508,6 +550,11 @@ class Supervisor:
 def serve(app: Application) -> int:
     """Run a server for `app` in this process until it is told to stop; the exit code."""
     cfg = app.cfg
+    if cfg.reload and os.environ.get("PQ_ENV", "").lower() == "production":
+        raise BadSetting(
+            f"reload ({cfg.sources.get('reload', 'Settings')}) is not for production (PQ_ENV=production)",
+            hint="leave it out; kill -HUP reloads a server by hand",
+        )
     logfiles.set_up(cfg, "server", "supervisor", needed=True)
     # Until the loop listens to signals: leave in order, so that an embedded store is not left running.
     signal.signal(signal.SIGTERM, _leave)
@@ -536,6 +583,8 @@ async def _serve_here(app: Application) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await worker.start()
+    if app.cfg.reload:
+        logger.warning("reload is off: with memory:// there is no worker process to restart")
     logger.info("one worker in this process; the tasks are in its memory and end with it")
     await stop.wait()
     await worker.stop()

@@ -20,6 +20,10 @@ EVERY = 5.0
 """Seconds between two heartbeats; a consumer that is silent for three of them is taken off the list."""
 
 
+MOST_NAMES = 4000
+"""Characters of the names of jobs in a heartbeat. Where there are more, it does not say what jobs it knows."""
+
+
 class Heartbeat(Service):
     """Event `status` on channel `consumer`, and the key `consumer:<name>` with a TTL."""
 
@@ -29,6 +33,7 @@ class Heartbeat(Service):
         super().__init__()
         self._context = context
         self._running = running
+        self._known = _known(context)
 
     async def run(self) -> None:
         while True:
@@ -69,6 +74,15 @@ class Heartbeat(Service):
             "refused": counts.refused,
             "cores": os.cpu_count() or 1,
             "time": context.clock.time(),
+            **self._known,
             "scheduling": bool(context.cfg.schedule_periodic),
             "leaving": leaving,
         }
+
+
+def _known(context: Context) -> dict[str, list[str]]:
+    """The jobs of this worker, and the modules whose plain functions are jobs too."""
+    jobs, modules = [job.name for job in context.registry], context.registry.modules
+    if sum(map(len, jobs)) + sum(map(len, modules)) > MOST_NAMES:
+        return {}
+    return {"jobs": jobs, "modules": modules}

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import os
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,10 @@ LOOK = 0.5
 """Seconds between two looks at the event loop."""
 STALL = 1.0
 """Seconds without an answer after which the loop counts as blocked."""
+
+
+_NOT_THEIRS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, sysconfig.get_path("stdlib") + os.sep)
+"""Where code is that no user wrote: this library, and Python's own."""
 
 
 class Renewer(Protocol):
@@ -195,17 +200,23 @@ class LeaseKeeper:
 
     def _name_the_blocker(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
-        stack = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else "(no stack)\n"
+        stack = traceback.extract_stack(frame)[-6:] if frame is not None else []
+        # The last line that is neither ours nor of the library: what its author can change.
+        own = [line for line in stack if not line.filename.startswith(_NOT_THEIRS)]
+        place = f" at {os.path.relpath(own[-1].filename)}:{own[-1].lineno}" if own else ""
         try:
             job = self._who_runs(asyncio.current_task(self._loop))
         except RuntimeError:
             job = None
         logger.warning(
-            "%s holds the event loop for %.1f s; every other task of this worker waits\n%s"
-            'hint: @api.job(concurrency="thread"), or "process" for CPU work [loop-blocked]',
+            "%s holds the event loop for %.1f s%s; every other task of this worker waits [loop-blocked]",
             job or "something",
             seconds,
-            stack,
+            place,
+            extra={
+                "stack": "".join(traceback.format_list(own or list(stack))).rstrip(),
+                "hint": '@api.job(concurrency="thread"), or "process" for CPU work',
+            },
         )
 
     def _say_freed(self, seconds: float) -> None:

@@ -91,5 +91,5 @@ async def test_a_store_that_is_not_there_is_named(make_app: Any) -> None:
         await broker.open()
     assert "127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert "PQ_DATA_STORE" in (caught.value.hint or "")
+    assert "data_store (keyword)" in (caught.value.hint or "")
     await api.close()

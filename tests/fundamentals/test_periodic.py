@@ -61,7 +61,7 @@ def test_periodic_jobs_are_listed(app: PulsarQueue) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"run_every": "61 * * * *"}, "job broken: run_every: the minute"),
+        ({"run_every": "61 * * * *"}, "job broken: run_every: .* the minute"),
         ({"run_every": 0.1}, "job broken: run_every is 0.1 seconds"),
         ({"run_every": 5, "timezone": "Mars"}, "job broken: there is no time zone 'Mars'"),
         ({"run_every": 5, "catch_up": "some"}, "job broken: catch_up is 'some'"),
@@ -239,7 +239,7 @@ def test_in_a_plain_shell(app: PulsarQueue, valkey: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "says", "hint"),
     [
-        (("greet", "61 * * * *", {"name": "x"}), pq.InvalidValue, "the minute in '61", "minute hour"),
+        (("greet", "61 * * * *", {"name": "x"}), pq.InvalidValue, "the minute '61'", "minute hour"),
         (("greet", 0.1, {"name": "x"}), pq.InvalidValue, "0.1 seconds", "several rounds"),
         (("grete", 60), pq.TaskNotAvailable, "no job named 'grete'", "'greet'"),
         (("greet", 60), pq.BadArguments, "missing a required argument: 'name'", None),

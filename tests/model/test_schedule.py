@@ -217,11 +217,11 @@ def test_years_of_ticks_are_counted_quickly() -> None:
 @pytest.mark.parametrize(
     ("options", "says", "hint"),
     [
-        ({"run_every": "61 * * * *"}, "the minute in '61", "minute hour day-of-month"),
+        ({"run_every": "61 * * * *"}, "the minute '61' cannot be (it is 0-59)", "minute hour day-of-month"),
         ({"run_every": "* 25 * * *"}, "the hour", "minute hour"),
         ({"run_every": "* * * 13 *"}, "the month", "minute hour"),
         ({"run_every": "* * * * FOO"}, "the day-of-week", "minute hour"),
-        ({"run_every": "61 * * * * *"}, "the second in", "six fields"),
+        ({"run_every": "61 * * * * *"}, "the second '61'", "six fields"),
         ({"run_every": "*/0 * * * *"}, "the minute", "minute hour"),
         ({"run_every": "* * *"}, "3 fields", "30 3 * * *"),
         ({"run_every": ""}, "0 fields", "minute hour"),

@@ -328,7 +328,7 @@ async def test_the_verb_serves_until_it_is_told_to_stop(project: Path) -> None:
             second = await start(project, "--port", str(port))
             _, err = await second.communicate()
             assert second.returncode == 1
-            assert f"nothing can listen on 127.0.0.1:{port}" in err.decode()
+            assert f"somebody listens on 127.0.0.1:{port} already [port-in-use]" in err.decode()
     finally:
         process.send_signal(2)
         _, err = await asyncio.wait_for(process.communicate(), 20)
