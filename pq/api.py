@@ -9,6 +9,7 @@ from .errors import (
     ConfigError,
     InvalidValue,
     LockTimeout,
+    NoApi,
     NotSerializable,
     PayloadTooLarge,
     PqError,
@@ -27,7 +28,7 @@ from .errors import (
     TooManyTasksForJob,
     WaitInLoop,
 )
-from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, JobFunction, PeriodicJob, job
+from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, PeriodicJob
 from .model.limits import Concurrency, Debounce, Rate, Unique
 from .model.manager import Manager
 from .model.plan import ScheduleInfo
@@ -49,6 +50,7 @@ from .model.verdict import Cancel, Retry, Snooze
 from .producer.future import MessageFuture, TaskFuture
 from .producer.locks import Lock
 from .producer.producer import Producer
+from .producer.typed import JobFunction, Options, job
 
 __all__ = [
     "ASYNC_IO",
@@ -76,7 +78,9 @@ __all__ = [
     "LockTimeout",
     "Manager",
     "MessageFuture",
+    "NoApi",
     "NotSerializable",
+    "Options",
     "PayloadTooLarge",
     "PeriodicJob",
     "PqError",

@@ -111,6 +111,7 @@ class Worker:
         self.context: Context | None = None
         self.counts = Counts()
         self.consumer: Consumer | None = None
+        self.scheduler: Scheduler | None = None
 
     async def start(self) -> None:
         """Start all services. Raises what makes it impossible, with nothing left running."""
@@ -119,7 +120,7 @@ class Worker:
         await broker.open()
         progress = Progress()
         producer = self._producer = Producer(
-            cfg, self._store, lambda: self._registry, self._node, self._manager_class
+            cfg, self._store, lambda: self._registry, self._node, self._manager_class, clock=self._clock
         )
         # Locks are worked on in this loop, whichever thread or process has the job.
         lock = functools.partial(producer.lock_in, producer.engine())
@@ -164,13 +165,15 @@ class Worker:
             watcher=self._watcher,
             on_limit=self.finished.set,
         )
+        if cfg.schedule_periodic:
+            self.scheduler = Scheduler(context, Schedules(producer))
         services: list[Startable] = [
             Executors(executors),
             keeper,
             progress,
             Canceller(context, consumer.cancel),
             Heartbeat(context, lambda: consumer.running),
-            *([Scheduler(context, Schedules(producer))] if cfg.schedule_periodic else []),
+            *([self.scheduler] if self.scheduler is not None else []),
             consumer,
         ]
         if cfg.report_mail_to or cfg.report_webhook:
@@ -202,7 +205,8 @@ class Worker:
         assert self.context is not None
         if isinstance(self.context.broker, MemoryBroker):
             return MemoryRenewer(self.context.broker)
-        return RedisRenewer(self._store.sync_url(), self.context.keys.prefix)
+        given_time = getattr(self.context.broker, "given_time", str)
+        return RedisRenewer(self._store.sync_url(), self.context.keys.prefix, given_time=given_time)
 
     def _who_runs(self, running: asyncio.Task[Any] | None) -> str | None:
         """The name of the job whose attempt is that asyncio task."""
@@ -212,6 +216,11 @@ class Worker:
             if running is not None and attempt.seat is running:
                 return f"{attempt.task.name} {attempt.task.id[:9]}"
         return None
+
+    async def sent(self) -> None:
+        """Wait until all that its jobs have queued so far is in the store."""
+        if self._producer is not None:
+            await self._producer.sent()
 
     async def stop(self, grace: float | None = None) -> None:
         """Drain and stop: running tasks get `grace` seconds, then they are handed back unspent."""

@@ -13,8 +13,8 @@ from pq.model.job import (
     ASYNC_IO,
     CONCURRENCY,
     CPUBOUND,
+    DecoratedFunction,
     Job,
-    JobFunction,
     PeriodicJob,
     check_arguments,
     job,
@@ -47,7 +47,7 @@ class ProcessHtml(Job):
 
 def test_a_decorated_function_is_still_that_function() -> None:
     """It can be called as in a unit test, and keeps its name and words."""
-    assert isinstance(add_numbers, JobFunction)
+    assert isinstance(add_numbers, DecoratedFunction)
     assert add_numbers(1, b=2) == 3
     assert add_numbers.__name__ == "add_numbers"
     assert add_numbers.__doc__ == "Add."
