@@ -9,6 +9,7 @@ from .errors import (
     ConfigError,
     InvalidValue,
     LockTimeout,
+    NoApi,
     NotSerializable,
     PayloadTooLarge,
     PqError,
@@ -28,7 +29,7 @@ from .errors import (
     WaitInLoop,
 )
 from .model.events import LogLine, TaskEvent
-from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, JobFunction, PeriodicJob, job
+from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, PeriodicJob
 from .model.limits import Concurrency, Debounce, Rate, Unique
 from .model.manager import Manager
 from .model.plan import ScheduleInfo
@@ -50,6 +51,7 @@ from .model.verdict import Cancel, Retry, Snooze
 from .producer.future import MessageFuture, TaskFuture
 from .producer.locks import Lock
 from .producer.producer import Producer
+from .producer.typed import JobFunction, Options, job
 from .producer.waiting import Reason
 
 __all__ = [
@@ -79,7 +81,9 @@ __all__ = [
     "LogLine",
     "Manager",
     "MessageFuture",
+    "NoApi",
     "NotSerializable",
+    "Options",
     "PayloadTooLarge",
     "PeriodicJob",
     "PqError",

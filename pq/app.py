@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .clock import SYSTEM, Clock
 from .errors import BadSetting
 from .model.manager import Manager
 
@@ -48,6 +49,12 @@ class PulsarQueue:
         self._cfg: Settings | None = None
         self._registry: Registry | None = None
         self._store: Store | None = None
+        self.clock: Clock = SYSTEM
+        """Where the time comes from; what tests move."""
+        self.companion: Callable[[], Coroutine[Any, Any, Callable[[], Coroutine[Any, Any, None]]]] | None = (
+            None
+        )
+        """Starts what does the work within a producer's own loop, and answers with the way to stop it."""
 
     # -------------------------------------------------------------------------- made when needed
     @property
@@ -74,7 +81,7 @@ class PulsarQueue:
         if self._store is None:
             from .broker.connect import Store
 
-            self._store = Store(self.cfg, self.config)
+            self._store = Store(self.cfg, self.config, clock=self.clock)
         return self._store
 
     @property
@@ -89,24 +96,34 @@ class PulsarQueue:
         `background`: it works in a loop of its own, in a thread, also where it is used within a running loop.
         In a notebook it always does, since the loop there stands still while a cell is edited.
         """
+        from .producer import current
         from .producer.producer import Producer
 
-        return Producer(
+        api = Producer(
             self.cfg,
             self.store,
             lambda: self.registry,
             self.node_name,
             self.manager,
-            companion=self._start_companion if self.store.is_memory else None,
+            self.clock,
+            companion=self.companion or (self._start_companion if self.store.is_memory else None),
             background=background,
         )
+        current.register(api)
+        return api
 
     async def _start_companion(self) -> Callable[[], Coroutine[Any, Any, None]]:
         """With `memory://` no other process can do the work: a worker in the producer's own loop does."""
         from .worker.worker import Worker
 
         worker = Worker(
-            self.cfg, self.store, self.registry, name="w1", node=self.node_name, manager=self.manager
+            self.cfg,
+            self.store,
+            self.registry,
+            name="w1",
+            node=self.node_name,
+            manager=self.manager,
+            clock=self.clock,
         )
         await worker.start()
         return worker.stop

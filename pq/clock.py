@@ -39,3 +39,37 @@ class SystemClock:
 
 
 SYSTEM: Clock = SystemClock()
+
+
+class MovedClock:
+    """The system's time, moved on. It goes on by itself as well, but for while it is held.
+
+    What must not jump does not: `monotonic` measures how long something really takes.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._held: float | None = None
+        self.monotonic = time.monotonic
+        self.random = random.random
+
+    def time(self) -> float:
+        """Seconds since the epoch, as they would be by now."""
+        return self._held if self._held is not None else time.time() + self._ahead
+
+    def hold(self) -> None:
+        """Stand still until `go_on`, but for `move`."""
+        if self._held is None:
+            self._held = self.time()
+
+    def go_on(self) -> None:
+        """Go on from where it stands."""
+        if self._held is not None:
+            self._ahead, self._held = self._held - time.time(), None
+
+    def move(self, seconds: float) -> None:
+        """It is so many seconds later."""
+        if self._held is not None:
+            self._held += seconds
+        else:
+            self._ahead += seconds

@@ -20,7 +20,8 @@
     │   ├── BadArguments                the arguments do not fit the job's signature (a TypeError too)
     │   ├── InvalidValue                a name, an option or a number is out of its range (a ValueError too)
     │   ├── NotSerializable             an argument cannot be sent (a TypeError too)
-    │   └── PayloadTooLarge             it could, but is larger than a message may be
+    │   ├── PayloadTooLarge             it could, but is larger than a message may be
+    │   └── NoApi                       nobody said which api to queue to, and none or several are there
     ├── LockTimeout                     a lock was not free in time (a TimeoutError too)
     ├── WaitInLoop                      `.wait()` was called where only `await` works
     ├── UnreadableMessage               bytes in the store are no message of ours
@@ -185,6 +186,12 @@ class PayloadTooLarge(QueueingError, ValueError):
     """A message is larger than is allowed."""
 
     slug = "payload-too-large"
+
+
+class NoApi(QueueingError):
+    """Nobody said which api a job is to be queued to, and there is none, or one of each of several applications."""
+
+    slug = "no-api"
 
 
 class LockTimeout(PqError, TimeoutError):

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+HELPERS_TIME = 2.0
+"""Seconds that helping threads get to end in."""
+
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """uvloop's loop, or asyncio's own where uvloop is not installed (Windows)."""
@@ -58,8 +61,16 @@ class LoopThread:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            self.loop.run_until_complete(self._end_helpers())
         finally:
             self.loop.close()
+
+    async def _end_helpers(self) -> None:
+        """The threads of `asyncio.to_thread`: they are ours, so they end before we do."""
+        try:
+            await asyncio.wait_for(self.loop.shutdown_default_executor(), HELPERS_TIME)
+        except TimeoutError:
+            pass  # one of them still works; it is a daemon
 
     @property
     def alive(self) -> bool:

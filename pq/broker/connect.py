@@ -8,7 +8,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..clock import SYSTEM, Clock
 from ..errors import BadSetting
+from ..model.task import Task
 from .contract import Broker
 
 if TYPE_CHECKING:  # each store's own module is imported where that store is used
@@ -38,9 +40,15 @@ class Store:
     """
 
     def __init__(
-        self, settings: StoreSettings, config_file: str | None = None, *, url: str | None = None
+        self,
+        settings: StoreSettings,
+        config_file: str | None = None,
+        *,
+        url: str | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._url = url or settings.broker_url or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
@@ -48,10 +56,12 @@ class Store:
         self._users: set[object] = set()
         self.workers = 0
         """Workers of this process on this store."""
+        self.on_submit: Callable[[Task[Any], asyncio.Future[Task[Any]]], None] | None = None
+        """Is told of each task that a producer of this program queues, with its future; for tests."""
         if self._url.startswith("memory://"):
             from .memory import MemoryStore
 
-            self._memory = _memory_stores.setdefault(self._url, MemoryStore())
+            self._memory = _memory_stores.setdefault(self._url, MemoryStore(clock))
 
     @property
     def url(self) -> str:
@@ -113,7 +123,7 @@ class Store:
 
             ensure = functools.partial(asyncio.to_thread, server.ensure)
 
-        return RedisBroker(
+        broker = RedisBroker(
             plain_url(url),
             namespace=settings.namespace,
             name=name,
@@ -122,6 +132,9 @@ class Store:
             stated=self._stated(),
             **ttl,
         )
+        if self._clock is not SYSTEM:
+            broker.time_override = lambda: int(self._clock.time() * 1000)
+        return broker
 
     def _stated(self) -> str | None:
         """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""

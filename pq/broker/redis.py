@@ -112,7 +112,7 @@ class RedisBroker:
         self.time_override: Callable[[], int] | None = None
         self._subscriptions: set[RedisSubscription] = set()
 
-    def _given(self) -> int | str:
+    def given_time(self) -> int | str:
         """The time that scripts are to take for the store's; '' is its own. A test may set `time_override`."""
         return "" if self.time_override is None else self.time_override()
 
@@ -203,7 +203,7 @@ class RedisBroker:
                 special += (id, record, delay if delay is not None else "", priority)
         command = (
             "EVALSHA", script("enqueue").digest, 1, self.keys.prefix(queue),
-            self._given(), self.keys.task_channel, "", len(plain) // 2, *plain, *special,
+            self.given_time(), self.keys.task_channel, "", len(plain) // 2, *plain, *special,
         )  # fmt: skip
         await self._make_known(queue)
         try:
@@ -220,13 +220,13 @@ class RedisBroker:
         return queued
 
     async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
-        args = (self._given(), id, record, "" if delay is None else delay)
+        args = (self.given_time(), id, record, "" if delay is None else delay)
         return bool(await self._run("replace", [self.keys.prefix(queue)], *args))
 
     async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
         delay = "" if entry.delay is None else entry.delay
         args = (
-            self._given(),
+            self.given_time(),
             self.keys.task_channel,
             "",
             self._ttl,
@@ -246,7 +246,7 @@ class RedisBroker:
 
     async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
         prefixes = [self.keys.prefix(queue) for queue in queues]
-        await self._run("open_lease", prefixes, self._given(), lease, ttl, link=self._main)
+        await self._run("open_lease", prefixes, self.given_time(), lease, ttl, link=self._main)
         try:
             await self._repeat(self._main, [("SADD", self.keys.queues, *queues)])
         except QueueFull:
@@ -281,7 +281,7 @@ class RedisBroker:
             commands.append(
                 (
                     "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
-                    self._given(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
+                    self.given_time(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
                     self.keys.task_channel, "", note, SOLO_AFTER,
                 )
             )  # fmt: skip
@@ -306,7 +306,7 @@ class RedisBroker:
                 rest += (op, f"{id}:{batch}", record, reply, wait)
         return (
             "EVALSHA", script("settle").digest, 1, self.keys.prefix(queue),
-            self._given(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
+            self.given_time(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
         )  # fmt: skip
 
     async def poke(self, queue: str) -> None:
@@ -314,7 +314,7 @@ class RedisBroker:
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
         prefixes = [self.keys.prefix(queue) for queue in queues]
-        replies = await self._run("renew", prefixes, self._given(), lease, ttl)
+        replies = await self._run("renew", prefixes, self.given_time(), lease, ttl)
         return read_renewal(replies)
 
     async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
@@ -323,7 +323,7 @@ class RedisBroker:
             while True:
                 limit = 500
                 prefix = self.keys.prefix(queue)
-                n = await self._run("hand_back", [prefix], self._given(), lease, int(crashed), limit)
+                n = await self._run("hand_back", [prefix], self.given_time(), lease, int(crashed), limit)
                 total += n
                 if n < limit:
                     break
@@ -333,7 +333,7 @@ class RedisBroker:
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:
         flat = [part for item in items for part in item]
-        args = (self._given(), self.keys.task_channel, "", self._ttl, int(at_front), *flat)
+        args = (self.given_time(), self.keys.task_channel, "", self._ttl, int(at_front), *flat)
         answers = await self._run("cancel", [self.keys.prefix(queue)], *args)
         return [answer.decode() for answer in answers]
 
@@ -374,7 +374,7 @@ class RedisBroker:
 
     async def state(self, queue: str) -> QueueState:
         ready, prio, delayed, held, leases, dead, paused, parked, due = await self._run(
-            "inspect", [self.keys.prefix(queue)], self._given()
+            "inspect", [self.keys.prefix(queue)], self.given_time()
         )
         return QueueState(ready, prio, delayed, held, leases, dead, bool(paused), parked, due)
 
@@ -437,6 +437,16 @@ class RedisBroker:
         facts: list[bytes | None] = found
         return facts
 
+    async def next_due(self, queues: Sequence[str], after: int) -> int | None:
+        """When, after that moment, the next delayed task or limit in time is due, ms. For tests that move the clock."""
+        commands: list[Command] = [
+            ("ZRANGEBYSCORE", self.keys.prefix(queue) + key, f"({after}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
+            for queue in queues
+            for key in ("delayed", "timers")
+        ]
+        found = await self._repeat(self._side, commands)
+        return min((int(float(pair[1])) for pair in found if pair), default=None)
+
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         key = self.keys.prefix(queue) + "dead"
         (found,) = await self._repeat(self._side, [("ZREVRANGE", key, 0, count - 1, "WITHSCORES")])
@@ -448,7 +458,7 @@ class RedisBroker:
 
     async def lock(self, name: str, token: str, ttl: int, *, keep: bool = False) -> Locked:
         key = self.keys.lock(name)
-        return Locked(*await self._run("lock", [key], self._given(), token, ttl, int(keep), FENCE_KEPT))
+        return Locked(*await self._run("lock", [key], self.given_time(), token, ttl, int(keep), FENCE_KEPT))
 
     async def unlock(self, name: str, token: str) -> bool:
         return bool(await self._run("unlock", [self.keys.lock(name)], token, self.keys.lock_channel, name))
@@ -504,7 +514,7 @@ class RedisBroker:
         answers: list[int] = await self._run(
             "tick",
             [self.keys.prefix(queue)],
-            self._given(),
+            self.given_time(),
             self.keys.task_channel,
             "",
             *flat,
@@ -520,7 +530,7 @@ class RedisBroker:
 
     async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
         answer: int = await self._run(
-            "schedule", [self.keys.schedules], self._given(), verb, name, text, most
+            "schedule", [self.keys.schedules], self.given_time(), verb, name, text, most
         )
         return answer
 
@@ -578,7 +588,7 @@ class RedisBroker:
         return self._ms(time)
 
     def _ms(self, time: Sequence[bytes]) -> int:
-        return int(self._given() or int(time[0]) * 1000 + int(time[1]) // 1000)
+        return int(self.given_time() or int(time[0]) * 1000 + int(time[1]) // 1000)
 
 
 def _table(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -84,6 +84,20 @@ class Attempt:
             )
         self._timer = loop.call_later(timeout, self.cancel, TIMED_OUT)
 
+    @property
+    def deadline(self) -> float | None:
+        """When its time-out comes, in seconds since the epoch; None when none runs."""
+        if self._timer is None or self.why or self.done or self.timeout is None:
+            return None
+        return (self.task.time_started or 0.0) + self.timeout
+
+    def rearm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """It is `now`, by a clock that was moved: set its time-out again."""
+        deadline = self.deadline
+        if deadline is not None and self._timer is not None:
+            self._timer.cancel()
+            self._timer = loop.call_later(max(0.0, deadline - now), self.cancel, TIMED_OUT)
+
     def disarm(self) -> None:
         """It does not run: its time-out does not run either."""
         if self._timer is not None:
@@ -117,7 +131,11 @@ class Attempt:
 
     def ended(self, exc: BaseException) -> Outcome:
         """The outcome of an attempt whose job left with `exc`: ours, when we were stopping it."""
-        return self.stopped(exc) if self.why else raised(exc, self.job_class)
+        return self.stopped(exc) if self.why else self.raised(exc)
+
+    def raised(self, exc: BaseException) -> Outcome:
+        """The outcome of an attempt whose job raised `exc`; called in the thread that the job ran in."""
+        return raised(exc, self.job_class)
 
     def stopped(self, exc: BaseException | None = None) -> Outcome:
         """The outcome of an attempt that was stopped; `exc` shows where it was at that time."""

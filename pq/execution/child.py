@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable
+from ..model.backend import current_backend
 from ..model.outcome import FAILED, OK, Outcome, error_text, stack_text, verdict
 from ..model.registry import Registry
 from ..model.serializers import dump_payload
@@ -85,6 +86,7 @@ def _run(
         job_class = registry[task.name]
         context = contextvars.copy_context()
         context.run(current_task.set, task)
+        context.run(current_backend.set, backend)
         value = context.run(invoke, task, job_class, backend)
         if hasattr(type(value), "__await__"):
             try:

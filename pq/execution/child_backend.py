@@ -9,7 +9,7 @@ an awaiting job in the worker's loop gets: the worker awaits its own future and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +47,7 @@ class ChildBackend:
 
     own_process_group = True
     """The child is killed with its whole group, so what a job starts must stay in it."""
+    closed = False
 
     def __init__(
         self, channel: Channel, registry: Registry, *, settings: Mapping[str, Any], node_name: str, limit: int
@@ -119,17 +120,25 @@ class ChildTasks:
         An unknown job and arguments that cannot be sent raise here, as everywhere; what the worker
         finds wrong raises where the result is awaited, and is logged.
         """
-        known = self._registry.job_of(job)
-        name = known.name if known is not None else job
-        if name not in self._registry:
-            raise self._registry.unknown(str(name))
-        what = f"arguments of {name!r}"
-        arguments = dump_payload(MSGPACK, [list(args), kwargs], what=what, limit=self._limit)
-        return _Queued(self._channel, self._channel.ask(QUEUE, name, arguments))
+        return self._send(job, [list(args), kwargs])
 
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Task[Any]]:
         """The same, to the queue of this node."""
         return self.queue(job, *args, **{**kwargs, "queue": self._node_name})
+
+    def queue_call(
+        self, job: Any, args: Sequence[Any], kwargs: dict[str, Any], **options: Any
+    ) -> Awaitable[Task[Any]]:
+        """The same, with the options apart from the arguments."""
+        return self._send(job, [list(args), kwargs, options])
+
+    def _send(self, job: Any, call: list[Any]) -> Awaitable[Task[Any]]:
+        known = self._registry.job_of(job)
+        name = known.name if known is not None else job
+        if name not in self._registry:
+            raise self._registry.unknown(str(name))
+        arguments = dump_payload(MSGPACK, call, what=f"arguments of {name!r}", limit=self._limit)
+        return _Queued(self._channel, self._channel.ask(QUEUE, name, arguments))
 
 
 class _Queued:

@@ -42,8 +42,12 @@ class Errands:
     def queue(self, number: int, name: str, arguments: bytes) -> None:
         """Queue a task. A refusal is logged, as the job may never ask, and is the answer if it does."""
         try:
-            args, kwargs = load_payload(MSGPACK, arguments)
-            future = self._attempt.backend.tasks.queue(name, *args, **kwargs)
+            args, kwargs, *options = load_payload(MSGPACK, arguments)
+            tasks = self._attempt.backend.tasks
+            if options:
+                future = tasks.queue_call(name, args, kwargs, **options[0])
+            else:
+                future = tasks.queue(name, *args, **kwargs)
             self._futures[number] = asyncio.ensure_future(future) if inspect.iscoroutine(future) else future
         except Exception as exc:
             self._futures[number] = exc

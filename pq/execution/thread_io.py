@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..model.outcome import OK, RELEASED, Outcome, failed
-from .attempt import Attempt, current_task, invoke, raised
+from .attempt import Attempt, current_task, invoke
 
 STOP_TIME = 1.0
 """Seconds that `stop` waits for idle threads to end."""
@@ -155,7 +155,7 @@ def _run(attempt: Attempt) -> Outcome:
             value = asyncio.run(_await(attempt, value))
         return Outcome(OK, value)
     except BaseException as exc:
-        return raised(exc, attempt.job_class)
+        return attempt.raised(exc)
 
 
 async def _await(attempt: Attempt, awaitable: Awaitable[Any]) -> Any:

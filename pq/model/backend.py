@@ -6,7 +6,8 @@ this; the job knows only the protocol, so the arrow of imports keeps pointing do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 
@@ -19,6 +20,12 @@ class TasksApi(Protocol):
     def queue(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
 
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+
+    def queue_call(
+        self, job: Any, args: Sequence[Any], kwargs: dict[str, Any], **options: Any
+    ) -> Awaitable[Any]:
+        """`queue`, with the options apart from the arguments, which may have any name then."""
+        ...
 
 
 class HeldLock(Protocol):
@@ -47,6 +54,8 @@ class Backend(Protocol):
 
     own_process_group: bool
     """True in a process of the task's own, which is killed together with its process group."""
+    closed: bool
+    """True when nothing can be queued through it any more."""
 
     @property
     def tasks(self) -> TasksApi:
@@ -80,3 +89,7 @@ class Backend(Protocol):
     def http(self, blocking: bool, /) -> Any:
         """The HTTP client of jobs, of that kind."""
         ...
+
+
+current_backend: ContextVar[Backend | None] = ContextVar("pq_current_backend", default=None)
+"""The program around the running code, where there is one: of the job that runs, or of an `async with api:`."""

@@ -232,8 +232,8 @@ class Job:
         return self.backend.lock(name or self.name, ttl=ttl, wait=wait, block=self.__dict__.get("wait"))
 
     async def run_in_executor(self, function: Callable[..., R], *args: Any) -> R:
-        """Run blocking `function(*args)` in a thread and await its result."""
-        return await asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args))
+        """Run blocking `function(*args)` in a thread, in the job's context, and await its result."""
+        return await asyncio.to_thread(function, *args)
 
     async def shell(
         self, command: str | Sequence[str], *, timeout: float | None = None, **options: Any
@@ -303,8 +303,8 @@ class PeriodicJob(Job):
 
 
 # ------------------------------------------------------------------------------------ the decorator
-class JobFunction(Generic[P, R]):
-    """What `@api.job` leaves in place of a function: still callable as before, and a job.
+class DecoratedFunction(Generic[P, R]):
+    """What the decorator leaves in place of a function: still callable as before, and a job.
 
     `job_class` is the `Job` subclass that is registered; `name` its name.
     """
@@ -314,6 +314,7 @@ class JobFunction(Generic[P, R]):
         self.function = function
         self.job_class = job_class
         self.name = job_class.name
+        job_class.function_object = self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function, as a unit test would; nothing is queued."""
@@ -327,13 +328,13 @@ class JobFunction(Generic[P, R]):
 
 
 @overload
-def job(name: Callable[P, R], /) -> JobFunction[P, R]: ...
+def job(name: Callable[P, R], /) -> DecoratedFunction[P, R]: ...
 
 
 @overload
 def job(
     name: str | None = None, run_every: float | dt.timedelta | str | None = None, **options: Any
-) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
+) -> Callable[[Callable[P, R]], DecoratedFunction[P, R]]: ...
 
 
 def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, **options: Any) -> Any:
@@ -354,7 +355,7 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
     if callable(name):  # `@api.job` without parentheses, perhaps of a `partial` with options
         return job(None, run_every, **options)(name)
 
-    def decorate(function: Callable[P, R]) -> JobFunction[P, R]:
+    def decorate(function: Callable[P, R]) -> DecoratedFunction[P, R]:
         base = Job if run_every is None else PeriodicJob
         for option in options:
             if option.startswith("_") or option not in _OPTIONS:
@@ -381,9 +382,7 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
                 hint="say how often: @api.job(run_every=60), or a cron line",
             )
         made: Any = type(function.__name__, (base,), body)
-        made.function_object = JobFunction(function, made)
-        left: JobFunction[P, R] = made.function_object
-        return left
+        return DecoratedFunction(function, made)
 
     return decorate
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError, DuplicateJob, ImportFailed, NotImportable, TaskNotAvailable, did_you_mean
-from .job import ASYNC_IO, THREAD_IO, Job, JobFunction
+from .job import ASYNC_IO, THREAD_IO, DecoratedFunction, Job
 from .job import job as decorate
 from .names import NAME
 
@@ -168,7 +168,7 @@ class Registry:
 
 def job_class(item: Any) -> type[Job] | None:
     """The concrete job class behind a class or a decorated function; None for anything else."""
-    if isinstance(item, JobFunction):
+    if isinstance(item, DecoratedFunction):
         item = item.job_class
     if inspect.isclass(item) and issubclass(item, Job) and not item.abstract:
         return item

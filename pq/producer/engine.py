@@ -64,6 +64,7 @@ class Engine:
         self._broker: Broker | None = None
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._first: set[asyncio.Task[Any]] = set()
         self._outbox: deque[_Outgoing] = deque()
         self._flushing = False
         self._put_count = 0
@@ -91,6 +92,7 @@ class Engine:
             raise PqError("this api is closed", hint="make a new one: app().api()")
         if self._opened is None:
             self._opened = self.loop.create_future()
+            broker: Broker | None = None
             try:
                 broker = await make_broker()
                 await broker.open()
@@ -104,6 +106,8 @@ class Engine:
                     opened.exception()  # seen here; others that await it see it too
                 else:
                     opened.cancel()
+                if broker is not None:
+                    await broker.close()
                 raise
             self._broker = broker
             self._opened.set_result(broker)
@@ -116,8 +120,10 @@ class Engine:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
-                if self._opened is not None:  # half open it could not be closed
+                if self._opened is not None and not self._opened.done():
                     await asyncio.wait([self._opened])
+                while self._first:  # what was queued before there was a connection
+                    await asyncio.wait(self._first)
                 await self.sent()
         self.closed = True
         for task in list(self._tasks):
@@ -131,10 +137,13 @@ class Engine:
             for future in list(waiting):
                 future.cancel()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of this engine: held, and its end looked at."""
+    def spawn(self, work: Coroutine[Any, Any, Any], *, first: bool = False) -> asyncio.Task[Any]:
+        """A task of this engine: held, and its end looked at. With `first`, `close` waits for it a while."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
+        if first:
+            self._first.add(task)
+            task.add_done_callback(self._first.discard)
         task.add_done_callback(self._ended)
         return task
 
@@ -183,7 +192,7 @@ class Engine:
                 continue
             try:
                 wait = getattr(task, "max_wait", None)
-                other = await rivals.settle(self._broker, task, entry, found[task.id], wait)
+                other = await rivals.settle(self._broker, task, entry, found[task.id], wait, self._clock)
             except PqError as exc:
                 failures[task.id] = exc
                 continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import functools
 import logging
 import os
@@ -27,12 +28,14 @@ from ..broker.contract import Broker, Entry
 from ..broker.gates import NO_KEY, unique_key
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
+from ..config import redact
 from ..errors import InvalidValue, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
 from ..execution.http import HttpClients
 from ..loops import LoopThread, in_notebook, running_loop
+from ..model.backend import Backend, current_backend
 from ..model.ending import AGAIN, conclude
 from ..model.events import Callback, Listeners, TaskEvent
 from ..model.manager import Manager
@@ -73,7 +76,7 @@ class Producer:
     ) -> None:
         self._in_background = background or in_notebook()
         self.cfg = cfg
-        self._clock = clock
+        self.clock = clock
         self.keys = Keys(cfg.namespace)
         self.node_name = node_name
         self.serializer = serializer(cfg.message_serializer)
@@ -100,7 +103,19 @@ class Producer:
         self._companion = companion
         self._stop_companion: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._queued_hook = type(self.manager).store_message is not Manager.store_message
-        self._closed = False
+        self.closed = False
+        """True when it was closed: make another one."""
+        self._outer: Backend | None = None
+
+    @property
+    def store_url(self) -> str:
+        """Where its tasks are."""
+        return self._store.url
+
+    @property
+    def where(self) -> str:
+        """The same for people: without a password."""
+        return redact(self._store.url)
 
     @property
     def registry(self) -> Registry:
@@ -122,7 +137,7 @@ class Producer:
         """Send what is left and let go of everything. Awaitable; twice is harmless."""
         loop = running_loop()
         engine = self._engines.get(loop) if loop is not None else None
-        self._closed = True
+        self.closed = True
         if engine is not None:
             return self.call(self._close_here(engine))
         self._close_thread()
@@ -131,12 +146,7 @@ class Producer:
     async def _close_here(self, engine: Engine) -> None:
         # This very coroutine is no task of the engine's, or it would cancel itself.
         self._engines.pop(engine.loop, None)
-        for executor in self._executors.values():
-            await executor.stop()
-        self._executors.clear()
-        await self._close_companion()
-        await self._http.close()
-        await engine.close()
+        await self._close_in_loop(engine)
         await asyncio.to_thread(self._close_thread)
 
     async def _close_companion(self) -> None:
@@ -144,7 +154,10 @@ class Producer:
         if stop is not None:
             await stop()
 
-    async def _close_in_thread(self, engine: Engine) -> None:
+    async def _close_in_loop(self, engine: Engine) -> None:
+        for executor in self._executors.values():
+            await executor.stop()
+        self._executors.clear()
         await self._close_companion()
         await self._http.close()
         await engine.close()
@@ -154,7 +167,7 @@ class Producer:
         if thread is not None and thread.alive:
             engine = self._engines.get(thread.loop)
             if engine is not None:
-                asyncio.run_coroutine_threadsafe(self._close_in_thread(engine), thread.loop).result(10.0)
+                asyncio.run_coroutine_threadsafe(self._close_in_loop(engine), thread.loop).result(10.0)
                 # Not before: what was begun in that loop a moment ago must find this engine, and no new one.
                 self._engines.pop(thread.loop, None)
             thread.stop()
@@ -163,9 +176,14 @@ class Producer:
 
     async def __aenter__(self) -> Producer:
         await self.start()
+        # Here and not in `start`, which works in a task of its own, and so in a context of its own.
+        self._outer = current_backend.get()
+        current_backend.set(self)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if current_backend.get() is self:
+            current_backend.set(self._outer)
         await self.close()
 
     def __await__(self) -> Generator[Any, None, Producer]:
@@ -214,7 +232,7 @@ class Producer:
         return self._engines.get(loop) or self._new_engine(loop)
 
     def _new_engine(self, loop: asyncio.AbstractEventLoop) -> Engine:
-        engine = self._engines[loop] = Engine(self.keys, self, kept=self.cfg.kept)
+        engine = self._engines[loop] = Engine(self.keys, self, clock=self.clock, kept=self.cfg.kept)
         if self._queued_hook:
             engine.on_queued = self._store_message
         return engine
@@ -237,6 +255,16 @@ class Producer:
         broker = await engine.open(self._make_broker)
         await engine.sent()
         return broker
+
+    def loops(self) -> list[asyncio.AbstractEventLoop]:
+        """The loops that it works in."""
+        return list(self._engines)
+
+    async def sent(self) -> None:
+        """Wait until all that was queued in the running loop so far is in the store, or was refused by it."""
+        engine = self._engines.get(asyncio.get_running_loop())
+        if engine is not None and engine.ready:
+            await engine.sent()
 
     def likely_queues(self) -> list[str]:
         """Where a task most likely is, to be looked at first."""
@@ -315,6 +343,8 @@ class Producer:
         self.adopt(task)
         if engine.closed:
             raise InvalidValue("this api is closed", hint="make a new one: app().api()")
+        if self._store.on_submit is not None:
+            self._store.on_submit(task, future)
         if running_loop() is engine.loop:
             self._put(engine, future, entry, wait_for_end)
         else:
@@ -325,7 +355,8 @@ class Producer:
         if engine.ready:
             engine.put(future, entry, wait_for_end)
         else:
-            engine.spawn(self._when_open(engine, future, lambda: engine.put(future, entry, wait_for_end)))
+            put = functools.partial(engine.put, future, entry, wait_for_end)
+            engine.spawn(self._when_open(engine, future, put), first=True)
 
     def adopt(self, task: Task[Any]) -> Task[Any]:
         """Give a task its way to `done_callback`."""
@@ -379,22 +410,21 @@ class Producer:
         _executing.set((self, self.engine()))
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = self.registry[task.name]
-        executor = self._executor(job.concurrency)
-        task.status, task.time_started = STARTED, self._clock.time()
+        task.status, task.time_started = STARTED, self.clock.time()
         task.worker, task.node = "here", self.node_name
 
         def finished(_: Attempt, outcome: Outcome) -> None:
             if not ended.done():
                 ended.set_result(outcome)
 
-        executor.start_attempt(Attempt(task, job, self, finished))
+        self.start_attempt(Attempt(task, job, self, finished))
         outcome = await ended
-        ending = conclude(task, outcome, now=self._clock.time(), job=job, limit=self.max_message_size)
+        ending = conclude(task, outcome, now=self.clock.time(), job=job, limit=self.max_message_size)
         while ending.op == AGAIN:
             await asyncio.sleep(ending.wait)
             ended = asyncio.get_running_loop().create_future()
-            executor.start_attempt(Attempt(task, job, self, finished))
-            ending = conclude(task, await ended, now=self._clock.time(), job=job, limit=self.max_message_size)
+            self.start_attempt(Attempt(task, job, self, finished))
+            ending = conclude(task, await ended, now=self.clock.time(), job=job, limit=self.max_message_size)
         if not task.done():  # its process died, or this program stops: there is no queue to go back to
             task.status, task.exception, task.reason = (
                 FAILURE,
@@ -403,6 +433,14 @@ class Producer:
             )
         if not future.done():
             future.set_result(task)
+
+    def start_attempt(self, attempt: Attempt) -> None:
+        """Run an attempt in this program, in the mode of its job."""
+        contextvars.copy_context().run(self._start_attempt, attempt)
+
+    def _start_attempt(self, attempt: Attempt) -> None:
+        current_backend.set(self)  # for the job alone, and not for whoever has it run
+        self._executor(attempt.job_class.concurrency).start_attempt(attempt)
 
     def _executor(self, mode: str) -> Executor:
         if not self._executors:

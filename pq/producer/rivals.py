@@ -8,12 +8,12 @@ store that is refused when the other task has started or ended meanwhile; then t
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 from ..broker import records
 from ..broker.contract import Broker, Entry, Rival
 from ..broker.gates import unique_key
+from ..clock import Clock
 from ..errors import PqError
 from ..model.states import REVOKED
 from ..model.task import Task
@@ -22,7 +22,7 @@ TRIES = 20
 
 
 async def settle(
-    broker: Broker, task: Task[Any], entry: Entry, rival: Rival, max_wait: float | None
+    broker: Broker, task: Task[Any], entry: Entry, rival: Rival, max_wait: float | None, clock: Clock
 ) -> Task[Any]:
     """The task that does what `task` was to do: itself, when it was queued, or the one that has its key."""
     queue = task.queue or ""
@@ -38,9 +38,9 @@ async def settle(
                 return other  # though it may have ended since: when it was asked it had not
             live = records.is_live(record)
             if live and way == "l":
-                if await broker.displace(queue, revoked(other, "replaced by a later one"), entry):
+                if await broker.displace(queue, revoked(other, "replaced by a later one", clock), entry):
                     return task
-            elif live and await broker.replace(queue, *_instead(task, other, entry, max_wait)):
+            elif live and await broker.replace(queue, *_instead(task, other, entry, max_wait, clock)):
                 return other
         wanted = (await broker.enqueue(queue, [entry])).rivals.get(task.id)
     raise PqError(
@@ -50,23 +50,23 @@ async def settle(
 
 
 def _instead(
-    task: Task[Any], other: Task[Any], entry: Entry, max_wait: float | None
+    task: Task[Any], other: Task[Any], entry: Entry, max_wait: float | None, clock: Clock
 ) -> tuple[str, bytes, int | None]:
     """The record by which `other` does what `task` was to do; and the delay, ms, that begins anew."""
     new = copy.copy(task)
     new.id, new.time_queued = other.id, other.time_queued
     delay = entry.delay
     if delay is not None and max_wait is not None and other.time_queued is not None:
-        left = other.time_queued + max_wait - time.time()
+        left = other.time_queued + max_wait - clock.time()
         delay = max(0, min(delay, round(left * 1000)))
     other.format = new.format
     other.replace_call(new.call)
     return other.id, records.live_header(new.priority, "", new.demands) + new.to_wire(), delay
 
 
-def revoked(task: Task[Any], why: str) -> tuple[str, bytes, str]:
+def revoked(task: Task[Any], why: str, clock: Clock) -> tuple[str, bytes, str]:
     """What `Broker.cancel` wants: the id, the finished record, the channel of who awaits it."""
-    task.status, task.time_ended, task.reason = REVOKED, time.time(), "revoked"
+    task.status, task.time_ended, task.reason = REVOKED, clock.time(), "revoked"
     task.exception = f"TaskRevoked: {why} before it ran"
     record = records.finished_header(REVOKED, "cancel:0") + task.to_wire()
     return task.id, record, task.reply or ""

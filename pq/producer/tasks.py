@@ -7,9 +7,8 @@ any thread. A mistake in a call is an error at once, before anything is stored.
 from __future__ import annotations
 
 import datetime as dt
-import time
-from collections.abc import AsyncIterable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from ..broker import records
 from ..broker.contract import CANCELLED, CANCELLING, Broker, Entry, QueueState
@@ -34,10 +33,16 @@ from . import listing, waiting
 from .future import AsCompleted, LoopFuture, TaskFuture
 from .rivals import revoked
 from .schedules import Schedules, checked
+from .typed import JobFunction, Options, TaskOptions, make_options
 from .waiting import Reason
 
 if TYPE_CHECKING:
     from .producer import Producer
+
+P = ParamSpec("P")
+C = ParamSpec("C")
+R = TypeVar("R")
+A = TypeVar("A")
 
 _FROM_META = ("max_retries", "retry_delay", "priority", "expires")
 """What `meta_params` may override for one task; the rest of it is the user's own meta data."""
@@ -86,6 +91,43 @@ class Tasks:
         task = self._make(job, args, kwargs, delay, queue, timeout, meta_params)
         return self._producer.submit(task, wait_for_end=callback)
 
+    def queue_call(
+        self,
+        job: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        callback: bool = True,
+        queue: str | bool | None = None,
+        **options: Any,
+    ) -> TaskFuture[Any]:
+        """`queue`, with the options apart from the arguments, which may have any name then."""
+        if queue is False:
+            options.pop("delay", None)
+            return self._execute(job, args, kwargs, **options)
+        if queue is True:
+            raise InvalidValue("queue=True is no queue", hint="give a name, or False to run without a queue")
+        task = self._make(job, args, kwargs, queue=queue, **options)
+        return self._producer.submit(task, wait_for_end=callback)
+
+    @overload
+    def options(self, job: JobFunction[P, R, C, A], **options: Unpack[TaskOptions]) -> Options[P, R]: ...
+    @overload
+    def options(
+        self, job: Callable[[], Callable[P, Awaitable[R]]], **options: Unpack[TaskOptions]
+    ) -> Options[P, R]: ...
+    @overload
+    def options(self, job: Callable[[], Callable[P, R]], **options: Unpack[TaskOptions]) -> Options[P, R]: ...
+    def options(self, job: Any, **options: Any) -> Any:
+        """A job with options of its tasks, typed, to be queued to this api: a decorated function, or a `Job` class.
+
+            api.tasks.options(Addition, delay=2).queue(a=4, b=6)
+
+        The options are those of `addition.options`. Raises `TaskNotAvailable`, `InvalidValue`, `BadArguments`.
+        """
+        self.resolve(job)
+        return make_options(job, self, **options)
+
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Queue to the queue of this node, which the server on this host consumes."""
         kwargs["queue"] = self.node_name
@@ -121,7 +163,7 @@ class Tasks:
         `options` are those of `queue_many`. A task that failed is in the list as any other. Raises what
         `queue_many` raises; what the store refuses (`QueueFull`) is the future's error, at once.
         """
-        self._resolve(job)  # a misspelt name is a mistake for an empty iterable as well
+        self.resolve(job)  # a misspelt name is a mistake for an empty iterable as well
         futures = self.queue_many([(job, (item,)) for item in _iterable("map", iterable)], **options)
         return self._producer.gather(futures)
 
@@ -154,7 +196,12 @@ class Tasks:
             return self._producer.execute(job)
         for option in ("callback", "delay"):
             kwargs.pop(option, None)
-        task = self._make(job, args, kwargs, None, None, timeout, meta_params)
+        return self._execute(job, args, kwargs, timeout=timeout, meta_params=meta_params)
+
+    def _execute(
+        self, job: Any, args: Sequence[Any], kwargs: dict[str, Any], **options: Any
+    ) -> TaskFuture[Any]:
+        task = self._make(job, args, kwargs, **options)
         if task.name not in self._producer.registry:
             raise self._producer.registry.unknown(task.name)
         task.queue = None
@@ -222,7 +269,7 @@ class Tasks:
         return self._producer.call(self._search(wanted))
 
     async def _search(self, wanted: listing.Wanted) -> list[Task[Any]]:
-        found = await listing.tasks(await self._producer.broker(), wanted, time.time())
+        found = await listing.tasks(await self._producer.broker(), wanted, self._producer.clock.time())
         return [self._producer.adopt(task) for task in found]
 
     def find(self, prefix: str) -> LoopFuture[Task[Any]]:
@@ -319,7 +366,7 @@ class Tasks:
         This is what the code says, by this machine's clock, so it asks no store and waits for nothing.
         What was stated at run time, and what is paused, is in `schedules()`. Raises `TaskNotAvailable`.
         """
-        return self._schedules.next(jobnames, time.time())
+        return self._schedules.next(jobnames, self._producer.clock.time())
 
     def size(self, *queues: str) -> LoopFuture[dict[str, int]]:
         """How many tasks wait in these queues (in all known ones, when none is named)."""
@@ -420,11 +467,12 @@ class Tasks:
         job: Any,
         kwargs: dict[str, Any],
         *,
+        args: Sequence[Any] = (),
         queue: str | None = None,
         meta_params: dict[str, Any] | None = None,
     ) -> Task[Any]:
         """A task ready to be queued, everything about it checked."""
-        return self._make(job, (), kwargs, queue=queue, meta_params=meta_params)
+        return self._make(job, args, kwargs, queue=queue, meta_params=meta_params)
 
     def _make(
         self,
@@ -438,7 +486,7 @@ class Tasks:
     ) -> Task[Any]:
         """A task ready to be queued, everything about it checked."""
         producer = self._producer
-        name, kind = self._resolve(job)
+        name, kind = self.resolve(job)
         if kind is not None and not _plainly_fits(kind, args, kwargs):
             check_arguments(kind, args, kwargs)
         fmt = producer.serializer
@@ -450,7 +498,7 @@ class Tasks:
             queue = (kind.default_queue if kind is not None else None) or producer.default_queue
         elif queue not in producer.checked_queues:
             producer.checked_queues.add(check_name("queue name", queue))
-        task: Task[Any] = Task(new_id(), name, queue, call, QUEUED, 1, time.time())
+        task: Task[Any] = Task(new_id(), name, queue, call, QUEUED, 1, producer.clock.time())
         task.format = fmt
         if kind is not None:
             task.max_retries = kind.max_retries
@@ -498,7 +546,7 @@ class Tasks:
                 task.format, meta, what="meta data", limit=self._producer.max_message_size
             )
 
-    def _resolve(self, job: Any) -> tuple[str, type[Job] | None]:
+    def resolve(self, job: Any) -> tuple[str, type[Job] | None]:
         """The name of what was given, and the job class when it is known here."""
         registry = self._producer.registry
         if type(job) is str:
@@ -543,7 +591,7 @@ class Tasks:
             return False
         queue, record = found
         task = Task.from_wire(records.message(record))
-        (answer,) = await broker.cancel(queue, [revoked(task, "cancelled")])
+        (answer,) = await broker.cancel(queue, [revoked(task, "cancelled", self._producer.clock)])
         if answer == CANCELLING:
             # The lease would bring it to the worker within seconds; this brings it at once.
             await broker.publish(self._producer.keys.control_channel, f"cancel {id}".encode())
@@ -609,7 +657,7 @@ class Tasks:
             return False
         queue, record = found
         task = Task.from_wire(records.message(record))
-        task.status, task.retry, task.time_queued, task.delay = QUEUED, 1, time.time(), None
+        task.status, task.retry, task.time_queued, task.delay = QUEUED, 1, self._producer.clock.time(), None
         task.time_started = task.worker = task.node = None
         task.exception = task.stacktrace = task.reason = task.run_info_bytes = task.result_bytes = None
         if changes:
@@ -647,7 +695,7 @@ class Tasks:
                         task = Task.from_wire(records.message(record or b""))
                     except UnreadableMessage:
                         task = Task(id, "unreadable", queue)
-                    items.append(revoked(task, "flushed from its queue"))
+                    items.append(revoked(task, "flushed from its queue", self._producer.clock))
                 answers = await broker.cancel(queue, items, at_front=True)
                 total += answers.count(CANCELLED)
                 if CANCELLED not in answers:

@@ -27,6 +27,7 @@ from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
 from ..errors import PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
+from ..model.backend import current_backend
 from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often, too_many
 from ..model.job import CPUBOUND, Job
 from ..model.manager import Manager
@@ -152,6 +153,8 @@ class Consumer(Service):
 
     # ------------------------------------------------------------------------------- the loop
     async def run(self) -> None:
+        # Attempts inherit the context of this very task, so it costs none of them anything.
+        current_backend.set(self._context.backend)
         while True:
             if self._lease_lost:
                 await self._renounce()

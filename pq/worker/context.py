@@ -58,6 +58,7 @@ class WorkerBackend:
     """The program around a task, as its job sees it (`self.backend`)."""
 
     own_process_group = False
+    closed = False
 
     def __init__(
         self,

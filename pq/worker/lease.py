@@ -226,12 +226,20 @@ class LeaseKeeper:
 class RedisRenewer:
     """Renews over a blocking connection of its own."""
 
-    def __init__(self, url: str, prefix: Callable[[str], str], *, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        prefix: Callable[[str], str],
+        *,
+        timeout: float = 5.0,
+        given_time: Callable[[], int | str] = str,
+    ) -> None:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
         self._prefix = prefix
+        self._given_time = given_time  # the broker's own; '' is the store's time
         self._url = url
         self._client = redis.Redis.from_url(
             url,
@@ -252,7 +260,7 @@ class RedisRenewer:
         from ..config import redact
 
         prefixes = [self._prefix(queue) for queue in queues]
-        arguments = (len(prefixes), *prefixes, "", lease, ttl)
+        arguments = (len(prefixes), *prefixes, self._given_time(), lease, ttl)
         try:
             seconds, micros = self._client.time()
             try:

@@ -53,6 +53,12 @@ class Scheduler(Service):
         self._version: int | None = None
         self._brought = False
         self._told: set[str] = set()
+        self._turning = asyncio.Lock()
+
+    @property
+    def next(self) -> int | None:
+        """When the next tick comes, ms; as far as it has looked."""
+        return min((line.next for line in self._lines if line.next is not None), default=None)
 
     async def start(self) -> None:
         count = len(self._schedules.of_code())
@@ -73,7 +79,11 @@ class Scheduler(Service):
             await asyncio.sleep(pause)
 
     async def turn(self) -> float:
-        """Queue what is due; the seconds after which to come again."""
+        """Queue what is due; the seconds after which to come again. Who calls it twice at once, waits."""
+        async with self._turning:
+            return await self._turn()
+
+    async def _turn(self) -> float:
         broker = self._context.broker
         if not self._brought:
             for name in await self._schedules.bring_code(broker):
@@ -91,7 +101,7 @@ class Scheduler(Service):
                     self._seen(line, now)
         for queue, claimed in claims.items():
             await self._claim(queue, claimed, now)
-        coming = min((line.next for line in self._lines if line.next is not None), default=None)
+        coming = self.next
         return POLL if coming is None else min(POLL, max(0.001, (coming - now) / 1000))
 
     def _ticks(self, line: _Line, now: int) -> list[Tick]:

@@ -113,6 +113,7 @@ class Worker:
         self.context: Context | None = None
         self.counts = Counts()
         self.consumer: Consumer | None = None
+        self.scheduler: Scheduler | None = None
 
     async def start(self) -> None:
         """Start all services. Raises what makes it impossible, with nothing left running."""
@@ -121,7 +122,7 @@ class Worker:
         await broker.open()
         progress = Progress()
         producer = self._producer = Producer(
-            cfg, self._store, lambda: self._registry, self._node, self._manager_class
+            cfg, self._store, lambda: self._registry, self._node, self._manager_class, clock=self._clock
         )
         # Tasks are queued and locks worked on in this loop, whichever thread or process has the job.
         lock = functools.partial(producer.lock_in, producer.stay())
@@ -167,6 +168,8 @@ class Worker:
             watcher=self._watcher,
             on_limit=self.finished.set,
         )
+        if cfg.schedule_periodic:
+            self.scheduler = Scheduler(context, Schedules(producer))
         services: list[Startable] = [
             Executors(executors),
             keeper,
@@ -174,7 +177,7 @@ class Worker:
             TaskLines(context),
             Canceller(context, consumer.cancel),
             Heartbeat(context, lambda: consumer.running),
-            *([Scheduler(context, Schedules(producer))] if cfg.schedule_periodic else []),
+            *([self.scheduler] if self.scheduler is not None else []),
             consumer,
         ]
         if cfg.report_mail_to or cfg.report_webhook:
@@ -206,7 +209,8 @@ class Worker:
         assert self.context is not None
         if isinstance(self.context.broker, MemoryBroker):
             return MemoryRenewer(self.context.broker)
-        return RedisRenewer(self._store.sync_url(), self.context.keys.prefix)
+        given_time = getattr(self.context.broker, "given_time", str)
+        return RedisRenewer(self._store.sync_url(), self.context.keys.prefix, given_time=given_time)
 
     def _who_runs(self, running: asyncio.Task[Any] | None) -> str | None:
         """The name of the job whose attempt is that asyncio task."""
@@ -225,6 +229,11 @@ class Worker:
         """It stops, and is now to do so within `grace` seconds."""
         if self.consumer is not None:
             self.consumer.hurry(grace)
+
+    async def sent(self) -> None:
+        """Wait until all that its jobs have queued so far is in the store."""
+        if self._producer is not None:
+            await self._producer.sent()
 
     async def stop(self, grace: float | None = None) -> None:
         """Drain and stop: running tasks get `grace` seconds, then they are handed back unspent."""

@@ -52,8 +52,14 @@ def run_page(project: Project, page: list[Block]) -> str:
     return done.stdout
 
 
-# Followed in projects of their own, by `test_tutorial.py`, `test_word_counts.py` and `test_any_function.py`.
-FROM_SCRATCH = {"docs/tutorial.md", "docs/how-to/word-counts.md", "docs/how-to/any-function.md"}
+# Followed in projects of their own, by `test_tutorial.py`, `test_word_counts.py`, `test_any_function.py` and
+# `test_testing_page.py`.
+FROM_SCRATCH = {
+    "docs/tutorial.md",
+    "docs/how-to/word-counts.md",
+    "docs/how-to/any-function.md",
+    "docs/how-to/testing.md",
+}
 # And these by `test_migration.py`.
 FROM_SCRATCH |= {f"docs/how-to/from-{old}.md" for old in ("celery", "rq", "huey", "arq")}
 PYTHON_PAGES = sorted({block.page for block in of_kind("python")} - FROM_SCRATCH)
@@ -122,7 +128,8 @@ def test_a_program_or_its_settings_are_valid(block: Block, tmp_path: Path) -> No
 def test_a_file_is_python_and_lies_where_the_server_finds_it(block: Block) -> None:
     path = Path(block.file or "")
     assert path.parts[0] in ("shop", "sampletasks") or block.page in FROM_SCRATCH
-    compile(block.source, block.place, "exec")
+    if block.language == "python":
+        compile(block.source, block.place, "exec")
 
 
 # -------------------------------------------------------------------------------------- commands

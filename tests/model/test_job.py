@@ -15,8 +15,8 @@ from pq.model.job import (
     CONCURRENCY,
     CPUBOUND,
     THREAD_IO,
+    DecoratedFunction,
     Job,
-    JobFunction,
     PeriodicJob,
     check_arguments,
     job,
@@ -53,7 +53,7 @@ class ProcessHtml(Job):
 
 def test_a_decorated_function_is_still_that_function() -> None:
     """It can be called as in a unit test, and keeps its name and words."""
-    assert isinstance(add_numbers, JobFunction)
+    assert isinstance(add_numbers, DecoratedFunction)
     assert add_numbers(1, b=2) == 3
     assert add_numbers.__name__ == "add_numbers"
     assert add_numbers.__doc__ == "Add."
