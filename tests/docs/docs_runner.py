@@ -29,6 +29,18 @@ class Checker(doctest.OutputChecker):
         return super().check_output(want, got, optionflags)
 
 
+class WholeErrors:
+    """`traceback` for doctest: before Python 3.11.4 it took the last line of an error alone, which may be a note."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(traceback, name)
+
+    @staticmethod
+    def format_exception_only(*error: Any) -> list[str]:
+        return ["".join(traceback.format_exception_only(*error))]
+
+
+doctest.traceback = WholeErrors()  # type: ignore[attr-defined]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

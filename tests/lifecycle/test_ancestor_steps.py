@@ -55,7 +55,7 @@ print(task.status_string)
 assert task.time_queued
 task = task.done_callback.wait()
 print(task.status_string, task.time_started - task.time_queued >= 0.5)
-print(api.tasks.queue('asynchronous', lag=0.01).wait().result >= 0.01)
+print(api.tasks.queue('asynchronous', lag=0.05).wait().result > 0.04)  # loops count milliseconds
 print(api.tasks.queue('execute.python', code='print("Hello World!")').wait().result)
 """
 
