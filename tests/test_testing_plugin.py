@@ -151,7 +151,16 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 def runs(project: pytest.Pytester, tests: str, *options: str, **outcomes: int) -> pytest.RunResult:
     """Run these tests; all of them pass, unless other outcomes are named."""
     project.makepyfile(test_shop=HEAD + tests)
-    result = project.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *options, timeout=100)
+    result = project.runpytest_subprocess(
+        "-W",
+        "error",
+        "-W",
+        "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        timeout=100,
+    )
     result.assert_outcomes(**(outcomes or {"passed": tests.count("def test_")}))
     return result
 
