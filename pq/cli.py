@@ -173,7 +173,7 @@ def find_app(name: str | None) -> Application:
             raise AppNotFound(
                 f"no module {module_name!r}{' (from -a)' if name else ''} in the current directory, {here}",
                 hint=near
-                or "go to the directory of manage.py, or name the application: pq -a module:attribute",
+                or "go to the directory of manage.py, name the application (pq -a module:attribute), or begin one: pq new DIR",
             ) from error
         raise _import_failed(module_name, error) from error
     except Exception as error:
