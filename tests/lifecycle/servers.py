@@ -129,6 +129,17 @@ def alive(pid: int) -> bool:
         return False
 
 
+def end_store(directory: Path) -> None:
+    """Kill the embedded server of a project whose last user was killed, and could not stop it."""
+    try:
+        pid = int((directory / ".pq" / "server.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if str(directory).encode() in command:
+            os.kill(pid, signal.SIGKILL)
+    except (OSError, ValueError):
+        pass  # there is none
+
+
 Serve = Callable[..., ServerProcess]
 
 
@@ -143,6 +154,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(directory))
     yield directory
     sys.modules.pop("jobs", None)
+    end_store(directory)
 
 
 @pytest.fixture
