@@ -301,8 +301,9 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
         slots = queue.slots.get(name, set())
         stated = [queue.holds.get(id, "") for id in slots] + [demands.get(id, "") for id in ids]
         numbers = {g.most for text in stated for g in gates(text) if g.name == name}
-        # Tasks may state one gate with different numbers: then who is first may wait longer than it had to.
-        needed = gate.most if len(numbers) == 1 else 1
+        # Tasks may state one gate with different numbers: then who is first may wait longer than it had to. Of one
+        # whose record somebody deleted nobody knows the number.
+        needed = gate.most if len(numbers) == 1 and not ids & set(deleted) else 1
         if gate.kind == "c" and len(slots) < needed:
             found.append(f"{name} is open, and {first} waits there")
         if gate.kind == "r":

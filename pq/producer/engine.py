@@ -122,8 +122,6 @@ class Engine:
             async with asyncio.timeout(5.0):
                 if self._opened is not None and not self._opened.done():
                     await asyncio.wait([self._opened])
-                while self._first:  # what was queued before there was a connection
-                    await asyncio.wait(self._first)
                 await self.sent()
         self.closed = True
         for task in list(self._tasks):
@@ -206,11 +204,18 @@ class Engine:
                 self.expect(future, look_now=other.done())
         return followed
 
+    @property
+    def unsent(self) -> bool:
+        """True while something that was queued is not in the store yet."""
+        return self._sent_count < self._put_count or bool(self._first)
+
     async def sent(self) -> None:
         """Wait until all that was queued so far is in the store (or was refused by it).
 
         So whoever queues and then looks sees what he has queued.
         """
+        while self._first:  # what was queued before there was a connection
+            await asyncio.wait(self._first)
         if self._sent_count < self._put_count:
             barrier: asyncio.Future[None] = self.loop.create_future()
             self._barriers.append((self._put_count, barrier))

@@ -285,6 +285,13 @@ class Consumer(Service):
     async def _exchange(self, want: int) -> Exchange | None:
         """One round trip. None when the store could not be reached: then all of it is tried again."""
         pending, self._pending = self._pending, {}
+        # What a job has queued is in the store before its end is: a worker that dies in between must not lose it.
+        if pending and (sending := self._context.sending()) is not None:
+            try:
+                await sending
+            except BaseException:
+                self._put_back(pending)
+                raise
         return await self._outcome_of(self._call(pending, want), pending, reserved=want > 0)
 
     def _call(
@@ -665,6 +672,8 @@ class Consumer(Service):
             async with asyncio.timeout(5.0):
                 context = self._context
                 pending, self._pending = self._pending, {}
+                if pending and (sending := context.sending()) is not None:
+                    await sending
                 if pending:
                     await context.broker.exchange(context.lease, pending, context.queues, 0, self._batch)
                 await context.broker.hand_back(context.lease, context.queues, crashed=False)

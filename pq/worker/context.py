@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ class Context:
     clock: Clock = SYSTEM
     counts: Counts = field(default_factory=Counts)
     stopping: bool = False
+    sending: Callable[[], Awaitable[None] | None] = lambda: None
+    """What to wait for until all that jobs have queued is in the store; None when it is."""
     report: Callable[[Task[Any]], None] | None = None
     """Tells people of a task that failed for good."""
 

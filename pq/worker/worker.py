@@ -125,7 +125,8 @@ class Worker:
             cfg, self._store, lambda: self._registry, self._node, self._manager_class, clock=self._clock
         )
         # Tasks are queued and locks worked on in this loop, whichever thread or process has the job.
-        lock = functools.partial(producer.lock_in, producer.stay())
+        home = producer.stay()
+        lock = functools.partial(producer.lock_in, home)
         backend = WorkerBackend(cfg, producer.tasks, progress.report, lock, producer.http)
         has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
         executors = make_executors(
@@ -151,6 +152,7 @@ class Worker:
             executors=executors,
             clock=self._clock,
             counts=self.counts,
+            sending=lambda: home.sent() if home.unsent else None,
         )
         progress.attach(context)
         keeper = LeaseKeeper(

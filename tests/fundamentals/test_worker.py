@@ -282,6 +282,18 @@ async def test_short_process_tasks_keep_the_children_busy(make_app: Any, start_w
         assert worker.counts.succeeded == 500
 
 
+@pq.job()
+def leaves_work_behind(self: Job, number: int) -> None:
+    self.queue("addition", number, queue="nobody")  # and does not wait for it
+
+
+async def test_what_a_job_queued_is_kept_before_its_end_is_told(serving: Producer) -> None:
+    """Nobody waited for the other task, and yet it is in the store when this one is done, each time."""
+    for number in range(50):
+        await serving.tasks.queue("leaves.work.behind", number)
+        assert await serving.tasks.size("nobody") == {"nobody": number + 1}
+
+
 async def test_only_what_can_start_is_reserved(make_app: Any, start_worker: Any) -> None:
     """A full worker leaves the rest of the queue to others."""
     runs.clear()
