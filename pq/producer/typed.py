@@ -312,12 +312,12 @@ def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, *
 
     Raises `BadSetting` for an option that does not exist or does not fit.
     """
-    if callable(name):  # `@api.job` without parentheses
-        return job()(name)
-    decorated = decorate(name, run_every, **options)
 
-    def make(function: Callable[..., Any]) -> JobFunction[..., Any, ..., Any]:
-        made = decorated(function)
+    def typed(made: DecoratedFunction[..., Any]) -> JobFunction[..., Any, ..., Any]:
         return JobFunction(made.function, made.job_class)
 
-    return make
+    # It is the other one that knows of `@api.job` without parentheses.
+    decorated: Any = decorate(name, run_every, **options)
+    if isinstance(decorated, DecoratedFunction):
+        return typed(decorated)
+    return lambda function: typed(decorated(function))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import threading
 from typing import Any
@@ -258,3 +259,18 @@ def test_what_is_queued_just_before_the_end_is_queued(make_app: Any) -> None:
     reader.close()
     assert task is not None
     assert task.kwargs == {"a": 1}
+
+
+def test_options_of_a_partial_are_kept_without_parentheses() -> None:
+    """A project's own decorator is the plain one with options, used in both ways."""
+    blocking = functools.partial(pq.job, concurrency=pq.THREAD_IO, timeout=5)
+
+    @blocking
+    def bare() -> None: ...
+
+    @blocking()
+    def called() -> None: ...
+
+    for made in (bare, called):
+        assert isinstance(made, pq.JobFunction)
+        assert (made.job_class.concurrency, made.job_class.timeout) == ("thread", 5)
