@@ -161,17 +161,36 @@ def outcome_text(task: Task[Any]) -> str:
     return progress_text(task)
 
 
-def progress_text(task: Task[Any]) -> str:
-    """How far a task is: `87 % message`."""
+def progress_facts(task: Task[Any]) -> dict[str, Any] | None:
+    """What a task said last of how far it is; None where it said nothing."""
     try:
         facts = task.run_info.get("progress")
     except PqError:
-        facts = None
-    if not isinstance(facts, dict):
-        return ""
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def progress_share(task: Task[Any]) -> float | None:
+    """The part of a task that is done, in numbers; None where that is not known."""
+    facts = progress_facts(task) or {}
     done, total = facts.get("done"), facts.get("total")
-    share = f"{100 * done / total:.0f} %" if isinstance(done, (int, float)) and total else f"{done}"
-    return f"{share} {facts.get('message') or ''}".strip()
+    if not isinstance(done, (int, float)) or not isinstance(total, (int, float)) or not total:
+        return None
+    return done / total
+
+
+def progress_text(task: Task[Any]) -> str:
+    """How far a task is: `87 % message`."""
+    facts, share = progress_facts(task), progress_share(task)
+    if facts is None:
+        return ""
+    part = f"{facts.get('done')}" if share is None else f"{100 * share:.0f} %"
+    return f"{part} {facts.get('message') or ''}".strip()
+
+
+def bar_length(share: float, width: int) -> int:
+    """How much of a bar is full, whatever a job said."""
+    return int(min(max(share, 0.0), 1.0) * width)
 
 
 def sure(question: str, *, yes: bool, act: Callable[[], int]) -> int:

@@ -10,7 +10,18 @@ from typing import Any
 from ..cli import Command, UsageError, VerbParser
 from ..errors import PqError, TaskError
 from ..model.task import Task
-from .common import SHORT, as_json, colours, duration, note, progress_text, say, task_facts
+from .common import (
+    SHORT,
+    as_json,
+    bar_length,
+    colours,
+    duration,
+    note,
+    progress_share,
+    progress_text,
+    say,
+    task_facts,
+)
 
 IMPATIENT = 1.0
 """Seconds after which who watches is told why nothing happens."""
@@ -131,15 +142,10 @@ async def _watched(api: Any, task: Task[Any]) -> Task[Any]:
 
 def bar(task: Task[Any]) -> str:
     """How far a task is, in a line."""
-    facts = task.run_info.get("progress")
-    done, total = (facts.get("done"), facts.get("total")) if isinstance(facts, dict) else (None, None)
-    if task.done() or not total or not isinstance(done, (int, float)):
-        return (
-            task.status_string
-            if not isinstance(facts, dict)
-            else f"{task.status_string} {progress_text(task)}"
-        )
-    full = int(min(max(done / total, 0.0), 1.0) * BAR)
+    share = progress_share(task)
+    if task.done() or share is None:
+        return f"{task.status_string} {progress_text(task)}".rstrip()
+    full = bar_length(share, BAR)
     drawn = "━" * full + (
         f"\x1b[2m{'━' * (BAR - full)}\x1b[0m" if colours(sys.stderr) else "·" * (BAR - full)
     )

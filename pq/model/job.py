@@ -137,6 +137,17 @@ class Job:
         """Whether this job wants another attempt after one that ended with an exception of class `kind`."""
         return tries_again_after(kind, cls.retry_on, cls.no_retry_on)
 
+    @classmethod
+    def demands_of(cls, task: Task[Any]) -> str:
+        """The limits that a task which is there already has to keep; its unique key is not asked for again.
+
+        Raises `BadArguments` and `UnreadableMessage`, where its arguments are not what the limits need.
+        """
+        if cls.flow is None:
+            return ""
+        most = task.meta.get("max_concurrency")
+        return cls.flow.demands(task.name, cls.signature, task.args, task.kwargs, most, unique=False)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise PqError(f"{type(self).__name__} has no __call__", hint="write `def __call__(self, …)` in it")
 

@@ -663,12 +663,8 @@ class Tasks:
         if changes:
             self._change(task, changes)
         kind = self._producer.registry.get(task.name)
-        if kind is not None and kind.flow is not None:
-            most = task.meta.get("max_concurrency")
-            # Not its unique key: who runs a task again wants this one.
-            task.demands = kind.flow.demands(
-                task.name, kind.signature, task.args, task.kwargs, most, unique=False
-            )
+        if kind is not None:
+            task.demands = kind.demands_of(task)
         header = records.live_header(task.priority, "", task.demands)
         return await broker.retry_dead(queue, Entry(id, header + task.to_wire()))
 

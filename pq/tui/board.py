@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from ..broker.contract import QueueState
 from ..clock import SYSTEM, Clock
-from ..commands.common import SHORT, ago, call_text, progress_text, span
-from ..errors import PqError
+from ..commands.common import SHORT, ago, bar_length, call_text, progress_share, progress_text, span
 from ..logs import escape
 from ..model.states import FAILURE, STARTED
 from ..model.task import Task
@@ -344,17 +343,12 @@ def _who(facts: Mapping[str, Any]) -> WorkerKey:
 
 def progress(task: Task[Any]) -> str:
     """How far a running task is, as a bar where it said so; else its arguments."""
-    try:
-        facts = task.run_info.get("progress")
-    except PqError:
-        facts = None
-    if not isinstance(facts, dict):
+    text, share = escape(progress_text(task)), progress_share(task)
+    if not text:
         return call_text(task)[:300]
-    done, total = facts.get("done"), facts.get("total")
-    text = escape(progress_text(task))
-    if not isinstance(done, (int, float)) or not isinstance(total, (int, float)) or not total:
+    if share is None:
         return text
-    full = int(min(max(done / total, 0.0), 1.0) * BAR)
+    full = bar_length(share, BAR)
     return f"{'━' * full}{'·' * (BAR - full)} {text}"
 
 

@@ -455,12 +455,8 @@ class Consumer(Service):
 
     def _limits_unstated(self, task: Task[Any], job: type[Job]) -> bool:
         """True when its producer did not know the job, so nobody has looked at its limits: it goes back with them."""
-        assert job.flow is not None
         try:
-            most = task.meta.get("max_concurrency")
-            task.demands = job.flow.demands(
-                job.name, job.signature, task.args, task.kwargs, most, unique=False
-            )
+            task.demands = job.demands_of(task)
         except PqError:
             return False  # the attempt itself says what is wrong with its arguments
         if task.demands:
