@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .config import Settings
     from .model.registry import Registry
     from .producer.producer import Producer
+    from .worker.worker import Worker
 
 
 class PulsarQueue:
@@ -112,19 +113,24 @@ class PulsarQueue:
         current.register(api)
         return api
 
-    async def _start_companion(self) -> Callable[[], Coroutine[Any, Any, None]]:
-        """With `memory://` no other process can do the work: a worker in the producer's own loop does."""
+    def worker(self, name: str = "w1", **options: Any) -> Worker:
+        """A worker of this application, to be started in a loop of this process; `options` are those of `Worker`."""
         from .worker.worker import Worker
 
-        worker = Worker(
+        return Worker(
             self.cfg,
             self.store,
             self.registry,
-            name="w1",
+            name=name,
             node=self.node_name,
             manager=self.manager,
             clock=self.clock,
+            **options,
         )
+
+    async def _start_companion(self) -> Callable[[], Coroutine[Any, Any, None]]:
+        """With `memory://` no other process can do the work: a worker in the producer's own loop does."""
+        worker = self.worker()
         await worker.start()
         return worker.stop
 

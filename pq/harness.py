@@ -175,17 +175,8 @@ class Harness:
 
     async def _start_worker(self) -> None:
         if self._wanted and self.worker is None:
-            app = self.app
             self._loop = asyncio.get_running_loop()
-            worker = self.worker = Worker(
-                app.cfg,
-                app.store,
-                app.registry,
-                name="w1",
-                node=app.node_name,
-                manager=app.manager,
-                clock=self.clock,
-            )
+            worker = self.worker = self.app.worker()
             try:
                 await worker.start()
             except BaseException:

@@ -75,6 +75,10 @@ class Application(Protocol):
         """The settings, read anew."""
         ...
 
+    def worker(self, name: str, **options: Any) -> Worker:
+        """A worker for a loop of this process."""
+        ...
+
 
 @dataclass(eq=False)
 class Member:
@@ -570,15 +574,7 @@ def _leave(number: int, frame: object) -> None:
 
 async def _serve_here(app: Application) -> int:
     """With `memory://` nobody else can reach the tasks: one worker, in this process."""
-    worker = Worker(
-        app.cfg,
-        app.store,
-        app.registry,
-        name="w1",
-        node=app.node_name,
-        manager=app.manager,
-        watcher=watcher("w1"),
-    )
+    worker = app.worker("w1", watcher=watcher("w1"))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

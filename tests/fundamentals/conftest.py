@@ -43,9 +43,7 @@ async def start_worker() -> AsyncIterator[StartWorker]:
     workers: list[Worker] = []
 
     async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
-        worker = Worker(
-            app.cfg, app.store, app.registry, name=name, node=app.node_name, manager=app.manager, **options
-        )
+        worker = app.worker(name, **options)
         await worker.start()
         workers.append(worker)
         return worker

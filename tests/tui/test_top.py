@@ -74,7 +74,7 @@ async def api(app: pq.PulsarQueue) -> AsyncIterator[pq.Producer]:
 
 @pytest.fixture
 async def worker(app: pq.PulsarQueue) -> AsyncIterator[Worker]:
-    worker = Worker(app.cfg, app.store, app.registry, name="w1", node="here", manager=app.manager)
+    worker = app.worker()
     await worker.start()
     yield worker
     await worker.stop(grace=0.0)

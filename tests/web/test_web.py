@@ -51,7 +51,7 @@ def app(valkey: Any) -> pq.PulsarQueue:
 
 @pytest.fixture
 async def worker(app: pq.PulsarQueue) -> AsyncIterator[Worker]:
-    worker = Worker(app.cfg, app.store, app.registry, name="w1", node="here", manager=app.manager)
+    worker = app.worker()
     await worker.start()
     yield worker
     await worker.stop(grace=0.0)
