@@ -195,7 +195,7 @@ def make_job(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:
     if (
         task.timeout is not None
         or task.retry_delay is not None
-        or task.max_retries != job_class.max_retries
+        or (task.max_retries is not None and task.max_retries != job_class.max_retries)
         or task.meta_bytes is not None
     ):
         _own_options(job, task)
@@ -208,7 +208,8 @@ def _own_options(job: Job, task: Task[Any]) -> None:
         job.timeout = task.timeout
     if task.retry_delay is not None:
         job.retry_delay = task.retry_delay
-    job.max_retries = task.max_retries
+    if task.max_retries is not None:
+        job.max_retries = task.max_retries
     most = task.meta.get("max_concurrency")
     if most is not None:
         job.max_concurrency = most

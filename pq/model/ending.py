@@ -104,6 +104,8 @@ def conclude(
         )
     task.time_ended = now
     task.exception, task.stacktrace, task.reason = outcome.error, outcome.stacktrace, outcome.reason
+    if task.max_retries is None and job is not None:
+        task.max_retries = job.max_retries  # who queued it did not know the job
     if (
         outcome.kind in (FAILED, TIMED_OUT, RETRIED)
         and not outcome.final

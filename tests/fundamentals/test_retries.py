@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -217,6 +218,15 @@ async def test_a_function_that_fails_costs_no_attempt(serving: Producer) -> None
     task = await serving.tasks.queue("by.a.wrong.function")
     assert task.retry == 2
     assert "must be a number of seconds" in task.run_info["backoff"]
+
+
+async def test_a_producer_that_does_not_know_the_job(serving: Producer, make_app: Callable[..., Any]) -> None:
+    """It queues by name alone, and the job's own `max_retries` counts; what it says itself counts more."""
+    async with make_app(task_paths=[]).api() as stranger:
+        task = await stranger.tasks.queue("asyncio.raises", "retry", 1)
+        assert (task.status_string, task.result, task.max_retries) == ("SUCCESS", 2, 2)
+        task = await stranger.tasks.queue("asyncio.raises", "retry", 1, meta_params={"max_retries": 0})
+        assert (task.status_string, task.retry) == ("FAILURE", 1)
 
 
 @pytest.mark.parametrize(

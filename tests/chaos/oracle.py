@@ -1,0 +1,131 @@
+"""What really ran: a file that jobs append to, outside of any store, and what can be read off it.
+
+Each line is one `write` to a file opened for appending, so lines of many processes never mix, and a line that
+was written stays, whoever is killed after it. Times are of the machine's monotonic clock, which all its
+processes share.
+
+    b <number> <attempt> <pid> <kind of job> <seconds>      the job of this task began
+    e <number> <pid> <seconds>                              and came to its end
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+JOBS = '''\
+"""Jobs that tell an oracle outside of the store what they do."""
+
+import asyncio, os, time
+from pq import api
+
+_oracle = os.open(os.environ["PQ_ORACLE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def begin(task, n, kind):
+    os.write(_oracle, f"b {n} {task.retry} {os.getpid()} {kind} {time.monotonic():.6f}\\n".encode())
+
+
+def end(n):
+    os.write(_oracle, f"e {n} {os.getpid()} {time.monotonic():.6f}\\n".encode())
+    return n * 3 + 1
+
+
+@api.job()
+async def by_loop(self, n, ms=0):
+    begin(self.task, n, "loop")
+    await asyncio.sleep(ms / 1000)
+    return end(n)
+
+
+@api.job(concurrency=api.THREAD_IO)
+def by_thread(self, n, ms=0):
+    begin(self.task, n, "thread")
+    time.sleep(ms / 1000)
+    return end(n)
+
+
+@api.job(concurrency=api.CPUBOUND)
+def by_process(self, n, ms=0):
+    begin(self.task, n, "process")
+    end_at = time.monotonic() + ms / 1000
+    while time.monotonic() < end_at:
+        pass
+    return end(n)
+
+
+@api.job(max_retries=3, retry_delay=0.05)
+async def fails_once(self, n, ms=0):
+    begin(self.task, n, "retry")
+    await asyncio.sleep(ms / 1000)
+    if self.task.retry == 1:
+        raise RuntimeError("the first attempt fails")
+    return end(n)
+'''
+"""The module `jobs` of a project under chaos; `PQ_ORACLE` names the file."""
+
+
+def result_of(n: int) -> int:
+    """What the task with that number has to result in."""
+    return n * 3 + 1
+
+
+@dataclass
+class Story:
+    """What the oracle has told so far. `read` takes in what is new."""
+
+    path: Path
+    begun: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    """Number of a task → when it was begun, and in which process."""
+    ended: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    at_it: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Process → numbers that it has begun and not ended."""
+    recent: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=400))
+    """The last that began something: process and kind of job."""
+    _offset: int = 0
+
+    def read(self) -> None:
+        """Take in the lines that were added; half of one waits for its rest."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        for line in data[:whole].decode("ascii").splitlines():
+            words = line.split(" ")
+            if words[0] == "b":
+                n, pid = int(words[1]), int(words[3])
+                self.begun[n].append((float(words[5]), pid))
+                self.at_it[pid].add(n)
+                self.recent.append((pid, words[4]))
+            else:
+                n, pid = int(words[1]), int(words[2])
+                self.ended[n].append((float(words[3]), pid))
+                self.at_it[pid].discard(n)
+
+    def workers(self) -> list[int]:
+        """Processes that ran jobs of the loop or of threads lately: workers, and no children of theirs."""
+        return list(dict.fromkeys(pid for pid, kind in self.recent if kind != "process"))
+
+    def recovery(self, pid: int, killed_at: float) -> float | None:
+        """Seconds from the death of a process to when the last task that it was at was begun elsewhere.
+
+        None where it was at nothing, or where something was not begun again (a child's task that its parent
+        had settled meanwhile, say).
+        """
+        longest = None
+        for n in self.at_it.get(pid, ()):
+            later = [at for at, other in self.begun[n] if at > killed_at and other != pid]
+            if later:
+                longest = max(longest or 0.0, min(later) - killed_at)
+        return longest
+
+
+def now() -> float:
+    """The oracle's clock."""
+    return time.monotonic()
