@@ -130,6 +130,15 @@ class StoreRefused(StoreError):
     slug = "broker-auth"
 
 
+class StoreEvicts(StoreError):
+    """The store deletes keys when its memory is full, tasks like anything else. No server starts on it.
+
+    Set `maxmemory-policy` to `noeviction`, or say that you know (`allow_eviction`).
+    """
+
+    slug = "broker-evicts"
+
+
 class NoStore(StoreError):
     """No store is configured and the embedded server cannot be had."""
 

@@ -62,8 +62,9 @@ else, or damaged. The task is set aside in the dead set with its raw bytes, and 
     "extra-needed": """A part of the library that is not installed. The hint has the pip command.""",
     "lock-timeout": """Somebody else held the lock for as long as you were willing to wait.""",
     "broker-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like anything else,
-and nobody hears of it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new tasks ([queue-full]), which can
-be seen, and loses none. A store that is also a cache should be two. `pq doctor` looks at this too.""",
+and nobody hears of it. So no server starts on it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new
+tasks ([queue-full]), which can be seen, and loses none. A store that is also a cache should be two. `pq doctor` looks at
+this too, and --allow-eviction (PQ_ALLOW_EVICTION) starts a server all the same.""",
     "app-not-found": """The command line looks for an application: `manage:app` of the current directory, or what `-a
 module:attribute` names. Go to the directory of manage.py, or name it. `pq new DIR` writes one.""",
     "no-jobs": """The modules of `task_paths` were imported, and none of them defines a job. Jobs are functions with

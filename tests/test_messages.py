@@ -211,18 +211,22 @@ def test_broker_auth(run: Run) -> None:
     )
 
 
-def test_broker_evicts(server: Callable[..., Serving]) -> None:
-    """A store that deletes keys when it is full: said when the server starts."""
+def test_broker_evicts(run: Run, server: Callable[..., Serving]) -> None:
+    """A store that deletes keys when it is full: no server starts on it, unless it is told to."""
     cache = Server(find_binary(), "--maxmemory-policy", "allkeys-lru")
+    what = (
+        "this store deletes keys when it is full (maxmemory-policy allkeys-lru): "
+        "tasks can vanish silently [broker-evicts]\n"
+    )
+    hint = "hint: CONFIG SET maxmemory-policy noeviction, or a store of its own"
     try:
-        said = server(url=cache.url).until("ready")
+        assert f"error: {what}{hint}; --allow-eviction starts all the same\n" in run(
+            "serve", PQ_DATA_STORE=cache.url
+        )
+        said = server("--allow-eviction", url=cache.url).until("ready")
     finally:
         cache.close()
-    assert (
-        "server   warning: this store deletes keys when it is full (maxmemory-policy allkeys-lru): "
-        "tasks can vanish silently [broker-evicts]\n"
-        "                  hint: CONFIG SET maxmemory-policy noeviction, or a store of its own\n"
-    ) in said
+    assert f"server   warning: {what}                  {hint}\n" in said
 
 
 # ---------------------------------------------------------------------------- what is to be served

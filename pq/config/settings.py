@@ -142,6 +142,12 @@ class Settings:
         "URL of a separate store for the queues; data_store when not set",
         group="store",
     )
+    allow_eviction: bool = _setting(
+        False,
+        parsers.switch,
+        "switch that lets a server start on a store that deletes keys when it is full, tasks among them",
+        group="store",
+    )
     message_serializer: str = _setting(
         "msgpack",
         parsers.choice("msgpack", "json"),

@@ -10,8 +10,8 @@ A worker that goes because fewer are needed finishes what it runs, however long 
 With `reload` it watches the source files, and does what SIGHUP does when one of them changes.
 
 Signals: the first SIGINT, and SIGTERM, drain (no new tasks; running ones get `graceful_timeout` and are
-then handed back unspent); a second SIGINT stops at once; SIGHUP reloads; SIGTTIN and SIGTTOU add and take
-away a worker, and of a range move its lower end as well.
+then handed back unspent). A second SIGTERM has them handed back now, and a third, like a second SIGINT, stops
+at once. SIGHUP reloads; SIGTTIN and SIGTTOU add and take away a worker, and of a range move its lower end as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..broker.connect import Store
 from ..broker.contract import Broker
 from ..broker.keys import Keys
 from ..config import Settings
-from ..errors import BadSetting, PqError
+from ..errors import BadSetting, PqError, StoreEvicts
 from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry
@@ -51,7 +51,7 @@ HEALTHY = 5.0
 """Seconds a worker must have lived for its death not to count as a failed start."""
 LONGEST_PAUSE = 30.0
 ONE_PRESS = 0.3
-"""Seconds within which two SIGINTs are one press of Ctrl-C."""
+"""Seconds within which two signals to stop are one: a press of Ctrl-C, or what a process manager sends twice."""
 STARTS = 3
 """Workers that may fail to start, with none ever ready, before the server gives up."""
 
@@ -116,7 +116,9 @@ class Supervisor:
         self._count = 0
         self._changed = asyncio.Event()
         self._interrupts = 0
-        self._interrupted_at = float("-inf")
+        self._terminations = 0
+        self._at_once = False
+        self._stop_signal_at = float("-inf")
         self._stopping = False
         self._ever_ready = False
         self._failed_starts = 0
@@ -194,19 +196,28 @@ class Supervisor:
         )
 
     async def _look_at_the_store(self) -> None:
-        """A store that throws keys away when it is full loses tasks, and nobody would hear of it."""
+        """A store that throws keys away when it is full loses tasks, and nobody would hear of it.
+
+        Raises `StoreEvicts`, unless `allow_eviction` says that this is known.
+        """
         assert self._broker is not None
         try:
             policy = str((await self._broker.facts())["policy"])
         except PqError as exc:
             logger.debug("the store does not tell its policy: %s", exc)
             return
-        if policy.startswith("allkeys"):
-            logger.warning(
-                "this store deletes keys when it is full (maxmemory-policy %s): tasks can vanish silently [broker-evicts]",
-                policy,
-                extra={"hint": "CONFIG SET maxmemory-policy noeviction, or a store of its own"},
-            )
+        if not policy.startswith(
+            "allkeys"
+        ):  # what `volatile-*` deletes is finished, and has a time to live anyway
+            return
+        text = (
+            f"this store deletes keys when it is full (maxmemory-policy {policy}): tasks can vanish silently"
+        )
+        hint = "CONFIG SET maxmemory-policy noeviction, or a store of its own"
+        if not self._cfg.allow_eviction:
+            await self._broker.close()
+            raise StoreEvicts(text, hint=f"{hint}; --allow-eviction starts all the same")
+        logger.warning("%s [%s]", text, StoreEvicts.slug, extra={"hint": hint})
 
     def _say_goodbye(self) -> None:
         server = self._store.url
@@ -319,7 +330,7 @@ class Supervisor:
             logger.warning(
                 "%s (pid %d) died: %s", member.name, member.process.pid, _how(code), extra={"who": "server"}
             )
-            await self._hand_back(member, crashed=self._interrupts < 2)
+            await self._hand_back(member, crashed=not self._at_once)
         if member.failure is not None:
             self._report_failure(member.failure)
         lived = time.monotonic() - member.born
@@ -428,26 +439,46 @@ class Supervisor:
 
     # --------------------------------------------------------------------------------- signals
     def _interrupt(self) -> None:
-        # One Ctrl-C can reach us twice (from the terminal, and from a program that passes it on).
-        now, before = time.monotonic(), self._interrupted_at
-        self._interrupted_at = now
-        if now - before < ONE_PRESS:
+        if self._is_repeated():
             return
         self._interrupts += 1
         if self._interrupts == 1:
-            self._terminate("Ctrl-C again to stop at once")
+            self._begin_to_stop("Ctrl-C again to stop at once")
         else:
-            logger.warning("stopping at once")
-            for member in list(self._members.values()):
-                member.leaving = True
-                _kill(member)
+            self._stop_at_once()
 
-    def _terminate(self, more: str = "") -> None:
+    def _terminate(self) -> None:
+        if self._is_repeated():
+            return
+        self._terminations += 1
+        if self._terminations == 1:
+            self._begin_to_stop()
+        elif self._terminations == 2:
+            logger.warning("stopping now: what runs is handed back")
+            for member in list(self._members.values()):
+                self._dismiss(member, 0.0)
+        else:
+            self._stop_at_once()
+
+    def _is_repeated(self) -> bool:
+        """One Ctrl-C can reach us twice (from the terminal, and from a program that passes it on)."""
+        now, before = time.monotonic(), self._stop_signal_at
+        self._stop_signal_at = now
+        return now - before < ONE_PRESS
+
+    def _begin_to_stop(self, more: str = "") -> None:
         if not self._stopping:
             grace = f"running tasks get up to {self._cfg.graceful_timeout:g} s"
             logger.info("stopping: %s%s", grace, f" ({more})" if more else "")
         self._stopping = True
         self._changed.set()
+
+    def _stop_at_once(self) -> None:
+        logger.warning("stopping at once")
+        self._at_once = True  # those who die now are not charged with it
+        for member in list(self._members.values()):
+            member.leaving = True
+            _kill(member)
 
     def _reload(self) -> None:
         self._spawn_task(self._reload_now())

@@ -348,7 +348,9 @@ class Chaos:
             live = [id for id, record in queue.records.items() if record[:1] in b"qg"]
             if live:
                 wrong.append(f"store: {name}: {len(live)} tasks were never ended, such as {live[0]}")
-            if queue.held:  # the lease of a dead host may be left, for the next worker to sweep; with nothing in it
+            if (
+                queue.held
+            ):  # the lease of a dead host may be left, for the next worker to sweep; with nothing in it
                 wrong.append(f"store: {name}: tasks are held under {len(queue.held)} leases")
         ends = counted["succeeded"] + counted["failed"] + counted["revoked"]
         if self.plan.appendfsync == "always" and not report.wrong and ends != self._queued:
