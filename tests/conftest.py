@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import leaks
 import pytest
 import redis
 from stores import Server, check_server, redis62_binary
 
 from pq.broker.embedded import find_binary
 from pq.errors import NoStore
+
+
+def pytest_configure() -> None:
+    leaks.watch_loops()
+    leaks.warm_up()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_store_is_left() -> Iterator[None]:
+    """No test leaves the server of a store."""
+    before = leaks.look()
+    yield
+    _nothing(leaks.left_since(before, stores=True))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a thread, a descriptor, a child process or an asyncio task."""
+    before = leaks.look()
+    yield
+    if not hasattr(request.module, "shared"):  # such a fixture is of the module, and changes while it is used
+        _nothing(leaks.left_since(before))
+
+
+def _nothing(left: list[str]) -> None:
+    assert not left, "left behind:\n  " + "\n  ".join(left)
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,7 @@ class Producer:
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = (
             weakref.WeakKeyDictionary()
         )
+        self._calls: weakref.WeakKeyDictionary[Engine, set[asyncio.Task[Any]]] = weakref.WeakKeyDictionary()
         self._home: Engine | None = None
         self._thread: LoopThread | None = None
         self._mutex = threading.Lock()
@@ -161,6 +162,11 @@ class Producer:
         await self._close_companion()
         await self._http.close()
         await engine.close()
+        # What was asked of the store and has no answer: nobody would give one any more.
+        left = self._calls.pop(engine, set()) - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _close_thread(self) -> None:
         thread, self._thread = self._thread, None
@@ -281,8 +287,7 @@ class Producer:
             engine.loop.call_soon_threadsafe(self._follow, engine, work, future)
         return future
 
-    @staticmethod
-    def _follow(engine: Engine, work: Coroutine[Any, Any, T], future: LoopFuture[T]) -> None:
+    def _follow(self, engine: Engine, work: Coroutine[Any, Any, T], future: LoopFuture[T]) -> None:
         async def follow() -> None:
             try:
                 result = await work
@@ -298,9 +303,10 @@ class Producer:
                     future.set_result(result)
 
         # Not `engine.spawn`: closing the engine cancels its tasks, and `close` itself runs here.
-        task = engine.loop.create_task(follow())
-        _calls.add(task)
-        task.add_done_callback(_calls.discard)
+        task: asyncio.Task[Any] = engine.loop.create_task(follow())
+        calls = self._calls.setdefault(engine, set())
+        calls.add(task)
+        task.add_done_callback(calls.discard)
 
     def gather(self, futures: Sequence[TaskFuture[Any]]) -> LoopFuture[list[Task[Any]]]:
         """One future of many; the first error of theirs is its own, however many are not done yet."""
@@ -532,7 +538,6 @@ class Producer:
         return self._http.get(blocking)
 
 
-_calls: set[asyncio.Task[None]] = set()
 _executing: ContextVar[tuple[Producer, Engine] | None] = ContextVar("pq_executing", default=None)
 """Whose engine an executed job uses, when a loop of its own runs it, which ends with the job."""
 

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import hiredis
+
+
+@asynccontextmanager
+async def _serving(path: Path, serve: Callable[..., Awaitable[None]]) -> AsyncIterator[None]:
+    """`serve` for each connection to the unix socket `path`; all of them end with the context."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            connections.discard(task)
+
+    server = await asyncio.start_unix_server(one, str(path))
+    try:
+        yield
+    finally:
+        server.close()
+        for task in list(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
 
 class Fake:
@@ -41,11 +65,8 @@ class Fake:
 async def fake_server(path: Path, answer: Callable[[list[bytes]], bytes | None]) -> AsyncIterator[Fake]:
     """A `Fake` on the unix socket `path`."""
     fake = Fake(answer)
-    server = await asyncio.start_unix_server(fake.serve, str(path))
-    try:
+    async with _serving(path, fake.serve):
         yield fake
-    finally:
-        server.close()
 
 
 class Proxy:
@@ -75,6 +96,7 @@ class Proxy:
             pass
         finally:
             upward.cancel()
+            await asyncio.gather(upward, return_exceptions=True)
             to_server.close()
             writer.close()
 
@@ -83,11 +105,8 @@ class Proxy:
 async def proxy(path: Path, target: str) -> AsyncIterator[Proxy]:
     """A `Proxy` on the unix socket `path` to the one at `target`."""
     made = Proxy(target)
-    server = await asyncio.start_unix_server(made.serve, str(path))
-    try:
+    async with _serving(path, made.serve):
         yield made
-    finally:
-        server.close()
 
 
 def bulk(data: bytes) -> bytes:

@@ -118,6 +118,8 @@ PASSING = (
     "-TRYAGAIN Multiple keys request during rehashing of slot",
     "-CLUSTERDOWN The cluster is down",
     "-NOSCRIPT No matching script.",
+    "-MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.",
+    "-NOREPLICAS Not enough good replicas to write.",
 )
 REFUSING = {
     "-OOM command not allowed when used memory > 'maxmemory'.": QueueFull,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -92,3 +94,16 @@ async def test_closing_cancels_what_waits(app: pq.PulsarQueue) -> None:
     await api.tasks.size("nobody")
     await api.close()
     assert future.cancelled()
+
+
+async def test_closing_ends_what_was_asked(app: pq.PulsarQueue, valkey_server: Any) -> None:
+    """A store that does not answer holds up no close, and a question that nobody will answer is cancelled."""
+    api = await app.api().start()
+    os.kill(valkey_server.process.pid, signal.SIGSTOP)
+    try:
+        asked = api.tasks.size("default")
+        await asyncio.sleep(0)
+        await asyncio.wait_for(api.close(), 30)
+        assert asked.cancelled()
+    finally:
+        os.kill(valkey_server.process.pid, signal.SIGCONT)

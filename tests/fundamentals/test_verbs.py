@@ -312,6 +312,7 @@ async def test_explain_knows_every_slug(api: Producer, run: Run) -> None:
 async def test_follow_the_log_of_a_task(serving: Producer, run: Run) -> None:
     """From its first line to its end."""
     future = serving.tasks.queue("held")
+    await serving.sent()  # the command has a connection of its own, and may be quicker
     following = asyncio.create_task(run("logs", future.id, "-f"))
 
     async def logged() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -139,7 +140,8 @@ async def test_a_decision_is_one_line_and_one_event(caplog: pytest.LogCaptureFix
         await scaling(crew, store).look()
     why = "2 tasks wait, none has ended lately, 1 worker 100 % busy"
     assert [record.getMessage() for record in caplog.records] == [f"1 → 3 workers: {why}"]
-    message = await anext(aiter(heard))
+    async with contextlib.aclosing(aiter(heard)) as events:
+        message = await anext(events)
     facts: dict[str, Any] = msgpack.unpackb(message.payload)
     assert facts.pop("time") > 0
     assert facts == {

@@ -1,0 +1,147 @@
+"""What a test leaves behind in its own process: threads, descriptors, children, asyncio tasks.
+
+Looked at before and after every test (`conftest.py`). What takes a moment to end is given one. Keys in the store
+are looked at by the fixtures of the stores. A store's server may outlive a test, since most are of the session; those
+are looked for when the session ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing.forkserver as forkserver
+import multiprocessing.resource_tracker as resource_tracker
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pq.loops import loop_factory
+
+PATIENCE = 10.0
+"""Seconds for which what ends by itself is waited for."""
+
+_FDS = Path("/proc/self/fd")
+_THREADS = Path("/proc/self/task")
+
+left_tasks: list[str] = []
+"""Asyncio tasks that were pending still when the loop of a test was closed."""
+
+
+@dataclass
+class Look:
+    """What there is. Empty where `/proc` is missing."""
+
+    threads: set[threading.Thread]
+    descriptors: dict[int, str]
+    children: set[int]
+
+
+def look() -> Look:
+    """What there is now. Costs about a millisecond."""
+    return Look(set(threading.enumerate()), _descriptors(), _children())
+
+
+def left_since(before: Look, *, stores: bool = False) -> list[str]:
+    """What there is more than before, a line each; waits a while for it to go away. `stores`: their servers too."""
+    deadline = time.monotonic() + PATIENCE
+    collected = False
+    while True:
+        found = _more(before, stores)
+        if not found or time.monotonic() > deadline:
+            break
+        if not collected:  # what a cycle of references holds is not left, it is not gone yet
+            collected = True
+            gc.collect()
+        time.sleep(0.01)
+    found += [f"asyncio task {text}" for text in left_tasks]
+    left_tasks.clear()
+    return found
+
+
+def _more(before: Look, stores: bool) -> list[str]:
+    found = [f"thread {thread.name}" for thread in threading.enumerate() if thread not in before.threads]
+    helpers = {fd for fd in _fds_of_helpers() if fd is not None}
+    found += [
+        f"descriptor {fd} {what}"
+        for fd, what in _descriptors().items()
+        if before.descriptors.get(fd) != what and fd not in helpers
+    ]
+    children = {pid: _named(pid) for pid in _children() - before.children if not _is_helper(pid)}
+    found += [f"child {pid} {name[:80]}" for pid, name in children.items() if stores or not _is_store(name)]
+    return found
+
+
+def _fds_of_helpers() -> Iterable[int | None]:
+    """Of the two processes that `multiprocessing` keeps for as long as this one lives."""
+    yield resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
+    yield forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
+
+
+def _is_helper(pid: int) -> bool:
+    return pid in (
+        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
+        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
+    )
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    try:
+        names = os.listdir(_FDS)
+    except OSError:
+        return {}
+    for name in names:
+        try:
+            found[int(name)] = os.readlink(_FDS / name)
+        except OSError:
+            pass  # the one that the directory was read with
+    return found
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    try:
+        for thread in os.listdir(_THREADS):
+            try:
+                found.update(map(int, (_THREADS / thread / "children").read_text().split()))
+            except OSError:
+                pass  # the thread has ended, or the kernel does not tell
+    except OSError:
+        pass
+    return found
+
+
+def _named(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return "?"
+
+
+def _is_store(name: str) -> bool:
+    return "valkey-server" in name or "redis-server" in name or "unixsocket:" in name
+
+
+def warm_up() -> None:
+    """Have what a process makes once, at the first loop that it runs, made before the first test."""
+    loop = loop_factory()()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.add_signal_handler(signal.SIGUSR2, int)
+    loop.remove_signal_handler(signal.SIGUSR2)
+    loop.close()
+
+
+def watch_loops() -> None:
+    """Note which tasks a loop is closed over. `asyncio.Runner` cancels them, so nobody would hear of them."""
+    runners = asyncio.runners
+    cancel_all = runners._cancel_all_tasks  # type: ignore[attr-defined]
+
+    def noted(loop: asyncio.AbstractEventLoop) -> None:
+        left_tasks.extend(repr(task)[:200] for task in asyncio.all_tasks(loop))
+        cancel_all(loop)
+
+    runners._cancel_all_tasks = noted  # type: ignore[attr-defined]
