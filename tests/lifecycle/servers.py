@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,18 @@ if __name__ == "__main__":
 
 
 class ServerProcess:
-    """`python manage.py …` in a project's directory; its log is read as it comes."""
+    """`python manage.py …` in a project's directory; its log is read as it comes.
 
-    def __init__(self, directory: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    `prefix`: a command that runs it, in another place (a network namespace, say), as the same process.
+    """
+
+    def __init__(
+        self, directory: Path, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", *arguments],
+            [*prefix, sys.executable, "manage.py", *arguments],
             cwd=directory,
             env=environment,
             stdout=subprocess.PIPE,
