@@ -139,12 +139,21 @@ def check(command: Command) -> int:
         command, "exit with 0 when the store answers and a worker serves each queue, else with 1"
     )
     parser.add_argument("--store", action="store_true", help="the store alone")
+    parser.add_argument(
+        "--here", action="store_true", help="a worker of this node lives: for the probe of a container"
+    )
     wanted = parser.parse(command.argv)
     app: Any = command.application
     started = time.monotonic()
     with connected(command) as api:
         answer(api.tasks.store())
-        if not wanted.store:
+        if wanted.here:
+            if not any(beat.get("node") == app.node_name for beat in answer(api.tasks.workers())):
+                note(
+                    f"no worker of node {app.node_name!r} is known\nhint: is it PQ_NODE_NAME of the server too?"
+                )
+                return 1
+        elif not wanted.store:
             served = {name for beat in answer(api.tasks.workers()) for name in beat.get("queues") or ()}
             missing = [name for name in app.cfg.task_queues if name not in served]
             if missing:

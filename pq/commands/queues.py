@@ -15,18 +15,24 @@ def queues(command: Command) -> int:
     wanted = parser.parse(command.argv)
     with connected(command) as api:
         found = answer(api.tasks.queue_states())
+        late = answer(api.tasks.latency(*found)) if found else {}
         served = {name for facts in answer(api.tasks.workers()) for name in facts.get("queues") or ()}
     if wanted.json:
-        as_json({name: {**state._asdict(), "served": name in served} for name, state in found.items()})
+        facts = {
+            name: {**state._asdict(), "latency": round(late[name], 3), "served": name in served}
+            for name, state in found.items()
+        }
+        as_json(facts)
         return 0
     rows = [
         (
             name, str(state.ready + state.prio), str(state.delayed), str(state.parked), str(state.held), str(state.dead),
+            f"{late[name]:.1f} s" if state.ready + state.prio else "",
             "paused" if state.paused else "" if name in served else "no worker",
         )
         for name, state in found.items()
     ]  # fmt: skip
-    table(("QUEUE", "WAITING", "DELAYED", "AT LIMIT", "RUNNING", "DEAD", ""), rows)
+    table(("QUEUE", "WAITING", "DELAYED", "AT LIMIT", "RUNNING", "DEAD", "LATE", ""), rows)
     if not rows:
         note("no queue was used yet")
     return 0

@@ -128,3 +128,18 @@ async def _note_progress(broker: Broker, queue: str, running: Sequence[Task[Any]
     for task, text in zip(running, facts, strict=True):
         if text is not None:
             task.note(progress=json.loads(text))
+
+
+async def latency(broker: Broker, queue: str) -> float:
+    """Seconds for which the task that comes next has been ready to start; 0 when none is."""
+    ids = await broker.ids(queue, WAITING, 1)
+    (record,) = await broker.records(queue, ids) if ids else (None,)
+    if record is None:
+        return 0.0
+    try:
+        task = Task.from_wire(records.message(record))
+    except UnreadableMessage:
+        return 0.0
+    # One that is tried again stands in line since the end of its last attempt, more or less.
+    ready = max((task.time_queued or 0.0) + (task.delay or 0.0), task.time_ended or 0.0)
+    return max(0.0, await broker.now() / 1000 - ready)

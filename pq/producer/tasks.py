@@ -326,6 +326,19 @@ class Tasks:
         broker = await self._producer.broker()
         return {name: await broker.state(name) for name in await broker.queue_names()}
 
+    def latency(self, *queues: str) -> LoopFuture[dict[str, float]]:
+        """Seconds for which the next task of each queue has been ready to start (of all known ones, when none is named).
+
+        That is what whoever queues notices, and so what to scale on: 0 while workers keep up, however much there is.
+        """
+        for queue in queues:
+            check_name("queue name", queue)
+        return self._producer.call(self._latency(queues))
+
+    async def _latency(self, queues: Sequence[str]) -> dict[str, float]:
+        broker = await self._producer.broker()
+        return {name: await listing.latency(broker, name) for name in queues or await broker.queue_names()}
+
     def store(self) -> LoopFuture[dict[str, Any]]:
         """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
         return self._producer.call(self._store())

@@ -170,8 +170,11 @@ class Calls:
         return [plain({name: getattr(info, name) for name in info.__slots__}) for info in infos]
 
     async def queues(self) -> Any:
-        """How much lies where, by queue."""
-        return {name: state._asdict() for name, state in (await self._api.tasks.queue_states()).items()}
+        """How much lies where, by queue, and for how many seconds the next task has been ready to start."""
+        tasks = self._api.tasks
+        states = await tasks.queue_states()
+        late = await tasks.latency(*states) if states else {}
+        return {name: {**state._asdict(), "latency": round(late[name], 3)} for name, state in states.items()}
 
     async def consumers(self) -> Any:
         """The workers that live."""

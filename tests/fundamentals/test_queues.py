@@ -11,6 +11,8 @@ import pytest
 
 from pq import api as pq
 from pq.api import Producer
+from pq.broker import records
+from pq.model.task import Task
 from pq.worker.weights import order
 
 
@@ -31,6 +33,27 @@ async def test_a_paused_queue_keeps_its_tasks(app: pq.PulsarQueue, api: Producer
     assert not future.done()
     await api.tasks.resume("default")
     assert (await asyncio.wait_for(future, 5)).get() == 1
+
+
+async def test_how_late_the_next_task_is(
+    app: pq.PulsarQueue, api: Producer, valkey: Any, start_worker: Any
+) -> None:
+    """Since when it could have started: not while it is delayed, nor what waits behind it; 0 where nothing waits."""
+    await api.tasks.queue("echo", 1, callback=False)
+    await api.tasks.queue("echo", 2, queue="slow", delay=3600, callback=False)
+    record = (await (await api.broker()).records("default", await (await api.broker()).peek("default", 1)))[0]
+    assert record is not None
+    queued = Task.from_wire(records.message(record)).time_queued
+    assert queued is not None
+    seconds, micros = valkey.client.time()
+    late = await api.tasks.latency()
+    assert late["slow"] == 0.0
+    assert late["default"] >= seconds + micros / 1e6 - queued - 0.002
+    assert (await api.tasks.latency("nobody")) == {"nobody": 0.0}
+    await start_worker(app)
+    await api.tasks.queue("echo", 3)
+    assert (await api.tasks.latency("default")) == {"default": 0.0}
+    await api.tasks.flush_queues("slow")
 
 
 async def test_a_queue_with_a_limit_refuses_what_is_beyond_it(

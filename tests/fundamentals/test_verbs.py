@@ -217,6 +217,7 @@ async def test_consumers_queues_doctor_and_check(
     assert (await run("consumers")).err.startswith("no worker is running")
     assert (await run("check")).code == 1
     assert (await run("check", "--store")).code == 0
+    assert "no worker of node" in (await run("check", "--here")).err
     assert "! no worker is running" in (await run("doctor")).out
     await start_worker(app)
 
@@ -224,11 +225,12 @@ async def test_consumers_queues_doctor_and_check(
         return bool(await api.tasks.workers())
 
     await until(beats)
+    assert (await run("check", "--here")).code == 0
     await api.tasks.pause("default")
     assert re.search(r"here +w1 +\d+ +0/100", (await run("consumers")).out)
     assert json.loads((await run("consumers", "--json")).out)[0]["node"] == "here"
     said = await run("queues")
-    assert re.search(r"emials +1 +0 +0 +0 +0 +no worker", said.out)
+    assert re.search(r"emials +1 +0 +0 +0 +0 +[\d.]+ s +no worker", said.out)
     assert re.search(r"default +0 +0 +0 +0 +0 +paused", said.out)
     assert json.loads((await run("queues", "--json")).out)["emials"]["ready"] == 1
     said = await run("doctor")
