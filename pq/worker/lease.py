@@ -76,6 +76,8 @@ class LeaseKeeper:
         self._loop_thread = 0
         self._pings = 0
         self._pongs = 0
+        self._look = min(LOOK, self._ttl / 10_000)
+        self._next_renewal = 0.0
         self._steady_since = 0.0
         self._clock_offset: float | None = None
 
@@ -88,12 +90,19 @@ class LeaseKeeper:
         self._loop_thread = threading.get_ident()
         self._steady_since = self._context.clock.monotonic()
         await self.take_new_lease()
+        self._begin()
+
+    async def stop(self) -> None:
+        """Stop renewing. The lease itself is handed back by the consumer."""
+        await self._end()
+
+    # What follows is all that there is of the thread; a simulation has another way to do it.
+    def _begin(self) -> None:
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name=f"pq-lease-{self._context.name}", daemon=True)
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Stop renewing. The lease itself is handed back by the consumer."""
+    async def _end(self) -> None:
         thread, self._thread = self._thread, None
         self._ended.set()
         if thread is not None:
@@ -122,16 +131,14 @@ class LeaseKeeper:
     def _run(self) -> None:
         renewer = self._make_renewer()
         clock = self._context.clock
-        next_renewal = clock.monotonic() + self._ttl / 3000
+        self._plan(clock.monotonic())
         blocked_since: float | None = None
         named = False
         try:
-            while not self._ended.wait(LOOK):
+            while not self._ended.wait(self._look):
                 now = clock.monotonic()
-                if now >= next_renewal:
-                    ok = self._renew(renewer)
-                    # A failed renewal is tried again soon: a lease is three renewals long.
-                    next_renewal = now + (self._ttl / 3000 if ok else min(1.0, self._ttl / 10_000))
+                if self._is_due(now):
+                    self._renew(renewer)
                 if self._answers():
                     if named:
                         self._say_freed(now - (blocked_since or now))
@@ -150,17 +157,36 @@ class LeaseKeeper:
         finally:
             renewer.close()
 
+    def _plan(self, now: float) -> None:
+        """The lease is good: renew it when a third of it is over."""
+        self._next_renewal = now + self._ttl / 3000
+
+    def _is_due(self, now: float) -> bool:
+        return now >= self._next_renewal
+
     def _renew(self, renewer: Renewer) -> bool:
         lease = self._context.lease
+        answer: tuple[Renewal, int] | PqError
         try:
-            renewal, server_ms = renewer.renew(lease, self._context.queues, self._ttl)
-        except StoreUnavailable as exc:
-            logger.debug("the lease was not renewed: %s", exc)
-            self._steady_since = self._context.clock.monotonic()
-            return False
+            answer = renewer.renew(lease, self._context.queues, self._ttl)
         except PqError as exc:
-            logger.warning("the lease was not renewed: %s", exc)
+            answer = exc
+        return self._renewed(lease, answer)
+
+    def _renewed(self, lease: str, answer: tuple[Renewal, int] | PqError) -> bool:
+        """What the store said to a renewal of that lease, or why it said nothing."""
+        now = self._context.clock.monotonic()
+        if isinstance(answer, PqError):
+            # It is tried again soon: a lease is three renewals long.
+            self._next_renewal = now + min(1.0, self._ttl / 10_000)
+            if isinstance(answer, StoreUnavailable):
+                logger.debug("the lease was not renewed: %s", answer)
+                self._steady_since = now
+            else:
+                logger.warning("the lease was not renewed: %s", answer)
             return False
+        self._plan(now)
+        renewal, server_ms = answer
         self._watch_clock(server_ms)
         if lease == self._context.lease:  # else it was replaced while we asked
             if not renewal.alive:
