@@ -179,7 +179,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                     try:
                         task.get_coro().close()  # type: ignore[union-attr]
                         break
-                    except BaseException:  # noqa: S112
+                    except BaseException:
                         continue
         program.tasks.clear()
         program.ready.clear()

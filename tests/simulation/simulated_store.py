@@ -29,7 +29,18 @@ from pq.model.task import Task
 _NOTHING: Any = object()
 _error = BaseParser.parse_error
 
-WAKING = {"enqueue", "settle", "hand_back", "poke", "cancel", "reserve", "tick", "retry_dead", "displace", "replace"}
+WAKING = {
+    "enqueue",
+    "settle",
+    "hand_back",
+    "poke",
+    "cancel",
+    "reserve",
+    "tick",
+    "retry_dead",
+    "displace",
+    "replace",
+}
 TELLING = {"settle", "cancel", "displace", "unlock"}
 """Scripts that may publish though nobody listens to the events of tasks."""
 ERRORS = ("LOADING the server is loading its data", "BUSY a script is running", "READONLY a replica")
@@ -89,7 +100,9 @@ class Connection:
         self.store = store
         self.program = program
         self.wire: SimulatedWire | None = wire
-        self.up: deque[tuple[bytes, int]] = deque()  # what is under way: a command, and how many are of its call
+        self.up: deque[tuple[bytes, int]] = (
+            deque()
+        )  # what is under way: a command, and how many are of its call
         self.up_until = 0.0
         self.down: deque[Any] = deque()
         self.down_until = 0.0
@@ -171,13 +184,14 @@ class SimulatedStore:
         self._chance = chance
         self._line = Line(path)
         self._hub = Line(path)
-        self._line.ask(("FLUSHALL",), ("SCRIPT", "FLUSH"), *[("SCRIPT", "LOAD", script(n).source) for n in NAMES])
+        self._line.ask(
+            ("FLUSHALL",), ("SCRIPT", "FLUSH"), *[("SCRIPT", "LOAD", script(n).source) for n in NAMES]
+        )
         self._script = {script(name).digest: name for name in NAMES}
-        self._clocked = {
-            name for name in NAMES if b"clock(ARGV[1])" in script(name).source
-        }
+        self._clocked = {name for name in NAMES if b"clock(ARGV[1])" in script(name).source}
         self._connections: dict[Connection, None] = {}
         self._blocked: dict[Connection, None] = {}
+        self._breaking: dict[Connection, None] = {}  # their program may not know it yet
         self._channels: dict[str, int] = {}
         self.up = True
         self.frozen = False
@@ -207,7 +221,9 @@ class SimulatedStore:
         return chance.uniform(0.0001, 0.002)
 
     async def connect(self, program: Program, wire: SimulatedWire) -> Connection:
-        await asyncio.sleep(self._latency(self.days.late))
+        at = self.loop.time() + self._latency(self.days.late)
+        while self.loop.time() < at and (self.days.late or at < self.loop.time() + 0.5):
+            await asyncio.sleep(min(0.5, at - self.loop.time()))
         while program.name in self._cut:
             await asyncio.sleep(0.5)  # until the caller has had enough
         if not self.up:
@@ -283,6 +299,8 @@ class SimulatedStore:
 
     def _received(self, connection: Connection) -> None:
         """In the context of the program: a paused one gets it later, a dead one never."""
+        if not connection.down:
+            return
         what = connection.down.popleft()
         wire = connection.wire
         if wire is None or wire.lost is not None:
@@ -292,6 +310,7 @@ class SimulatedStore:
             self.loop.call_later(0.2, self._received, connection, context=connection.program.context)
             return
         if isinstance(what, _Lost):
+            self._breaking.pop(connection, None)
             wire.lose(redis_errors.ConnectionError("the server closed the connection"))
         else:
             wire.received(what)
@@ -302,6 +321,7 @@ class SimulatedStore:
         connection.down.append(_Lost())
         at = max(connection.down_until + 1e-7, self.loop.time() + after)
         connection.down_until = at
+        self._breaking[connection] = None
         self.loop.call_at(at, self._received, connection, context=connection.program.context)
 
     def client_closed(self, connection: Connection) -> None:
@@ -341,12 +361,21 @@ class SimulatedStore:
                 self._break(connection)
 
     def heal(self) -> None:
-        """The end of all that is wrong with connections that stand."""
+        """The end of all that is wrong with connections that stand, and of what is very late on them."""
         self.days.end()
         self._cut.clear()
+        soon = self.loop.time() + 3.0
         for connection in list(self._connections):
-            if connection.hole:
+            if connection.hole or connection.up_until > soon or connection.down_until > soon:
+                connection.down.clear()
+                connection.down_until = 0.0
                 self._break(connection)
+        for connection in list(self._breaking):
+            if connection.down_until > soon or connection.hole:
+                connection.down_until = self.loop.time()
+                connection.down.appendleft(_Lost())
+                self._breaking.pop(connection)
+                self.loop.call_soon(self._received, connection, context=connection.program.context)
 
     # ---------------------------------------------------------------------------------- server
     def stop(self) -> None:
@@ -422,13 +451,9 @@ class SimulatedStore:
     # -------------------------------------------------------------------- blocking, publishing
     def _block(self, connection: Connection, command: list[bytes]) -> Any:
         keys, seconds = command[1:-1], float(command[-1])
-        for key, token in zip(keys, self._line.ask(*[("LPOP", key) for key in keys[:1]]), strict=False):
-            if token is not None:
-                return [key, token]
-        for key in keys[1:]:
-            (token,) = self._line.ask(("LPOP", key))
-            if token is not None:
-                return [key, token]
+        for key, there in zip(keys, self._line.ask(*[("LLEN", key) for key in keys]), strict=True):
+            if there:
+                return [key, self._line.ask(("LPOP", key))[0]]
         connection.blocked = keys
         self._blocked[connection] = None
         connection.timer = self._at(self.loop.time() + seconds, self._unblock, connection, None)
@@ -514,7 +539,7 @@ class SimulatedStore:
         if name == "enqueue":
             plain = int(args[3])
             known = {item.split(b" ")[0] for item in reply}
-            items = [(args[4 + 2 * n], args[5 + 2 * n], True, 0) for n in range(plain)]
+            items = [(args[4 + 2 * n], args[5 + 2 * n], args[5 + 2 * n][:1] != b"g", 0) for n in range(plain)]
             rest = args[4 + 2 * plain :]
             items += [
                 (rest[n], rest[n + 1], not rest[n + 2] and rest[n + 1][:1] != b"g", int(rest[n + 3]))
@@ -562,7 +587,9 @@ class SimulatedStore:
                 header = record.partition(b"\n")[0].decode()
                 task = Task.from_wire(records.message(record))
                 value = task.result if task.status_string == "SUCCESS" else None
-                self._note("end", id=id, status=task.status_string, token=header.partition(" ")[2], value=value)
+                self._note(
+                    "end", id=id, status=task.status_string, token=header.partition(" ")[2], value=value
+                )
             elif before is not None:
                 self._note("revived", id=id)
 

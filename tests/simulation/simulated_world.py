@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import redis.exceptions
 import stores
 from history import History, broken_rules
 from simulated_jobs import JOBS, oracle, ticking
@@ -64,7 +65,7 @@ class SimulatedKeeper(LeaseKeeper):
     _renewing: asyncio.Task[None] | None = None
 
     def _begin(self) -> None:
-        self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
+        self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever(), name="thread")
 
     async def _end(self) -> None:
         if self._renewing is not None:
@@ -96,13 +97,16 @@ class SimulatedRenewer:
 
     async def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
         prefixes = [self._broker.keys.prefix(queue) for queue in queues]
-        ((seconds, micros),) = await self._link.call([("TIME",)])
+        (time,) = await self._link.call([("TIME",)])
+        seconds, micros = pq.broker.link.checked(time, "simulated")
         command = ("EVALSHA", script("renew").digest, len(prefixes), *prefixes, "", lease, ttl)
         (reply,) = await self._link.call([command])
-        if isinstance(reply, Exception) and "NOSCRIPT" in str(reply):
+        if isinstance(reply, redis.exceptions.NoScriptError):
             await self._link.call([("SCRIPT", "LOAD", script("renew").source)])
             (reply,) = await self._link.call([command])
-        return read_renewal(pq.broker.link.checked(reply, "simulated")), int(seconds) * 1000 + int(micros) // 1000
+        return read_renewal(pq.broker.link.checked(reply, "simulated")), int(seconds) * 1000 + int(
+            micros
+        ) // 1000
 
 
 class ProgramStore(Store):
@@ -136,8 +140,10 @@ class Seat:
 class World:
     """All of one schedule."""
 
-    def __init__(self, seed: int, path: str) -> None:
+    def __init__(self, seed: int, path: str, force: dict[str, Any] | None = None) -> None:
+        force = force or {}
         self.seed = seed
+        self.jobs: tuple[str, ...] = force.get("jobs", ())
         self.chance = chance = random.Random(seed)
         self.history = History()
         self.loop = SimulatedLoop(random.Random(chance.random()), shuffled=chance.random() < 0.3)
@@ -146,23 +152,35 @@ class World:
         self.lease = chance.choice((1.5, 3.0, 3.0, 5.0))
         self.periodic = chance.random() < 0.25
         self.listens = chance.random() < 0.25
-        self.settings = PulsarQueue(
+        settings = PulsarQueue(
             data_store="redis://simulated", lease=self.lease, node_name="here", task_pool_timeout=2,
             concurrent_tasks=chance.choice((1, 2, 3, 8)), max_crashes=chance.choice((3, 3, 20)),
             max_requests=chance.choice((0, 0, 0, 3)), schedule_periodic=self.periodic,
             graceful_timeout=1.0, namespace="pq", task_queues=[QUEUE], task_paths=[],
-        ).cfg  # fmt: skip
+        )  # fmt: skip
+        self.settings = PulsarQueue(**{**settings.kwargs, **force.get("settings", {})}).cfg
         self.registry = Registry([*JOBS, *([ticking] if self.periodic else [])])
-        self.seats = [Seat(n, f"host{n % 2}") for n in range(chance.choice((1, 2, 2, 3)))]
+        seats = chance.choice((1, 2, 2, 3))
+        self.seats = [Seat(n, f"host{n % 2}") for n in range(force.get("seats", seats))]
         self.programs = 0
         self.calm = False
         self.over = False
         self.waits = 0
         self.long_work = 0.0
+        self.behind = 0.0  # seconds by which the store's clock was set back in all
         self.deaths: dict[str, int] = {}
         self.disorder: list[str] = []
         self.sampling = random.Random(chance.random())
         self.faults = [fault for fault in FAULTS if chance.random() < 0.4]
+        if chance.random() < 0.2:
+            # What befalls the store alone: no worker did anything wrong, so none may lose what it has.
+            self.store.days.end()
+            self.faults = [fault for fault in self.faults if fault in OF_THE_STORE]
+            self.note("world", "healthy")
+        if "faults" in force:
+            self.faults = list(force["faults"])
+            self.store.days.end()
+            vars(self.store.days).update(force.get("days", {}))
         self.supervisor = self.program("supervisor")
 
     # ----------------------------------------------------------------------------------- parts
@@ -181,7 +199,9 @@ class World:
 
     def _look_over(self) -> dict[str, stores.QueueDump]:
         queues, strangers = stores.dump_server(_Raw(self.store))
-        found = [f"{name}: {text}" for name, queue in queues.items() for text in stores.broken_invariants(queue)]
+        found = [
+            f"{name}: {text}" for name, queue in queues.items() for text in stores.broken_invariants(queue)
+        ]
         self.disorder += [*found, *strangers]
         return queues
 
@@ -198,10 +218,17 @@ class World:
             self.note(program.name, "lease", lease=lease)
 
         worker = seat.worker = Worker(
-            self.settings, store, self.registry, name=program.name, node=seat.node, on_lease=took, clock=program
+            self.settings,
+            store,
+            self.registry,
+            name=program.name,
+            node=seat.node,
+            on_lease=took,
+            clock=program,
         )
         worker._renewer = lambda: SimulatedRenewer(worker.context.broker)  # type: ignore
         seat.main = program.spawn(self._work(seat, worker, program))
+        seat.main.set_name("main")
         self.loop.world.spawn(self._attend(seat, seat.main, program))
 
     async def _work(self, seat: Seat, worker: Worker, program: Program) -> None:
@@ -270,7 +297,11 @@ class World:
     # ------------------------------------------------------------------------------- producers
     async def produce(self, program: Program, chance: random.Random, tasks: int) -> None:
         api = Producer(
-            self.settings, ProgramStore(self.settings, self.store, program), lambda: self.registry, "here", clock=program
+            self.settings,
+            ProgramStore(self.settings, self.store, program),
+            lambda: self.registry,
+            "here",
+            clock=program,
         )
         if self.listens:
             await self._patiently(lambda: api.on_events("task", "*", lambda *_: None))
@@ -296,9 +327,11 @@ class World:
             ("work", "work", "work", "work", "flaky", "slow", "parent", "parent", "waiting", "two.at.once",
              "two.at.once", "four.a.second", "once", "deadly", "long")
         )  # fmt: skip
+        if self.jobs:
+            name = chance.choice(self.jobs)
         facts: dict[str, Any] = {}
         options: dict[str, Any] = {}
-        if name == "waiting" and self.settings.concurrent_tasks < 8:
+        if name == "waiting" and (self.settings.concurrent_tasks < 8 or self.settings.max_requests):
             name = "parent"  # with so few slots those that wait may take them all, which is no fault of ours
         if name == "long":
             name, facts = "work", {"seconds": self.lease * chance.uniform(0.8, 2.0)}
@@ -317,7 +350,7 @@ class World:
             facts = {"name": chance.choice("ab")}
         elif name == "deadly":
             facts = {"deaths": chance.choice((0, 1, 2, 3))}
-        if "stop everything" in self.faults and chance.random() < 0.1:
+        if "stop everything" in self.faults and not self.jobs and chance.random() < 0.1:
             name, facts, options = "crowd.stopper", {}, {}
         return name, facts, options
 
@@ -350,7 +383,9 @@ class World:
             self.note(program.name, "await", "fail", id=wait, error=f"{type(exc).__name__} {exc}")
         else:
             value = task.result if task.status_string == "SUCCESS" else None
-            self.note(program.name, "await", "ok", id=wait, task=task.id, status=task.status_string, value=value)
+            self.note(
+                program.name, "await", "ok", id=wait, task=task.id, status=task.status_string, value=value
+            )
         if cancelling is not None:
             await cancelling
 
@@ -379,23 +414,31 @@ class World:
         await asyncio.gather(driver, return_exceptions=True)
         await self._calm_down()
         within = 3 * self.lease + 30.0 + 2 * self.long_work
-        self.note("world", "quiesce", within=within, told=4.0)
-        deadline = self.loop.time() + within + 10.0
+        self.note("world", "quiesce", within=within, told=4.0, behind=self.behind)
+        deadline = self.loop.time() + within + self.behind + 10.0
         while self.loop.time() < deadline:
             await asyncio.sleep(0.5)
-            if all(main.done() for main in mains) and self.store.known <= self.store.ended.keys() | self._ticks():
+            if (
+                all(main.done() for main in mains)
+                and self.store.known <= self.store.ended.keys() | self._ticks()
+            ):
                 break
-        # Leases of the dead are swept, and then only those of the living are left.
-        deadline = self.loop.time() + 3 * self.lease + 5.0
-        while self.loop.time() < deadline and self._foreign():
-            await asyncio.sleep(0.5)
+        await self._swept()
         for main in mains:
             if main.done() and not main.cancelled() and main.exception() is not None:
                 self.note("world", "crashed", what=f"a producer ended with {main.exception()!r}")
-        for program, main in zip(producers, mains, strict=True):
-            if main.done() and main.exception() is None:
-                await self._probe(program)
+        well = [
+            p for p, main in zip(producers, mains, strict=True) if main.done() and main.exception() is None
+        ]
+        await asyncio.gather(*(self._probe(program) for program in well))
+        await self._swept()
         self._finish()
+
+    async def _swept(self) -> None:
+        """Wait until the leases of the dead are gone, and only those of the living are left."""
+        deadline = self.loop.time() + 3 * self.lease + 5.0
+        while self.loop.time() < deadline and self._foreign():
+            await asyncio.sleep(0.5)
 
     def _ticks(self) -> set[str]:
         """Tasks of ticks: there is always another one, so the last ones are not waited for."""
@@ -420,7 +463,7 @@ class World:
         api: Producer = program.api  # type: ignore[attr-defined]
 
         async def one() -> None:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(4.0)  # until the last late word has come
             began = self.loop.time()
             await api.tasks.queue("work")
             self.note(program.name, "probe", what="a task", took=round(self.loop.time() - began, 4))
@@ -441,8 +484,14 @@ class World:
     def _foreign(self) -> list[tuple[str, str]]:
         queues, _ = stores.dump_server(_Raw(self.store))
         living = self._living()
-        served = {QUEUE, *(seat.node for seat in self.seats if seat.program)}
-        return [(name, lease) for name, q in queues.items() if name in served for lease in q.leases if lease not in living]
+        served = {QUEUE, *(seat.node for seat in self.seats)}
+        return [
+            (name, lease)
+            for name, q in queues.items()
+            if name in served
+            for lease in q.leases
+            if lease not in living
+        ]
 
     def _finish(self) -> None:
         queues = self._look_over()
@@ -506,7 +555,9 @@ async def standstill(world: World) -> None:
 
 
 async def jump(world: World) -> None:
-    world.store.ahead += world.chance.choice((-60.0, -2.0 * world.lease, 2.0 * world.lease, 60.0))
+    seconds = world.chance.choice((-60.0, -2.0 * world.lease, 2.0 * world.lease, 60.0))
+    world.store.ahead += seconds
+    world.behind += max(0.0, -seconds)
 
 
 async def cut_everything(world: World) -> None:
@@ -530,6 +581,7 @@ async def stop_everything(world: World) -> None:
     """It is a job that does that; see `_any_task`."""
 
 
+OF_THE_STORE = ("kill", "outage", "standstill", "jump", "cut", "forget scripts")
 FAULTS: dict[str, Callable[[World], Any]] = {
     "kill": kill_a_worker,
     "pause": pause_a_worker,
@@ -578,9 +630,9 @@ def simulated(world: World) -> Iterator[None]:
             logging.getLogger().handlers[:] = handlers
 
 
-def simulate(seed: int, path: str) -> tuple[History, list[str]]:
-    """Run one schedule; its history and the rules that it broke."""
-    world = World(seed, path)
+def simulate(seed: int, path: str, force: dict[str, Any] | None = None) -> tuple[History, list[str]]:
+    """Run one schedule; its history and the rules that it broke. `force`: what is not left to chance."""
+    world = World(seed, path, force)
     try:
         with simulated(world):
             oracle.reset(world.history, world._deadly)
