@@ -104,6 +104,7 @@ class QueueDump:
     rates: dict[str, int] = field(default_factory=dict)
     unique: dict[str, str] = field(default_factory=dict)
     paused: bool = False
+    renewed: tuple[int, int] = (0, 0)  # the last time, and since when without a gap
     expiring: set[str] = field(default_factory=set)  # ids whose record has a TTL
     wake: int = field(default=0, compare=False)  # only a server has it
 
@@ -177,7 +178,9 @@ def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump
         elif word == "wake":
             queue.wake = len(value)
         elif word == "meta":
-            queue.paused = b"paused" in value[::2]
+            meta = dict(zip(value[::2], value[1::2], strict=True))
+            queue.paused = b"paused" in meta
+            queue.renewed = (int(meta.get(b"seen", 0)), int(meta.get(b"since", 0)))
         elif word == "recent":
             if len(value) > 1000:
                 strangers.append(f"{key} has {len(value)} entries")
@@ -216,6 +219,7 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
             rates=dict(data.gates.rates),
             unique=dict(data.gates.unique),
             paused=data.paused,
+            renewed=(data.seen, data.since),
             expiring=set(data.expires),
         )
     return queues

@@ -277,18 +277,20 @@ class Broker(Protocol):
         batch: int,
         *,
         idle: bool = False,
-        may_reclaim: bool = False,
+        calm: int | None = None,
         note: str = "",
         block: float = 0.0,
     ) -> Exchange:
         """Settle what ended and reserve up to `want` tasks, in one round trip.
 
         Settling is fenced: only who holds the task under `lease` and its batch is accepted.
-        Reserving takes from `queues` in their order; the same `batch` again returns the same tasks.
+        Reserving takes from `queues` in their order; the same `batch` again returns the same tasks. A `batch`
+        below one that was used is a call that its caller has given up: it takes nothing.
         A task whose gates are closed waits at the first of them, in its turn, and is in nobody's way;
         whoever lets a slot go lets the next one through, to the front of the queue.
-        On the way it promotes due tasks and, where `may_reclaim`, takes over expired leases, a bounded
-        number each. `idle` says that the caller runs nothing, so may get a task that must run alone.
+        On the way it promotes due tasks and, where leases have been renewed without a gap for `calm` ms,
+        takes over those that expired, a bounded number each. After an outage, or a jump of the clock, all
+        look expired, and their holders get that long to renew; 0: whatever was, None: nothing is taken over. `idle` says that the caller runs nothing, so may get a task that must run alone.
 
         With `block` (seconds, and no settlements) the reserving waits until there is something, or the
         time is over: still one round trip, so an idle worker has a new task as soon as it is there.

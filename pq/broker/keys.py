@@ -12,7 +12,7 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…task:<id>`      | STRING | the record (`pq.broker.records`) |
 | `…held:<lease>`   | SET    | `<id>:<batch>` of what is held under one lease |
 | `…leases`         | ZSET   | lease → deadline in ms; 0: being reclaimed |
-| `…batches`        | HASH   | lease → number of its last reserve call that took something |
+| `…batches`        | HASH   | lease → number of its last reserve call |
 | `…crashes`        | HASH   | id → how many workers died with it |
 | `…wake`           | LIST   | at most one token; idle workers block on it |
 | `…revoked`        | SET    | finished ids that still lie in `ready`, to be skipped |
@@ -20,7 +20,7 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…dead`           | ZSET   | id → when it failed for good, ms |
 | `…recent`         | LIST   | the last finished ids |
 | `…stats:<minute>` | HASH   | counters of one minute |
-| `…meta`           | HASH   | `paused`, `limit`, and counters that order `prio` |
+| `…meta`           | HASH   | `paused`, `limit`; when leases were renewed (`seen`, `since`); counters that order `prio` |
 | `…ticks`          | HASH   | schedule → its last tick whose task was queued here, ms |
 | `…parked`         | ZSET   | ids that wait at a gate, in the order of `prio` |
 | `…parked:<gate>`  | ZSET   | those that wait at this one |

@@ -69,6 +69,8 @@ from .keys import Keys
 
 BOUND = 100
 """How much housekeeping one reserve does."""
+JITTER = 1000
+"""Milliseconds by which a clock may go back without having been set back."""
 
 
 @dataclass
@@ -89,6 +91,8 @@ class QueueData:
     dead: dict[str, int] = field(default_factory=dict)
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=1000))  # finished, the youngest first
     ticks: dict[str, int] = field(default_factory=dict)  # schedule -> the last one claimed
+    seen: int = 0  # when a lease was last renewed, ms
+    since: int = 0  # from when on that was done without a gap
     paused: bool = False
     limit: int | None = None
     head: int = 0
@@ -176,6 +180,20 @@ class QueueData:
             del self.expires[id]
             self.task.pop(id, None)
 
+    def is_calm(self, now: int, calm: int) -> bool:
+        """True when leases have been renewed here without a gap for so many ms, by a clock that went right."""
+        return calm == 0 or (abs(now - self.seen) <= calm / 2 and now - self.since >= calm)
+
+    def note_renewal(self, now: int, ttl: int) -> None:
+        """A lease is renewed. A clock that was set back takes the deadlines along."""
+        if now < self.seen - JITTER:
+            back = self.seen - now
+            self.leases = {lease: max(1, at - back) if at > 0 else at for lease, at in self.leases.items()}
+            self.seen = self.since = now
+        elif now - self.seen > ttl / 2:
+            self.since = now
+        self.seen = max(self.seen, now)
+
     def reclaim(self, lease: str, *, charge: bool, limit: int) -> int:
         """Take at most `limit` tasks from a lease and put them back to the front, oldest batch first."""
         members = sorted(self.held_by(lease), key=lambda m: (m[1], m[0]))[:limit]
@@ -186,6 +204,8 @@ class QueueData:
         if not self.held_by(lease):
             self.leases.pop(lease, None)
             self.batches.pop(lease, None)
+            if not self.leases:
+                self.seen = self.since = 0
         else:
             self.leases[lease] = 0
         return len(members)
@@ -371,7 +391,10 @@ class MemoryBroker:
     async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
         with self.store.lock:
             for queue in queues:
-                self.store.queue(queue).leases[lease] = self.store.now() + ttl
+                data = self.store.queue(queue)
+                data.leases.pop(lease, None)
+                data.note_renewal(self.store.now(), ttl)
+                data.leases[lease] = self.store.now() + ttl
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
         return self.renew_now(lease, queues, ttl)
@@ -383,6 +406,7 @@ class MemoryBroker:
             for queue in queues:
                 data = self.store.queue(queue)
                 if data.leases.get(lease, 0) > 0:
+                    data.note_renewal(self.store.now(), ttl)
                     data.leases[lease] = self.store.now() + ttl
                     cancelling |= data.cancelling
                 else:
@@ -409,7 +433,7 @@ class MemoryBroker:
         batch: int,
         *,
         idle: bool = False,
-        may_reclaim: bool = False,
+        calm: int | None = None,
         note: str = "",
         block: float = 0.0,
     ) -> Exchange:
@@ -421,7 +445,7 @@ class MemoryBroker:
                 if ended:
                     answer.refused += [(queue, id) for id in self._settle(queue, lease, ended)]
             if want > 0:
-                self._reserve(answer, lease, queues, want, batch, idle, may_reclaim, note)
+                self._reserve(answer, lease, queues, want, batch, idle, calm, note)
             return answer
 
     def _settle(self, queue: str, lease: str, ended: Sequence[Settlement]) -> list[str]:
@@ -481,19 +505,19 @@ class MemoryBroker:
         want: int,
         batch: int,
         idle: bool,
-        may_reclaim: bool,
+        calm: int | None,
         note: str,
     ) -> None:
         taken, stop = 0, False
         started: list[tuple[str, bytes]] = []
-        # A call that has given something already gives the same again, and no more.
-        replay = any(self.store.queue(queue).batches.get(lease) == batch for queue in queues)
+        # A call that was met already gives the same again and no more; one before it gives nothing.
+        fresh = all(self.store.queue(queue).batches.get(lease, -1) < batch for queue in queues)
         for queue in queues:
             data, now = self.store.queue(queue), self.store.now()
             if data.leases.get(lease, 0) <= 0:
                 answer.lost_lease = True
                 continue
-            self._housekeeping(data, lease, now, may_reclaim, answer)
+            self._housekeeping(data, lease, now, calm, answer)
             if data.batches.get(lease) == batch:
                 for id, its in sorted(data.held_by(lease)):
                     record = data.task.get(id)
@@ -509,7 +533,9 @@ class MemoryBroker:
                     crashes = data.crashes.get(id, 0)
                     answer.tasks.append(Reserved(queue, id, batch, record, crashes, data.gates.refusing(id)))
                     answer.solo = answer.solo or crashes >= SOLO_AFTER
-            elif want > 0 and not stop and not replay and not data.paused:
+            elif fresh:
+                data.batches[lease] = batch
+            if want > 0 and fresh and not stop and not data.paused:
                 looked = 0
                 while True:
                     popped = data.pop(min(want, 1000))
@@ -552,16 +578,15 @@ class MemoryBroker:
                 parked += 1
             else:
                 data.held.setdefault(lease, set()).add((id, batch))
-                data.batches[lease] = batch
                 crashes, closed = data.crashes.get(id, 0), data.gates.refusing(id)
                 answer.tasks.append(Reserved(queue, id, batch, record, crashes, closed))
                 given.append((id, record))
         return given, parked
 
     def _housekeeping(
-        self, data: QueueData, lease: str, now: int, may_reclaim: bool, answer: Exchange
+        self, data: QueueData, lease: str, now: int, calm: int | None, answer: Exchange
     ) -> None:
-        if may_reclaim:
+        if calm is not None and data.is_calm(now, calm):
             expired = sorted((at, other) for other, at in data.leases.items() if at <= now)[:2]
             for _, other in expired:
                 if other != lease:

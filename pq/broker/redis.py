@@ -261,7 +261,7 @@ class RedisBroker:
         batch: int,
         *,
         idle: bool = False,
-        may_reclaim: bool = False,
+        calm: int | None = None,
         note: str = "",
         block: float = 0.0,
     ) -> Exchange:
@@ -281,7 +281,7 @@ class RedisBroker:
             commands.append(
                 (
                     "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
-                    self.given_time(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
+                    self.given_time(), lease, batch, want, "" if calm is None else calm, "1" if idle else "0",
                     self.keys.task_channel, "", note, SOLO_AFTER,
                 )
             )  # fmt: skip

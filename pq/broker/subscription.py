@@ -49,6 +49,7 @@ class RedisSubscription:
         self._messages: deque[Message] = deque()
         self._tell_back = False
         self._heard_count = 0
+        self._refused: redis_errors.ResponseError | None = None
 
     async def subscribe(self, *channels: str) -> None:
         fresh = [channel for channel in channels if channel not in self._channels]
@@ -102,6 +103,7 @@ class RedisSubscription:
                 pause = min(1.0, pause * 2)
 
     async def _connect(self) -> None:
+        self._refused = None
         async with asyncio.timeout(10.0):
             self._wire = await Wire.open(self._make, self._heard)
         self._wire.send("SUBSCRIBE", *self._channels)
@@ -114,6 +116,8 @@ class RedisSubscription:
                 raise redis_errors.ConnectionError("closed")
             if wire.lost is not None:
                 raise wire.lost
+            if self._refused is not None:
+                raise self._refused
             self._news.clear()
             timer = asyncio.get_running_loop().call_later(silence, self._news.set)
             waiting = self._heard_count
@@ -130,6 +134,10 @@ class RedisSubscription:
         """The server said something by itself: called by the connection, as it arrives."""
         self._heard_count += 1
         self._news.set()
+        if isinstance(reply, redis_errors.ResponseError):
+            self._refused = (
+                reply  # a channel that was not subscribed would never be heard: all of it once more
+            )
         if type(reply) is not list or len(reply) < 3:
             return
         kind, channel, payload = reply[:3]

@@ -26,7 +26,7 @@ from ..broker import records
 from ..broker.contract import Broker, Entry, Queued, Rival, Subscription
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
-from ..errors import PqError, QueueFull, ResultExpired, TaskLost, UnreadableMessage
+from ..errors import PqError, QueueFull, ResultExpired, StoreUnavailable, TaskLost, UnreadableMessage
 from ..model.events import EventBus
 from ..model.task import Task
 from . import rivals
@@ -78,6 +78,8 @@ class Engine:
         self._opened: asyncio.Future[Broker] | None = None
         self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
         self.turns = Turns()
+        self.insists = False
+        """What was queued must get to the store, however long that takes: see `pq.worker.worker`."""
         self.closed = False
 
     # ------------------------------------------------------------------------------ life
@@ -236,11 +238,19 @@ class Engine:
                 batch = self._take_batch()
                 try:
                     await self._send(batch)
+                except asyncio.CancelledError:
+                    if self.insists and not self.closed:  # by a job that cancels whatever runs in the loop
+                        self._outbox.extendleft(reversed(batch))
+                        batch = []
+                    raise
                 finally:
                     self._sent_count += len(batch)
                     self._lift_barriers()
         finally:
             self._flushing = False
+            if self._outbox and self.insists and not self.closed:
+                self._flushing = True
+                self.loop.call_soon(self._start_flush)
 
     def _take_batch(self) -> list[_Outgoing]:
         batch: list[_Outgoing] = []
@@ -250,6 +260,16 @@ class Engine:
             size += len(item[1].record)
             batch.append(item)
         return batch
+
+    async def _enqueue(self, broker: Broker, queue: str, entries: list[Entry]) -> Queued:
+        while True:
+            try:
+                return await broker.enqueue(queue, entries)
+            except StoreUnavailable as exc:
+                if not self.insists or self.closed:
+                    raise
+                logger.debug("%d tasks are not queued yet: %s", len(entries), exc)
+            await asyncio.sleep(1.0)
 
     async def _send(self, batch: list[_Outgoing]) -> None:
         by_queue: dict[str, list[Entry]] = {}
@@ -262,7 +282,7 @@ class Engine:
             try:
                 if self._broker is None:
                     raise PqError("the producer is closed")
-                queued: Queued = await self._broker.enqueue(queue, entries)
+                queued = await self._enqueue(self._broker, queue, entries)
                 if queued.rivals:
                     found.update(queued.rivals)
             except QueueFull as exc:
@@ -273,8 +293,9 @@ class Engine:
             except PqError as exc:
                 failures[queue] = exc
             except asyncio.CancelledError:
-                for future, _, _ in batch:
-                    future.cancel()
+                if not self.insists or self.closed:
+                    for future, _, _ in batch:
+                        future.cancel()
                 raise
         followed: set[str] = set()
         if found:

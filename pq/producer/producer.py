@@ -29,7 +29,7 @@ from ..broker.gates import NO_KEY, unique_key
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..config import redact
-from ..errors import InvalidValue, UnreadableMessage
+from ..errors import InvalidValue, StoreUnavailable, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
@@ -392,13 +392,25 @@ class Producer:
 
     async def _when_open(self, engine: Engine, future: TaskFuture[Any], act: Callable[[], None]) -> None:
         """Open the engine, then act; what makes that impossible becomes the future's error."""
-        try:
-            await engine.open(self._make_broker)
-        except Exception as exc:
-            if not future.done():
-                future.set_exception(exc)
-        else:
-            act()
+        while True:
+            try:
+                await engine.open(self._make_broker)
+            except StoreUnavailable as exc:
+                if engine.insists and not engine.closed:
+                    await asyncio.sleep(1.0)
+                    continue
+                if not future.done():
+                    future.set_exception(exc)
+            except asyncio.CancelledError:
+                if engine.insists and not engine.closed:  # by a job that cancels whatever runs in the loop
+                    engine.spawn(self._when_open(engine, future, act), first=True)
+                raise
+            except Exception as exc:
+                if not future.done():
+                    future.set_exception(exc)
+            else:
+                act()
+            return
 
     # ------------------------------------------------------------------------- without a queue
     def execute_task(self, task: Task[Any]) -> TaskFuture[Any]:

@@ -67,14 +67,13 @@ class Consumer(Service):
         self,
         context: Context,
         *,
-        may_reclaim: Callable[[], bool],
         take_new_lease: Callable[[], Coroutine[Any, Any, str]],
         watcher: Watcher | None = None,
         on_limit: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self._context = context
-        self._may_reclaim = may_reclaim
+        self._calm = int(context.cfg.lease * 1000)
         self._take_new_lease = take_new_lease
         self._watcher = watcher
         self._on_limit = on_limit
@@ -104,6 +103,7 @@ class Consumer(Service):
         self._worked = 0.0  # seconds that the attempts which have ended took, and those of process jobs
         self._cpu_worked = 0.0
         self._lease_lost = False
+        self._blocked_since: float | None = None  # a suspect is next, and waits for us to be idle
         self._blocking: asyncio.Task[Exchange] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._draining = False
@@ -165,6 +165,7 @@ class Consumer(Service):
                 continue
             want = self._want()
             if want == 0 and not self._pending:
+                self._look_at_limit()  # what it took last may have been given up with its lease
                 await self._signal.wait()
                 continue
             answer = await self._exchange(want)
@@ -180,10 +181,17 @@ class Consumer(Service):
             # What is settled without having been started (it crashed too often, it expired) is in nobody's way.
             if answer.solo and (suspect := answer.tasks[-1].id) in self._running:
                 self._solo = suspect
+                asyncio.get_running_loop().call_later(self._context.cfg.lease, self._trust, suspect)
+        if not answer.blocked:
+            self._blocked_since = None
         if answer.left and not answer.blocked:
             # The next round trip goes out at once, and what was started runs while it is under way.
             return
         if answer.blocked and self._running:
+            loop = asyncio.get_running_loop()
+            if self._blocked_since is None:
+                self._blocked_since = loop.time()
+                loop.call_later(self._context.cfg.lease, self._signal.set)
             if not self._pending:
                 await self._signal.wait()
             return
@@ -194,6 +202,17 @@ class Consumer(Service):
             self._block(want, answer.next_due)
         if answer.tasks:
             await asyncio.sleep(0)  # what is quick ends in this one turn of the loop
+
+    def _blocked_long(self) -> bool:
+        """A suspect has waited a whole lease for what runs here, and that may wait for something behind it."""
+        since = self._blocked_since
+        return since is not None and asyncio.get_running_loop().time() >= since + self._context.cfg.lease
+
+    def _trust(self, suspect: str) -> None:
+        """It has run for a whole lease and killed nobody. It may wait for a task that nobody but us can run."""
+        if self._solo == suspect:
+            self._solo = None
+            self._signal.set()
 
     # ------------------------------------------------------------------------------- blocking
     def _block(self, want: int, next_due: int | None) -> None:
@@ -310,8 +329,8 @@ class Consumer(Service):
             queues,
             want,
             self._batch,
-            idle=not self._running,
-            may_reclaim=want > 0 and self._may_reclaim(),
+            idle=not self._running or self._blocked_long(),
+            calm=self._calm,
             note=f"{context.name} {context.node}",
             block=block,
         )
@@ -325,6 +344,8 @@ class Consumer(Service):
             answer = await exchange
         except asyncio.CancelledError:
             self._put_back(pending)
+            if reserved:
+                self._batch -= 1
             raise
         except PqError as exc:
             self._put_back(pending)
@@ -530,6 +551,10 @@ class Consumer(Service):
             self._watcher.ended(task, ending)
         if self._hook and op in (ACK, FAIL, REVOKE):
             self._call_hook(task)
+        if self._limit:
+            self._look_at_limit()
+
+    def _look_at_limit(self) -> None:
         if self._limit and self._taken >= self._limit and not self._running and self._on_limit is not None:
             self._on_limit()
 
@@ -612,7 +637,7 @@ class Consumer(Service):
         self._holding.clear()
         self._pending.clear()
         self._headers.clear()
-        self._solo = None
+        self._solo = self._blocked_since = None
         for attempt in given_up:
             attempt.cancel(outcomes.RELEASED)
         if self._blocking is not None:

@@ -5,9 +5,11 @@ loop. The same thread watches the loop: when the loop does not answer for a seco
 holds it, with its stack; when that goes on for `stall_limit`, the worker ends itself, so that its tasks
 get to somebody who can serve them.
 
-The thread also keeps the *reclaim guard*. After an outage, a restart of the store or a jump of its clock
-all leases look expired at once, and the first to return would take everybody's running tasks. So a worker
-reclaims only after its own connection and the store's clock have both been steady for one whole lease.
+Renewals are also what the *reclaim guard* goes by. After an outage, a restart of the store or a jump of its
+clock all leases look expired at once, and the first to return would take everybody's running tasks. So the
+store notes since when leases have been renewed without a gap, by whomever, and only when that is a whole
+lease ago are expired ones taken over. That is decided in the store, by the script that does it: a worker may
+be stopped between asking and acting, and one that has just come need not wait to know what others know.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Renewer(Protocol):
 
 
 class LeaseKeeper:
-    """Takes the lease of a worker, renews it, and knows whether reclaiming is safe."""
+    """Takes the lease of a worker and renews it."""
 
     name = "lease keeper"
 
@@ -76,7 +78,8 @@ class LeaseKeeper:
         self._loop_thread = 0
         self._pings = 0
         self._pongs = 0
-        self._steady_since = 0.0
+        self._look = min(LOOK, self._ttl / 10_000)
+        self._next_renewal = 0.0
         self._clock_offset: float | None = None
 
     # ------------------------------------------------------------------------------------ life
@@ -86,14 +89,20 @@ class LeaseKeeper:
             return
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._steady_since = self._context.clock.monotonic()
         await self.take_new_lease()
+        self._begin()
+
+    async def stop(self) -> None:
+        """Stop renewing. The lease itself is handed back by the consumer."""
+        await self._end()
+
+    # What follows is all that there is of the thread; a simulation has another way to do it.
+    def _begin(self) -> None:
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name=f"pq-lease-{self._context.name}", daemon=True)
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Stop renewing. The lease itself is handed back by the consumer."""
+    async def _end(self) -> None:
         thread, self._thread = self._thread, None
         self._ended.set()
         if thread is not None:
@@ -107,31 +116,18 @@ class LeaseKeeper:
         context.lease = lease
         return lease
 
-    def may_reclaim(self) -> bool:
-        """True when an expired lease really means that its holder is gone (see the module's docstring)."""
-        connected = self._context.broker.connected_since
-        if connected is None or self._loop is None:
-            return False
-        lease = self._ttl / 1000
-        return (
-            self._loop.time() - connected >= lease
-            and self._context.clock.monotonic() - self._steady_since >= lease
-        )
-
     # ---------------------------------------------------------------------------------- thread
     def _run(self) -> None:
         renewer = self._make_renewer()
         clock = self._context.clock
-        next_renewal = clock.monotonic() + self._ttl / 3000
+        self._plan(clock.monotonic())
         blocked_since: float | None = None
         named = False
         try:
-            while not self._ended.wait(LOOK):
+            while not self._ended.wait(self._look):
                 now = clock.monotonic()
-                if now >= next_renewal:
-                    ok = self._renew(renewer)
-                    # A failed renewal is tried again soon: a lease is three renewals long.
-                    next_renewal = now + (self._ttl / 3000 if ok else min(1.0, self._ttl / 10_000))
+                if self._is_due(now):
+                    self._renew(renewer)
                 if self._answers():
                     if named:
                         self._say_freed(now - (blocked_since or now))
@@ -150,17 +146,39 @@ class LeaseKeeper:
         finally:
             renewer.close()
 
+    def _plan(self, now: float) -> None:
+        """The lease is good: renew it when a third of it is over."""
+        self._next_renewal = now + self._ttl / 3000
+
+    def _is_due(self, now: float) -> bool:
+        return now >= self._next_renewal
+
     def _renew(self, renewer: Renewer) -> bool:
         lease = self._context.lease
+        answer: tuple[Renewal, int] | PqError
         try:
-            renewal, server_ms = renewer.renew(lease, self._context.queues, self._ttl)
-        except StoreUnavailable as exc:
-            logger.debug("the lease was not renewed: %s", exc)
-            self._steady_since = self._context.clock.monotonic()
-            return False
+            answer = renewer.renew(lease, self._context.queues, self._ttl)
         except PqError as exc:
-            logger.warning("the lease was not renewed: %s", exc)
+            answer = exc
+        except (
+            Exception
+        ) as exc:  # whatever it is: a worker whose thread has ended would lose each lease it takes
+            answer = PqError(f"{type(exc).__name__}: {exc}")
+        return self._renewed(lease, answer)
+
+    def _renewed(self, lease: str, answer: tuple[Renewal, int] | PqError) -> bool:
+        """What the store said to a renewal of that lease, or why it said nothing."""
+        now = self._context.clock.monotonic()
+        if isinstance(answer, PqError):
+            # It is tried again soon: a lease is three renewals long.
+            self._next_renewal = now + min(1.0, self._ttl / 10_000)
+            if isinstance(answer, StoreUnavailable):
+                logger.debug("the lease was not renewed: %s", answer)
+            else:
+                logger.warning("the lease was not renewed: %s", answer)
             return False
+        self._plan(now)
+        renewal, server_ms = answer
         self._watch_clock(server_ms)
         if lease == self._context.lease:  # else it was replaced while we asked
             if not renewal.alive:
@@ -170,14 +188,13 @@ class LeaseKeeper:
         return True
 
     def _watch_clock(self, server_ms: int) -> None:
-        """A store whose clock moved otherwise than ours has jumped: leases mean nothing for a while."""
+        """A store whose clock moved otherwise than ours has jumped: that is worth a word."""
         offset = server_ms / 1000 - self._context.clock.monotonic()
         if self._clock_offset is not None and abs(offset - self._clock_offset) > self._ttl / 4000:
             logger.warning(
                 "the store's clock jumped by %.1f s; nothing is taken over for one lease",
                 offset - self._clock_offset,
             )
-            self._steady_since = self._context.clock.monotonic()
         self._clock_offset = offset
 
     # ------------------------------------------------------------------------------ loop watch

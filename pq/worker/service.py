@@ -3,7 +3,7 @@
 `start` returns when the duty has begun, `stop` when it has ended; both may be called twice. What runs in
 between is held in one asyncio task, and such a task must not end by itself: if it does, that is an error
 which the worker hears of, for a worker whose heartbeat or whose renewal has silently ended is worse than
-one that is gone.
+one that is gone. One that was cancelled by somebody else begins anew.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ class Service:
     async def start(self) -> None:
         """Begin. Raises what makes it impossible."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self.run(), name=self.name)
-            self._task.add_done_callback(self._ended)
+            self._begin()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self.run(), name=self.name)
+        self._task.add_done_callback(self._ended)
 
     async def run(self) -> None:
         """The duty itself; goes on until it is cancelled."""
@@ -41,7 +44,13 @@ class Service:
             await asyncio.gather(task, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self._task is None:
+        if self._task is None:
+            return
+        if task.cancelled():
+            # Not by `stop`: by a job, perhaps, that cancels whatever runs in the loop.
+            logger.warning("the %s was cancelled by somebody else; it goes on", self.name)
+            self._task = None
+            self._begin()
             return
         error = task.exception()
         logger.error("the %s has ended: %s", self.name, error or "by itself", exc_info=error)

@@ -126,6 +126,8 @@ class Worker:
         )
         # Tasks are queued and locks worked on in this loop, whichever thread or process has the job.
         home = producer.stay()
+        # A job's end is told when what it queued is in the store. So that must not be given up in an outage.
+        home.insists = True
         lock = functools.partial(producer.lock_in, home)
         backend = WorkerBackend(cfg, producer.tasks, progress.report, lock, producer.http)
         has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
@@ -165,7 +167,6 @@ class Worker:
         )
         consumer = self.consumer = Consumer(
             context,
-            may_reclaim=keeper.may_reclaim,
             take_new_lease=keeper.take_new_lease,
             watcher=self._watcher,
             on_limit=self.finished.set,

@@ -161,7 +161,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
         await broker.open_lease("L", [Q], 30_000)
         assert (await broker.renew("L", [Q], 30_000)).alive
         broker.time_override.advance(2000)  # type: ignore[union-attr]
-        answer = await broker.exchange("L", {}, [Q], 5, 1, may_reclaim=True)
+        answer = await broker.exchange("L", {}, [Q], 5, 1, calm=0)
         assert [task.id for task in answer.tasks] == ["high", "a", "b", "c", "d"]
         assert (await broker.cancel(Q, [("later", b"d3 x\n", ""), ("d", b"d3 x\n", ""), ("e", b"d3 x\n", "")])) == [
             "cancelled", "cancelling", "cancelled",

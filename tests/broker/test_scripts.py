@@ -30,8 +30,8 @@ def enqueue(*plain: Any, rest: tuple[Any, ...] = ()) -> list[Any]:
     return [NOW, "pq:task", "", len(plain) // 2, *plain, *rest]
 
 
-def reserve(want: int, *, batch: int = 1, may_reclaim: int = 0, idle: int = 0, lease: str = "L") -> list[Any]:
-    return [NOW, lease, batch, want, may_reclaim, idle, "pq:task", "", "", 2]
+def reserve(want: int, *, batch: int = 1, calm: int | str = "", idle: int = 0, lease: str = "L") -> list[Any]:
+    return [NOW, lease, batch, want, calm, idle, "pq:task", "", "", 2]
 
 
 def settle(*acks: Any, rest: tuple[Any, ...] = (), lease: str = "L") -> list[Any]:
@@ -62,6 +62,20 @@ LIVE = b"q\nx"
 TWO = b"g  c2:job\nx"
 HELD = {"task:a": LIVE, "held:L": {"a:1"}, "leases": {"L": NOW + 9}, "batches": {"L": "1"}}
 NOTHING = [1, -1, 0, 0, 0, []]
+
+
+def renewed(seen: int, since: int) -> dict[str, str]:
+    """What is noted of renewals: the last one, and since when there was no gap."""
+    return {"seen": str(seen), "since": str(since)}
+
+
+ABANDONED = {
+    "task:a": LIVE,
+    "held:dead": {"a:1"},
+    "leases": {"L": NOW + 9, "dead": NOW - 1},
+    "batches": {"dead": "1"},
+}
+LEFT_ALONE = {"batches": {"dead": "1", "L": "1"}}
 
 ROWS = [
     # ------------------------------------------------------------------------------------- enqueue
@@ -200,7 +214,7 @@ ROWS = [
             "batches": {"dead": "10"},
             "cancelling": {"b"},
         },
-        reserve(2, may_reclaim=1),
+        reserve(2, calm=0),
         [[1, -1, 0, 1, 0, [b"b", 1, b"a", 1], b"b", LIVE, b"a", LIVE]],
         {
             "ready": ["c"],
@@ -218,7 +232,7 @@ ROWS = [
         {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "crashes": {"a": "2"}},
         reserve(5),
         [[1, -1, 0, 1, 2, []]],
-        {"wake": ["1"]},
+        {"wake": ["1"], "batches": {"L": "1"}},
     ),
     Row(
         "a suspect goes out alone",
@@ -240,8 +254,72 @@ ROWS = [
         {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "meta": {"paused": "1"}, "wake": ["1"]},
         reserve(5),
         [[1, -1, 0, 1, 0, []]],
-        {"wake": None},
+        {"wake": None, "batches": {"L": "1"}},
     ),
+    Row(
+        "a call that found nothing is noted",
+        "reserve",
+        {"leases": {"L": NOW + 9}, "batches": {"L": "9"}},
+        reserve(5, batch=10),
+        [NOTHING],
+        {"batches": {"L": "10"}},
+    ),
+    Row(
+        "its repeat finds nothing either",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "batches": {"L": "10"}},
+        reserve(5, batch=10),
+        [[1, -1, 0, 1, 0, []]],
+        {"wake": ["1"]},
+    ),
+    Row(
+        "a call that its caller has given up takes nothing",
+        "reserve",
+        {"task:a": LIVE, "ready": ["a"], "leases": {"L": NOW + 9}, "batches": {"L": "10"}},
+        reserve(5, batch=9),
+        [[1, -1, 0, 1, 0, []]],
+        {"wake": ["1"]},
+    ),
+    Row(
+        "what expired is taken over after a time without a gap",
+        "reserve",
+        {**ABANDONED, "meta": renewed(NOW - 50, NOW - 100)},
+        reserve(0, calm=100),
+        [[1, -1, 0, 1, 0, []]],
+        {
+            "ready": ["a"],
+            "held:dead": None,
+            "leases": {"L": NOW + 9},
+            "batches": {"L": "1"},
+            "crashes": {"a": "1"},
+            "wake": ["1"],
+        },
+    ),
+    Row(
+        "not before",
+        "reserve",
+        {**ABANDONED, "meta": renewed(NOW, NOW - 99)},
+        reserve(0, calm=100),
+        [NOTHING],
+        LEFT_ALONE,
+    ),
+    Row(
+        "not when nobody has renewed of late: the store may have stood still",
+        "reserve",
+        {**ABANDONED, "meta": renewed(NOW - 51, NOW - 999)},
+        reserve(0, calm=100),
+        [NOTHING],
+        LEFT_ALONE,
+    ),
+    Row(
+        "not when its clock was set back",
+        "reserve",
+        {**ABANDONED, "meta": renewed(NOW + 51, NOW - 999)},
+        reserve(0, calm=100),
+        [NOTHING],
+        LEFT_ALONE,
+    ),
+    Row("not when nothing is known", "reserve", ABANDONED, reserve(0, calm=100), [NOTHING], LEFT_ALONE),
     # -------------------------------------------------------------------------------------- settle
     Row(
         "a success",
@@ -320,15 +398,56 @@ ROWS = [
         {"held:L": None, "ready": ["a"], "crashes": {"a": "2"}, "wake": ["1"]},
     ),
     # -------------------------------------------------------------------------------------- leases
-    Row("a lease", "open_lease", {}, [NOW, "L", 500], 1, {"leases": {"L": NOW + 500}}),
-    Row("the same lease", "open_lease", HELD, [NOW, "L", 500], 1, {"leases": {"L": NOW + 500}}),
+    Row(
+        "a lease",
+        "open_lease",
+        {},
+        [NOW, "L", 500],
+        1,
+        {"leases": {"L": NOW + 500}, "meta": renewed(NOW, NOW)},
+    ),
+    Row(
+        "the same lease",
+        "open_lease",
+        {**HELD, "meta": renewed(NOW - 250, 7)},
+        [NOW, "L", 500],
+        1,
+        {"leases": {"L": NOW + 500}, "meta": renewed(NOW, 7)},
+    ),
     Row(
         "a renewal that is late",
         "renew",
         {"leases": {"L": NOW - 99_999, "M": 5}, "cancelling": {"x"}},
         [NOW, "L", 500],
         [[1, b"x"]],
-        {"leases": {"L": NOW + 500, "M": 5}},
+        {"leases": {"L": NOW + 500, "M": 5}, "meta": renewed(NOW, NOW)},
+    ),
+    Row(
+        "a renewal after a gap",
+        "renew",
+        {"leases": {"L": NOW + 9, "M": 5}, "meta": renewed(NOW - 251, 7)},
+        [NOW, "L", 500],
+        [[1]],
+        {"leases": {"L": NOW + 500, "M": 5}, "meta": renewed(NOW, NOW)},
+    ),
+    Row(
+        "a clock that went back a little has not been set back",
+        "renew",
+        {"leases": {"L": NOW + 9, "M": NOW + 70}, "meta": renewed(NOW + 1000, 7)},
+        [NOW, "L", 500],
+        [[1]],
+        {"leases": {"L": NOW + 500, "M": NOW + 70}},
+    ),
+    Row(
+        "a clock that was set back takes the deadlines along",
+        "renew",
+        {
+            "leases": {"L": NOW + 99_999, "M": NOW + 5070, "old": 12, "taken over": 0},
+            "meta": renewed(NOW + 5000, 7),
+        },
+        [NOW, "L", 500],
+        [[1]],
+        {"leases": {"L": NOW + 500, "M": NOW + 70, "old": 1, "taken over": 0}, "meta": renewed(NOW, NOW)},
     ),
     Row("a renewal that is too late", "renew", {"leases": {"M": 5}}, [NOW, "L", 500], [[0]], {}),
     Row(
@@ -338,6 +457,22 @@ ROWS = [
         [NOW, "L", 9],
         [[0]],
         {},
+    ),
+    Row(
+        "with the last lease goes what is known of renewals",
+        "hand_back",
+        {"leases": {"L": NOW + 9}, "batches": {"L": "1"}, "meta": {**renewed(1, 1), "tail": "3"}},
+        [NOW, "L", 0, 500],
+        0,
+        {"leases": None, "batches": None, "meta": {"tail": "3"}},
+    ),
+    Row(
+        "not with another",
+        "hand_back",
+        {"leases": {"L": NOW + 9, "M": 5}, "meta": renewed(1, 1)},
+        [NOW, "L", 0, 500],
+        0,
+        {"leases": {"M": 5}},
     ),
     Row(
         "handed back",
@@ -726,6 +861,7 @@ ROWS = [
             "parked": {"z": 1, "a": 1 - 7 * 2**42},
             "parked:job": {"z": 1, "a": 1 - 7 * 2**42},
             "meta": {"tail": "1"},
+            "batches": {"L": "1"},
         },
     ),
     Row(

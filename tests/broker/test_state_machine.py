@@ -259,7 +259,7 @@ class Machine(RuleBasedStateMachine):
             max_size=4,
         ),
         idle=st.booleans(),
-        may_reclaim=often,
+        calm=st.sampled_from([None, None, 0, 0, 1000]),
         twice=often,
         bare=st.integers(0, 4),
     )
@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
         want: int,
         ends: list[tuple[int, str, int, int, int]],
         idle: bool,
-        may_reclaim: bool,
+        calm: int | None,
         twice: bool,
         bare: int,
     ) -> None:
@@ -298,14 +298,14 @@ class Machine(RuleBasedStateMachine):
             "want": want,
             "batch": self.batch,
             "idle": idle,
-            "may_reclaim": may_reclaim,
+            "calm": calm,
         }
         self.last[lease] = call
         answer = self.both("exchange", lease, **call)
         self.note(lease, answer)
         if twice:
             # Housekeeping goes on with each call, and a call that was given nothing asks anew.
-            repeat = self.both if may_reclaim or not answer.tasks else self.unchanged
+            repeat = self.both if calm is not None else self.unchanged
             again = repeat("exchange", lease, **call)
             if answer.tasks:
                 assert sorted(again.tasks) == sorted(answer.tasks)
@@ -357,7 +357,14 @@ class Machine(RuleBasedStateMachine):
                 for _ in range(r.randrange(4))
             ]
             self.exchanges(
-                lease, order(), r.randrange(7), ends, r.random() < 0.6, often(), often(), r.randrange(5)
+                lease,
+                order(),
+                r.randrange(7),
+                ends,
+                r.random() < 0.6,
+                r.choice([None, None, 0, 1000]),
+                often(),
+                r.randrange(5),
             )
         elif kind == 2:
             self.dies(lease, queue, r.randint(1, 3), r.randint(1, 3))
@@ -372,7 +379,7 @@ class Machine(RuleBasedStateMachine):
         elif kind == 7:
             self.vanishes(queue, which, 0)
         elif kind == 8:
-            self.time_passes(r.choice([1, 10, 1000, 40_000]))
+            self.time_passes(r.choice([1, 10, 1000, 1000, 40_000, 40_000, -3000]))
         elif kind == 9:
             self.renews(lease, order(), r.choice([5, 30_000]), often())
         elif kind == 11:
@@ -380,14 +387,15 @@ class Machine(RuleBasedStateMachine):
         elif lease in self.last:
             if often():
                 self.enqueues(queue, [(9, None, priority(), r.choice(DEMANDS))], False)
-            self.repeat_exchange_later(lease)
+            self.repeat_exchange_later(lease, r.choice([0, 0, 1]))
 
     @precondition(lambda self: self.last)
-    @rule(lease=leases)
-    def repeat_exchange_later(self, lease: str) -> None:
-        """The reply was lost, and the world went on before the call is repeated."""
+    @rule(lease=leases, late=st.sampled_from([0, 0, 1]))
+    def repeat_exchange_later(self, lease: str, late: int) -> None:
+        """The reply was lost, and the world went on before the call is repeated. Or an earlier one comes late."""
         if lease in self.last:
-            self.note(lease, self.both("exchange", lease, **self.last[lease]))
+            call = self.last[lease]
+            self.note(lease, self.both("exchange", lease, **{**call, "batch": call["batch"] - late}))
 
     def note(self, lease: str, answer: Exchange) -> None:
         for task in answer.tasks:
@@ -409,7 +417,7 @@ class Machine(RuleBasedStateMachine):
         if twice:
             assert self.unchanged("hand_back", lease, order, crashed=crashed) == 0
 
-    @rule(ms=st.sampled_from([1, 10, 1000, 40_000]))
+    @rule(ms=st.sampled_from([1, 10, 1000, 40_000, -3000]))
     def time_passes(self, ms: int) -> None:
         self.hand.advance(ms)
 

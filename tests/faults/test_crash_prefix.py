@@ -122,7 +122,7 @@ async def drain(broker: RedisBroker, lease: str) -> int:
         later += 3_600_000  # what is delayed is due, what is leased is over, what is limited in time may go
         broker.time_override = lambda at=later: at  # type: ignore[misc]
         await broker.open_lease(lease, QUEUES, 10 * 3_600_000)
-        answer = await broker.exchange(lease, {}, QUEUES, 100, batch, idle=True, may_reclaim=True)
+        answer = await broker.exchange(lease, {}, QUEUES, 100, batch, idle=True, calm=0)
         ended: dict[str, list[Settlement]] = {}
         for task in answer.tasks:
             header = records.finished_header(1, f"{lease}:{task.batch}")

@@ -80,9 +80,7 @@ CALLS = {
     ),
     "open_lease": Call("open_lease", lambda b: b.open_lease("new", [Q], 60_000)),
     "reserve": Call("reserve", lambda b: b.exchange("L", {}, [Q], 3, 2)),
-    "reserve and reclaim": Call(
-        "reserve", lambda b: b.exchange("L", {}, [Q], 30, 2, may_reclaim=True, idle=True)
-    ),
+    "reserve and reclaim": Call("reserve", lambda b: b.exchange("L", {}, [Q], 30, 2, calm=0, idle=True)),
     "settle": Call("settle", lambda b: b.exchange("L", settlements(), [], 0, 0)),
     "settle and reserve": Call("settle", lambda b: b.exchange("L", settlements(), [Q], 4, 2)),
     "renew": Call("renew", lambda b: b.renew("L", [Q], 90_000)),

@@ -54,6 +54,20 @@ MUTANTS = [
     Mutant("lib", "redis.call('ZREM', p .. 'leases', lease)", ""),
     Mutant("lib", "redis.call('HDEL', p .. 'batches', lease)", ""),
     Mutant("lib", "redis.call('ZADD', p .. 'leases', 0, lease)", ""),
+    Mutant("lib", "redis.call('HDEL', p .. 'meta', 'seen', 'since')", ""),
+    Mutant("lib", "if redis.call('EXISTS', p .. 'leases') == 0 then", "if true then"),
+    # --- renewals
+    Mutant("lib", "elseif now - seen > ttl / 2 then since = now end", "end"),
+    Mutant("lib", "elseif now - seen > ttl / 2 then since = now end", "else since = now end"),
+    Mutant("lib", "elseif now - seen > ttl / 2 then", "elseif now - seen >= ttl / 2 then"),
+    Mutant("lib", "if now < seen - JITTER then", "if now < seen then"),
+    Mutant("lib", "if now < seen - JITTER then", "if false then"),
+    Mutant("lib", "if deadline > 0 then", "if true then"),
+    Mutant("lib", "math.max(1, deadline - seen + now)", "deadline - seen + now"),
+    Mutant("lib", "seen, since = now, now", "seen = now"),
+    Mutant("lib", "math.max(seen, now)), 'since'", "now), 'since'"),
+    Mutant("renew", "note_renewal(p, now, tonumber(ARGV[3]))", ""),
+    Mutant("open_lease", "note_renewal(p, now, tonumber(ARGV[3]))", ""),
     # --- gates
     Mutant(
         "lib",
@@ -136,7 +150,19 @@ MUTANTS = [
     Mutant("enqueue", "if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end", ""),
     Mutant("enqueue", "if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then", "if holder then"),
     # --- reserve
-    Mutant("reserve", "if other ~= lease then", "if true then"),
+    Mutant("reserve", "if other ~= lease and is_calm(p) then", "if is_calm(p) then"),
+    Mutant("reserve", "if other ~= lease and is_calm(p) then", "if other ~= lease then"),
+    Mutant("reserve", "if calm == 0 then return true end", ""),
+    Mutant("reserve", "math.abs(now - seen) <= calm / 2 and", "now - seen <= calm / 2 and"),
+    Mutant("reserve", "math.abs(now - seen) <= calm / 2 and", ""),
+    Mutant("reserve", "and now - since >= calm", "and now - since > calm"),
+    Mutant("reserve", "tonumber(known[2] or now)", "tonumber(known[2] or 0)"),
+    Mutant("reserve", "< tonumber(batch)", "<= tonumber(batch)"),
+    Mutant(
+        "reserve",
+        "tonumber(last[i] or -1) < tonumber(batch)",
+        "last[i] ~= batch",
+    ),
     Mutant(
         "reserve",
         "redis.call('ZRANGEBYSCORE', p .. 'leases', '-inf', now, 'LIMIT', 0, 2)",
@@ -174,13 +200,13 @@ MUTANTS = [
     Mutant("reserve", "if redis.call('LLEN', p .. 'ready') > 0 then wake(p) end", ""),
     Mutant(
         "reserve",
-        "elseif want > 0 and not stop and not replay and not paused then",
-        "elseif want > 0 and not stop and not paused then",
+        "if want > 0 and fresh and not stop and not paused then",
+        "if want > 0 and not stop and not paused then",
     ),
     Mutant(
         "reserve",
-        "elseif want > 0 and not stop and not replay and not paused then",
-        "elseif want > 0 and not stop and not replay then",
+        "if want > 0 and fresh and not stop and not paused then",
+        "if want > 0 and fresh and not stop then",
     ),
     Mutant("reserve", "if left > 0 and not paused then wake(p)", "if left > 1 and not paused then wake(p)"),
     Mutant(

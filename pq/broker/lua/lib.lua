@@ -8,6 +8,28 @@ local function clock(given)
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+--@part renewals
+-- A lease is renewed: note since when that has been done here without a gap, by whomever, and with a clock that went
+-- right. Only then does a deadline that has passed mean that its holder is gone, and not that nobody could renew.
+--
+-- A clock that was set back takes the deadlines along: else those of the dead would lie in the future for as long.
+local JITTER = 1000
+local function note_renewal(p, now, ttl)
+  local known = redis.call('HMGET', p .. 'meta', 'seen', 'since')
+  local seen, since = tonumber(known[1] or 0), tonumber(known[2] or 0)
+  if now < seen - JITTER then
+    local leases = redis.call('ZRANGE', p .. 'leases', 0, -1, 'WITHSCORES')
+    for i = 1, #leases, 2 do
+      local deadline = tonumber(leases[i + 1])
+      if deadline > 0 then
+        redis.call('ZADD', p .. 'leases', string.format('%.0f', math.max(1, deadline - seen + now)), leases[i])
+      end
+    end
+    seen, since = now, now
+  elseif now - seen > ttl / 2 then since = now end
+  redis.call('HSET', p .. 'meta', 'seen', string.format('%.0f', math.max(seen, now)), 'since', string.format('%.0f', since))
+end
+
 --@part chunks
 -- Call a variadic command with any number of values: Lua's stack holds some thousands.
 local function each_chunk(values, f)
@@ -273,6 +295,7 @@ local function reclaim(p, lease, charge, limit)
   if redis.call('EXISTS', p .. 'held:' .. lease) == 0 then
     redis.call('ZREM', p .. 'leases', lease)
     redis.call('HDEL', p .. 'batches', lease)
+    if redis.call('EXISTS', p .. 'leases') == 0 then redis.call('HDEL', p .. 'meta', 'seen', 'since') end
   else
     redis.call('ZADD', p .. 'leases', 0, lease)
   end

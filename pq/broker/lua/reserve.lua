@@ -1,24 +1,34 @@
 -- reserve: hand out tasks under a lease; on the way promote what is due and reclaim what was abandoned.
 --
 -- KEYS     prefixes of the queues, in order of preference (one slot, or no cluster)
--- ARGV     now | lease | batch | want | may reclaim | idle | events channel | always | note | solo after
+-- ARGV     now | lease | batch | want | calm ms or nothing | idle | events channel | always | note | solo after
 -- returns  per queue: {alive, ms to next due or -1, vanished, left, flags, {id, crashes or gate, …}, id, record, …}
 --          flags: 1 the task runs alone, 2 the next task must run alone and the caller is not idle
 --          a gate: it is closed, and the task does not want to wait for it
 --
 -- Guarantees: a task is in exactly one place before and after. The same batch number again (its reply
--- was lost) hands out the same tasks again, and no others. The first write is a removal, which a full server accepts.
+-- was lost) hands out the same tasks again, and no others. A number below one that was used hands out nothing: that
+-- call was given up by its caller, and nobody would know of what it took. Expired leases are reclaimed only where
+-- leases have been renewed without a gap for `calm` ms: else it may be that nobody could. It is decided here and now,
+-- since a caller may be stopped, and a call may be late. The first write is a removal, which a full server accepts.
 --@use now chunks events wake gates place reclaim
 local now = clock(ARGV[1])
 local lease, batch, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local may_reclaim, idle = ARGV[5] == '1', ARGV[6] == '1'
+local calm, idle = tonumber(ARGV[5]), ARGV[6] == '1'
 local solo_after = tonumber(ARGV[10])
 local taken_before, stop = 0, false
 
+local function is_calm(p)
+  if calm == 0 then return true end
+  local known = redis.call('HMGET', p .. 'meta', 'seen', 'since')
+  local seen, since = tonumber(known[1] or 0), tonumber(known[2] or now)
+  return math.abs(now - seen) <= calm / 2 and now - since >= calm
+end
+
 local function housekeeping(p, out)
-  if may_reclaim then
+  if calm then
     for _, other in ipairs(redis.call('ZRANGEBYSCORE', p .. 'leases', '-inf', now, 'LIMIT', 0, 2)) do
-      if other ~= lease then
+      if other ~= lease and is_calm(p) then
         reclaim(p, other, true, 100)
         break
       end
@@ -150,7 +160,6 @@ local function hand_out(p, ids, out)
   end
   if #members > 0 then
     each_chunk(members, function(...) redis.call('SADD', p .. 'held:' .. lease, ...) end)
-    redis.call('HSET', p .. 'batches', lease, batch)
   end
   if event then event.flush() end
   return #members, parked
@@ -182,11 +191,11 @@ local function again(p, out)
   end
 end
 
--- Which of the queues gave something to this very call already.
-local last, replay = {}, false
+-- Which of the queues met this very call already, or a later one.
+local last, fresh = {}, true
 for i, p in ipairs(KEYS) do
   last[i] = redis.call('HGET', p .. 'batches', lease)
-  replay = replay or last[i] == batch
+  fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)
 end
 
 local function reserve(p, i)
@@ -201,8 +210,9 @@ local function reserve(p, i)
   local timer = housekeeping(p, out)
   local paused = redis.call('HGET', p .. 'meta', 'paused')
   if last[i] == batch then
-    again(p, out)  -- and nothing new, in no queue: see `replay`
-  elseif want > 0 and not stop and not replay and not paused then
+    again(p, out)  -- and nothing new, in no queue
+  elseif fresh then redis.call('HSET', p .. 'batches', lease, batch) end
+  if want > 0 and fresh and not stop and not paused then
     local looked = 0
     repeat  -- once, but where tasks were popped that have to wait at a gate
       local ids = pop(p, math.min(want, 1000))

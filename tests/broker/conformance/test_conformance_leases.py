@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import LEASE, QUEUE, World, live, names
+from conftest import LEASE, QUEUE, TTL, World, live, names
 
 from pq.broker.contract import FAIL
 
@@ -49,16 +49,76 @@ async def test_a_given_again_task_that_was_settled_is_not_given(world: World) ->
 
 
 async def test_reclaim_takes_over_expired_leases_only_when_allowed(world: World) -> None:
-    """Whoever may not reclaim (its connection is young) leaves them, for everybody's sake."""
+    """Whoever may not reclaim leaves them, for everybody's sake."""
     await world.put("a")
     await world.lease("dead")
     await world.take(lease="dead")
     world.hand.advance(30_000)
     await world.lease()
-    assert names(await world.take(may_reclaim=False)) == []
-    (task,) = (await world.take(may_reclaim=True)).tasks
+    assert names(await world.take(calm=None)) == []
+    (task,) = (await world.take(calm=0)).tasks
     assert (task.id, task.crashes) == ("a", 1)
     assert world.dump().leases.keys() == {LEASE}
+
+
+async def test_a_call_that_was_given_up_takes_nothing(world: World) -> None:
+    """It arrives when its caller has gone on. What it took, nobody would know of, under a lease that lives on."""
+    await world.lease()
+    assert names(await world.take(5, batch=8)) == []
+    await world.put("a")
+    before = world.dump()
+    assert names(await world.take(5, batch=7)) == []
+    assert names(await world.take(5, batch=8)) == []
+    assert world.dump() == before
+    assert names(await world.take(5, batch=9)) == ["a"]
+
+
+async def test_what_expired_is_taken_over_after_a_lease_without_a_gap(world: World) -> None:
+    """Whoever renews shows that one could. It need not be who takes over: he may have come just now."""
+    await world.put("a")
+    await world.lease("dead")
+    await world.take(lease="dead")
+    await world.lease("other")
+    for _ in range(3):
+        world.hand.advance(9_999)
+        await world.broker.renew("other", [QUEUE], TTL)
+        assert names(await world.take(lease="other", calm=TTL)) == []
+    world.hand.advance(3)
+    await world.lease("young")
+    assert names(await world.take(lease="young", calm=TTL)) == ["a"]
+
+
+async def test_after_a_gap_everybody_gets_a_lease_of_time_to_renew(world: World) -> None:
+    """The store was away, or stood still, or its clock jumped: nobody could renew, and all look expired."""
+    await world.put("a")
+    await world.lease("slow")
+    await world.take(lease="slow")
+    await world.lease("quick")
+    world.hand.advance(TTL + 1)
+    await world.broker.renew("quick", [QUEUE], TTL)
+    for _ in range(2):
+        assert names(await world.take(lease="quick", calm=TTL)) == []
+        world.hand.advance(TTL // 3)
+        await world.broker.renew("quick", [QUEUE], TTL)
+    assert (await world.broker.renew("slow", [QUEUE], TTL)).alive
+    world.hand.advance(TTL // 3)
+    await world.broker.renew("quick", [QUEUE], TTL)
+    assert names(await world.take(lease="quick", calm=TTL)) == []
+
+
+async def test_a_clock_that_was_set_back_keeps_nobody_waiting(world: World) -> None:
+    """The deadlines of the dead would lie in the future for as long as the clock was set back."""
+    await world.put("a")
+    await world.lease("dead")
+    await world.take(lease="dead")
+    await world.lease("other")
+    world.hand.advance(-3_600_000)
+    for _ in range(3):
+        await world.broker.renew("other", [QUEUE], TTL)
+        assert names(await world.take(lease="other", calm=TTL)) == []
+        world.hand.advance(TTL // 3)
+    await world.broker.renew("other", [QUEUE], TTL)
+    assert names(await world.take(lease="other", calm=TTL)) == ["a"]
 
 
 async def test_a_lease_is_not_reclaimed_before_its_deadline(world: World) -> None:
@@ -68,9 +128,9 @@ async def test_a_lease_is_not_reclaimed_before_its_deadline(world: World) -> Non
     await world.take(lease="other")
     await world.lease(ttl=60_000)
     world.hand.advance(29_999)
-    assert names(await world.take(may_reclaim=True)) == []
+    assert names(await world.take(calm=0)) == []
     world.hand.advance(1)
-    assert names(await world.take(may_reclaim=True)) == ["a"]
+    assert names(await world.take(calm=0)) == ["a"]
 
 
 async def test_nobody_reclaims_from_itself(world: World) -> None:
@@ -79,7 +139,7 @@ async def test_nobody_reclaims_from_itself(world: World) -> None:
     await world.lease()
     await world.take()
     world.hand.advance(60_000)
-    answer = await world.take(may_reclaim=True)
+    answer = await world.take(calm=0)
     assert (names(answer), answer.lost_lease) == ([], False)
 
 
@@ -93,7 +153,7 @@ async def test_an_expired_lease_can_be_renewed_until_somebody_takes_it_over(
     world.hand.advance(100_000)
     assert (await broker.renew(LEASE, [QUEUE], 30_000)).alive
     await world.lease("other")
-    assert names(await world.take(lease="other", may_reclaim=True)) == []
+    assert names(await world.take(lease="other", calm=0)) == []
     assert await world.end(task) == []
 
 
@@ -104,7 +164,7 @@ async def test_a_lease_that_was_taken_over_is_gone(world: World, broker: Any) ->
     await world.take()
     world.hand.advance(30_000)
     await world.lease("other")
-    await world.take(lease="other", may_reclaim=True)
+    await world.take(lease="other", calm=0)
     before = world.dump()
     assert not (await broker.renew(LEASE, [QUEUE], 30_000)).alive
     assert (await world.take()).lost_lease
@@ -119,12 +179,12 @@ async def test_a_dying_lease_cannot_be_renewed(world: World, broker: Any) -> Non
     await world.take(1000, "dead")
     world.hand.advance(30_000)
     await world.lease()
-    first = await world.take(1000, may_reclaim=True)
+    first = await world.take(1000, calm=0)
     assert len(first.tasks) == 100
     assert world.dump().leases["dead"] == 0
     assert not (await broker.renew("dead", [QUEUE], 30_000)).alive
     assert (await world.take(1000, "dead")).lost_lease
-    second = await world.take(1000, may_reclaim=True)
+    second = await world.take(1000, calm=0)
     assert sorted(names(first) + names(second)) == ids
     assert "dead" not in world.dump().leases
 

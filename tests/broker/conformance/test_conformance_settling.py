@@ -84,7 +84,7 @@ async def test_a_zombie_is_refused(world: World, broker: Any) -> None:
     task = await one(world)
     world.hand.advance(30_001)
     await world.lease("other")
-    (again,) = (await world.take(lease="other", may_reclaim=True)).tasks
+    (again,) = (await world.take(lease="other", calm=0)).tasks
     before = world.dump()
     for op in (ACK, FAIL, REVOKE, RETRY):
         assert await world.end(task, op) == [(QUEUE, "a")]
@@ -99,7 +99,7 @@ async def test_a_zombie_is_refused_after_the_end_too(world: World) -> None:
     task = await one(world)
     world.hand.advance(30_001)
     await world.lease("other")
-    (again,) = (await world.take(lease="other", may_reclaim=True)).tasks
+    (again,) = (await world.take(lease="other", calm=0)).tasks
     await world.end(again, lease="other")
     before = world.dump()
     assert await world.end(task, FAIL) == [(QUEUE, "a")]

@@ -1,0 +1,148 @@
+"""Ways to break pq on purpose. The simulation must notice each: what notices nothing shows nothing.
+
+Each has seeds that are known to meet it. Where a change moves what seeds do, `run.py --hunt` finds others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import redis.exceptions as redis_errors
+import simulated_world
+
+from pq.broker import scripts
+from pq.broker.subscription import RedisSubscription
+from pq.producer.engine import Engine
+from pq.worker.consumer import Consumer
+from pq.worker.context import Context
+from pq.worker.service import Service
+
+
+class Breakage(NamedTuple):
+    """`apply` breaks it for as long as it is entered; `rules`: those of which one must be found broken."""
+
+    apply: Callable[[], Any]
+    rules: str
+    seeds: tuple[int, ...]
+    force: dict[str, Any] | None = None
+    """What is not left to chance in these seeds, where else too few would meet it."""
+
+
+def text(name: str, old: str, new: str) -> Callable[[], Any]:
+    """A script with one place of its text changed."""
+
+    @contextlib.contextmanager
+    def apply() -> Iterator[None]:
+        read = scripts._read
+
+        def changed(wanted: str) -> str:
+            whole = read(wanted)
+            if wanted != name:
+                return whole
+            assert whole.count(old) >= 1, f"{name} has no: {old}"
+            return whole.replace(old, new, 1)
+
+        scripts.script.cache_clear()
+        try:
+            with mock.patch.object(scripts, "_read", changed):
+                for each in scripts.NAMES:
+                    scripts.script(each)
+                yield
+        finally:
+            scripts.script.cache_clear()
+
+    return apply
+
+
+def put(where: Any, name: str, what: Any) -> Callable[[], Any]:
+    """Something else in the place of a method."""
+    return lambda: mock.patch.object(where, name, what)
+
+
+async def _watches_nothing(self: Engine) -> None:
+    await asyncio.sleep(1e6)
+
+
+def _hears_no_refusal(self: RedisSubscription, reply: Any) -> None:
+    if not isinstance(reply, redis_errors.ResponseError):
+        _heard(self, reply)
+
+
+def _stays_down(self: Service, task: Any) -> None:
+    if not task.cancelled():
+        _ended(self, task)
+
+
+def _batch_goes_on(self: Consumer, *args: Any, **options: Any) -> Any:
+    batch = self._batch
+
+    async def outcome() -> Any:
+        try:
+            return await _outcome_of(self, *args, **options)
+        finally:
+            self._batch = max(self._batch, batch)
+
+    return outcome()
+
+
+_heard, _ended, _outcome_of = RedisSubscription._heard, Service._ended, Consumer._outcome_of
+
+ALONE = {
+    "jobs": ("waiting", "waiting", "deadly", "work"), "faults": ["kill"], "seats": 1,
+    "settings": {"concurrent_tasks": 8, "max_requests": 0, "max_crashes": 20},
+}  # fmt: skip
+"""One worker, which dies so often that those that wait for another task are suspects."""
+
+BREAKAGES = {
+    "settle has no fence": Breakage(
+        text("settle", "if redis.call('SREM', held, member) == 1 then", "redis.call('SREM', held, member) if true then"),
+        "S2 S3 S4 X", (17, 28, 87),
+    ),
+    "reclaim forgets to queue": Breakage(
+        text("lib", "if place_front(p, id) and charge then", "if charge then"), "S1 X", (2, 3)
+    ),
+    "queueing twice makes two": Breakage(
+        text("enqueue", "if redis.call('SET', p .. 'task:' .. id, record, 'NX') then", "if redis.call('SET', p .. 'task:' .. id, record) then"),
+        "S2 S4 S5 X", (31, 36, 39),
+    ),
+    "a repeated reserve is not answered with the same": Breakage(
+        text("reserve", "if last[i] == batch then", "if false then"), "S1", (29, 32, 58)
+    ),
+    "a call that was given up takes tasks": Breakage(
+        text("reserve", "fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)", "fresh = fresh and last[i] ~= batch"), "S1", (119, 231),
+        {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}},
+    ),
+    "a call that found nothing is not noted": Breakage(
+        text("reserve", "elseif fresh then redis.call('HSET', p .. 'batches', lease, batch) end", "end"), "S1", (29, 31, 32)
+    ),
+    "what expired is taken over at once": Breakage(
+        text("reserve", "if calm == 0 then", "if true then"), "S9", (14, 35, 40)
+    ),
+    "a gap is no gap": Breakage(text("lib", "elseif now - seen > ttl / 2 then since = now end", "end"), "S9", (14, 82, 173)),
+    "deadlines stay where a wrong clock put them": Breakage(
+        text("lib", "if deadline > 0 then\n", "if false then\n"), "S1 L1 L3", (56, 118, 188)
+    ),
+    "leases are not renewed": Breakage(
+        put(simulated_world.SimulatedKeeper, "_is_due", lambda self, now: False), "S9 S1 L1 L3", (2, 4)
+    ),
+    "futures are not watched": Breakage(put(Engine, "_watch", _watches_nothing), "L2", (3, 4)),
+    "a job's end does not wait for what it queued": Breakage(
+        lambda: mock.patch.object(Context, "sending", property(lambda self: lambda: None, lambda self, value: None)), "S7", (1, 2)
+    ),
+    "what a job queued is given up in an outage": Breakage(
+        lambda: mock.patch.object(Engine, "insists", property(lambda self: False, lambda self, value: None), create=True), "S7", (4, 59),
+        {"jobs": ("parent",), "faults": ["outage"], "settings": {"max_requests": 2}},
+    ),
+    "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (5, 9, 12), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
+    "a suspect is never trusted": Breakage(put(Consumer, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
+    "a suspect blocks for ever": Breakage(put(Consumer, "_blocked_long", lambda self: False), "S1", (17,), ALONE),
+    "a service that was cancelled stays down": Breakage(put(Service, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
+    "a batch that failed is forgotten": Breakage(put(Consumer, "_outcome_of", _batch_goes_on), "S1", (29, 130, 142)),
+    "who lost his lease at his limit waits for ever": Breakage(
+        put(Consumer, "_look_at_limit", lambda self: None), "S1 L1 L3", (1, 12)
+    ),
+}  # fmt: skip
