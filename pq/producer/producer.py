@@ -163,7 +163,7 @@ class Producer:
         await self._http.close()
         await engine.close()
         # What was asked of the store and has no answer: nobody would give one any more.
-        left = self._calls.pop(engine, set()) - {asyncio.current_task()}
+        left = [task for task in self._calls.pop(engine, ()) if task is not asyncio.current_task()]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
