@@ -99,7 +99,7 @@ class Engine:
                 broker = await make_broker()
                 await broker.open()
                 self._subscription = await broker.subscription()
-                self.spawn(self._listen(self._subscription))
+                self._attend(self._listen)
                 await self._subscription.subscribe(self.reply_channel)
             except BaseException as exc:
                 opened, self._opened = self._opened, None
@@ -146,6 +146,18 @@ class Engine:
             task.add_done_callback(self._first.discard)
         task.add_done_callback(self._ended)
         return task
+
+    def _attend(self, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A duty of this engine. Cancelled by a job that cancels whatever runs in the loop, it begins anew."""
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            if task.cancelled() and self.insists and not self.closed:
+                self._since.update(
+                    dict.fromkeys(self._since, 0.0)
+                )  # what was said meanwhile is in the records
+                self._attend(duty)
+
+        self.spawn(duty()).add_done_callback(ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -334,7 +346,7 @@ class Engine:
             self.spawn(self._look([future.task]))
         if not self._watching:
             self._watching = True
-            self.spawn(self._watch())
+            self._attend(self._watch)
 
     def _forget(self, future: TaskFuture[Any]) -> None:
         future.forget = None
@@ -377,8 +389,9 @@ class Engine:
         """Hear which locks are let go."""
         await self.listen_to_tasks(self._keys.lock_channel)
 
-    async def _listen(self, subscription: Subscription) -> None:
-        reply_channel = self.reply_channel
+    async def _listen(self) -> None:
+        subscription, reply_channel = self._subscription, self.reply_channel
+        assert subscription is not None
         async for channel, payload in subscription:
             if channel == reply_channel:
                 if payload.startswith(b"done\n"):
