@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from pq.worker import service as service_module
 from pq.worker.service import Service
 
 
@@ -31,8 +34,9 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_service_that_somebody_else_cancelled_begins_anew() -> None:
+async def test_a_service_that_somebody_else_cancelled_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may cancel whatever runs in the loop; the worker goes on, and stops when it is to."""
+    monkeypatch.setattr(service_module, "PAUSE", 0.0)
     duty = Duty()
     await duty.start()
     await turns()
@@ -40,12 +44,39 @@ async def test_a_service_that_somebody_else_cancelled_begins_anew() -> None:
         assert duty.begun == begun
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        await turns()
+        async with asyncio.timeout(20):
+            while duty.begun == begun:
+                await asyncio.sleep(0)
     assert duty.begun == 4
     await duty.stop()
     await turns()
     assert (duty.begun, duty.failures) == (4, [])
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_service_that_is_stopped_does_not_begin_anew() -> None:
+    """Not either when it was cancelled a moment before."""
+    duty = Duty()
+    await duty.start()
+    await turns()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await turns()
+    await duty.stop()
+    assert duty._again is None
+    assert duty.begun == 1
+
+
+def test_a_loop_that_ends_finds_no_new_tasks() -> None:
+    """`asyncio.run` cancels what is left in its loop: that is no job's doing."""
+    duty = Duty()
+
+    async def main() -> None:
+        await duty.start()
+        await turns()
+
+    asyncio.run(main())
+    assert duty.begun == 1
 
 
 async def test_a_service_that_fails_is_told() -> None:
