@@ -509,6 +509,7 @@ class MemoryBroker:
         note: str,
     ) -> None:
         taken, stop = 0, False
+        stands: QueueData | None = None
         started: list[tuple[str, bytes]] = []
         # A call that was met already gives the same again and no more; one before it gives nothing.
         fresh = all(self.store.queue(queue).batches.get(lease, -1) < batch for queue in queues)
@@ -517,6 +518,7 @@ class MemoryBroker:
             if data.leases.get(lease, 0) <= 0:
                 answer.lost_lease = True
                 continue
+            stands = data
             self._housekeeping(data, lease, now, calm, answer)
             if data.batches.get(lease) == batch:
                 for id, its in sorted(data.held_by(lease)):
@@ -533,9 +535,7 @@ class MemoryBroker:
                     crashes = data.crashes.get(id, 0)
                     answer.tasks.append(Reserved(queue, id, batch, record, crashes, data.gates.refusing(id)))
                     answer.solo = answer.solo or crashes >= SOLO_AFTER
-            elif fresh:
-                data.batches[lease] = batch
-            if want > 0 and fresh and not stop and not data.paused:
+            elif want > 0 and fresh and not stop and not data.paused:
                 looked = 0
                 while True:
                     popped = data.pop(min(want, 1000))
@@ -552,6 +552,8 @@ class MemoryBroker:
             if data.delayed or data.gates.timers:
                 due = max(0, min([*data.delayed.values(), *data.gates.timers.values()]) - now)
                 answer.next_due = due if answer.next_due is None else min(answer.next_due, due)
+        if fresh and not taken and stands is not None:
+            stands.batches[lease] = batch
         self._announce(f"started {self.store.now()} {note}".encode(), started)
 
     def _hand_out(
@@ -578,6 +580,7 @@ class MemoryBroker:
                 parked += 1
             else:
                 data.held.setdefault(lease, set()).add((id, batch))
+                data.batches[lease] = batch
                 crashes, closed = data.crashes.get(id, 0), data.gates.refusing(id)
                 answer.tasks.append(Reserved(queue, id, batch, record, crashes, closed))
                 given.append((id, record))

@@ -103,6 +103,7 @@ class RedisSubscription:
                 pause = min(1.0, pause * 2)
 
     async def _connect(self) -> None:
+        await self._drop()  # of who listened before and was cancelled
         self._refused = None
         async with asyncio.timeout(10.0):
             self._wire = await Wire.open(self._make, self._heard)

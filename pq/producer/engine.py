@@ -43,6 +43,8 @@ LOOK_AFTER = 2.0
 """Seconds a future waits before its record is looked up, and between two such looks."""
 WARN_AFTER = 5.0
 """Seconds after which who waits is told that nobody serves the queue; then, that this is so still, once."""
+AGAIN_AFTER = 0.5
+"""Seconds until a duty that a job has cancelled begins anew: a loop that ends cancels all, and must find nothing new."""
 LOOK_AT_ONCE = 1000
 """Records looked up in one turn of the watch."""
 
@@ -65,6 +67,7 @@ class Engine:
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._first: set[asyncio.Task[Any]] = set()
+        self._held: set[asyncio.Future[None]] = set()
         self._outbox: deque[_Outgoing] = deque()
         self._flushing = False
         self._put_count = 0
@@ -99,7 +102,7 @@ class Engine:
                 broker = await make_broker()
                 await broker.open()
                 self._subscription = await broker.subscription()
-                self.spawn(self._listen(self._subscription))
+                self._attend(self._listen)
                 await self._subscription.subscribe(self.reply_channel)
             except BaseException as exc:
                 opened, self._opened = self._opened, None
@@ -146,6 +149,34 @@ class Engine:
             task.add_done_callback(self._first.discard)
         task.add_done_callback(self._ended)
         return task
+
+    def later(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Something that was cancelled, once more. Until then what was queued counts as not sent."""
+        held: asyncio.Future[None] = self.loop.create_future()
+        self._held.add(held)
+
+        def again() -> None:
+            if not self.closed:
+                self.spawn(work(), first=True)
+            self._held.discard(held)
+            held.set_result(None)
+
+        self.loop.call_later(AGAIN_AFTER, again)
+
+    def _attend(self, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A duty of this engine. Cancelled by a job that cancels whatever runs in the loop, it begins anew."""
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            if task.cancelled() and self.insists and not self.closed:
+                self.loop.call_later(AGAIN_AFTER, again)
+
+        def again() -> None:
+            if not self.closed:
+                # What was said meanwhile is in the records.
+                self._since.update(dict.fromkeys(self._since, 0.0))
+                self._attend(duty)
+
+        self.spawn(duty()).add_done_callback(ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -209,15 +240,15 @@ class Engine:
     @property
     def unsent(self) -> bool:
         """True while something that was queued is not in the store yet."""
-        return self._sent_count < self._put_count or bool(self._first)
+        return self._sent_count < self._put_count or bool(self._first) or bool(self._held)
 
     async def sent(self) -> None:
         """Wait until all that was queued so far is in the store (or was refused by it).
 
         So whoever queues and then looks sees what he has queued.
         """
-        while self._first:  # what was queued before there was a connection
-            await asyncio.wait(self._first)
+        while self._first or self._held:  # what was queued before there was a connection
+            await asyncio.wait({*self._first, *self._held})
         if self._sent_count < self._put_count:
             barrier: asyncio.Future[None] = self.loop.create_future()
             self._barriers.append((self._put_count, barrier))
@@ -250,7 +281,7 @@ class Engine:
             self._flushing = False
             if self._outbox and self.insists and not self.closed:
                 self._flushing = True
-                self.loop.call_soon(self._start_flush)
+                self.loop.call_later(AGAIN_AFTER, self._start_flush)
 
     def _take_batch(self) -> list[_Outgoing]:
         batch: list[_Outgoing] = []
@@ -334,7 +365,7 @@ class Engine:
             self.spawn(self._look([future.task]))
         if not self._watching:
             self._watching = True
-            self.spawn(self._watch())
+            self._attend(self._watch)
 
     def _forget(self, future: TaskFuture[Any]) -> None:
         future.forget = None
@@ -377,8 +408,9 @@ class Engine:
         """Hear which locks are let go."""
         await self.listen_to_tasks(self._keys.lock_channel)
 
-    async def _listen(self, subscription: Subscription) -> None:
-        reply_channel = self.reply_channel
+    async def _listen(self) -> None:
+        subscription, reply_channel = self._subscription, self.reply_channel
+        assert subscription is not None
         async for channel, payload in subscription:
             if channel == reply_channel:
                 if payload.startswith(b"done\n"):

@@ -403,7 +403,7 @@ class Producer:
                     future.set_exception(exc)
             except asyncio.CancelledError:
                 if engine.insists and not engine.closed:  # by a job that cancels whatever runs in the loop
-                    engine.spawn(self._when_open(engine, future, act), first=True)
+                    engine.later(lambda: self._when_open(engine, future, act))
                 raise
             except Exception as exc:
                 if not future.done():

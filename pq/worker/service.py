@@ -14,6 +14,9 @@ from collections.abc import Callable
 
 logger = logging.getLogger("pq.worker")
 
+PAUSE = 0.5
+"""Seconds until one that was cancelled begins anew: a loop that ends cancels all its tasks, and must find no new ones."""
+
 
 class Service:
     """Base of the services. Subclasses write `run`; those that need more write `start` and `stop` too."""
@@ -22,12 +25,18 @@ class Service:
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
         self.on_failure: Callable[[Service, BaseException | None], None] | None = None
 
     async def start(self) -> None:
         """Begin. Raises what makes it impossible."""
         if self._task is None:
             self._begin()
+
+    def _begin_again(self) -> None:
+        logger.warning("the %s was cancelled by somebody else; it goes on", self.name)
+        self._again = None
+        self._begin()
 
     def _begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self.run(), name=self.name)
@@ -39,6 +48,9 @@ class Service:
     async def stop(self) -> None:
         """End, within a bounded time."""
         task, self._task = self._task, None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -48,9 +60,7 @@ class Service:
             return
         if task.cancelled():
             # Not by `stop`: by a job, perhaps, that cancels whatever runs in the loop.
-            logger.warning("the %s was cancelled by somebody else; it goes on", self.name)
-            self._task = None
-            self._begin()
+            self._again = asyncio.get_running_loop().call_later(PAUSE, self._begin_again)
             return
         error = task.exception()
         logger.error("the %s has ended: %s", self.name, error or "by itself", exc_info=error)

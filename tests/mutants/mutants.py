@@ -156,7 +156,6 @@ MUTANTS = [
     Mutant("reserve", "math.abs(now - seen) <= calm / 2 and", "now - seen <= calm / 2 and"),
     Mutant("reserve", "math.abs(now - seen) <= calm / 2 and", ""),
     Mutant("reserve", "and now - since >= calm", "and now - since > calm"),
-    Mutant("reserve", "tonumber(known[2] or now)", "tonumber(known[2] or 0)"),
     Mutant("reserve", "< tonumber(batch)", "<= tonumber(batch)"),
     Mutant(
         "reserve",
@@ -195,18 +194,22 @@ MUTANTS = [
     Mutant("reserve", "for j = #ids, i + 1, -1 do place_front(p, ids[j]) end", ""),
     Mutant("reserve", "members[#members + 1] = id .. ':' .. batch", "members[#members + 1] = id .. ':0'"),
     Mutant("reserve", "redis.call('HSET', p .. 'batches', lease, batch)", ""),
+    Mutant("reserve", "redis.call('HSET', stands .. 'batches', lease, batch)", ""),
+    Mutant(
+        "reserve", "if fresh and taken_before == 0 and stands then", "if taken_before == 0 and stands then"
+    ),
     Mutant("reserve", "if its == batch then", "if true then"),
     Mutant("reserve", "if not deadline or tonumber(deadline) == 0 then", "if not deadline then"),
     Mutant("reserve", "if redis.call('LLEN', p .. 'ready') > 0 then wake(p) end", ""),
     Mutant(
         "reserve",
-        "if want > 0 and fresh and not stop and not paused then",
-        "if want > 0 and not stop and not paused then",
+        "elseif want > 0 and fresh and not stop and not paused then",
+        "elseif want > 0 and not stop and not paused then",
     ),
     Mutant(
         "reserve",
-        "if want > 0 and fresh and not stop and not paused then",
-        "if want > 0 and fresh and not stop then",
+        "elseif want > 0 and fresh and not stop and not paused then",
+        "elseif want > 0 and fresh and not stop then",
     ),
     Mutant("reserve", "if left > 0 and not paused then wake(p)", "if left > 1 and not paused then wake(p)"),
     Mutant(

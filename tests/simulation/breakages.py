@@ -67,6 +67,10 @@ async def _watches_nothing(self: Engine) -> None:
     await asyncio.sleep(1e6)
 
 
+def _attends_once(self: Engine, duty: Callable[[], Any]) -> None:
+    self.spawn(duty())
+
+
 def _hears_no_refusal(self: RedisSubscription, reply: Any) -> None:
     if not isinstance(reply, redis_errors.ResponseError):
         _heard(self, reply)
@@ -97,6 +101,9 @@ ALONE = {
 }  # fmt: skip
 """One worker, which dies so often that those that wait for another task are suspects."""
 
+LATE = {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}}
+"""Calls that take longer than who made them waits."""
+
 BREAKAGES = {
     "settle has no fence": Breakage(
         text("settle", "if redis.call('SREM', held, member) == 1 then", "redis.call('SREM', held, member) if true then"),
@@ -114,10 +121,10 @@ BREAKAGES = {
     ),
     "a call that was given up takes tasks": Breakage(
         text("reserve", "fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)", "fresh = fresh and last[i] ~= batch"), "S1", (119, 231),
-        {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}},
+        LATE,
     ),
     "a call that found nothing is not noted": Breakage(
-        text("reserve", "elseif fresh then redis.call('HSET', p .. 'batches', lease, batch) end", "end"), "S1", (29, 31, 32)
+        text("reserve", "redis.call('HSET', stands .. 'batches', lease, batch)", ""), "S1", (52, 111), {"jobs": ("work",), "faults": ["standstill"]}
     ),
     "what expired is taken over at once": Breakage(
         text("reserve", "if calm == 0 then", "if true then"), "S9", (14, 35, 40)
@@ -141,6 +148,11 @@ BREAKAGES = {
     "a suspect is never trusted": Breakage(put(Consumer, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
     "a suspect blocks for ever": Breakage(put(Consumer, "_blocked_long", lambda self: False), "S1", (17,), ALONE),
     "a service that was cancelled stays down": Breakage(put(Service, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
+    "a producer that was cancelled hears and looks no more": Breakage(
+        put(Engine, "_attend", _attends_once), "S1 L2", (37, 52),
+        {"jobs": ("waiting", "work", "crowd.stopper"), "faults": [], "seats": 1,
+         "settings": {"concurrent_tasks": 8, "max_requests": 0}},
+    ),
     "a batch that failed is forgotten": Breakage(put(Consumer, "_outcome_of", _batch_goes_on), "S1", (29, 130, 142)),
     "who lost his lease at his limit waits for ever": Breakage(
         put(Consumer, "_look_at_limit", lambda self: None), "S1 L1 L3", (1, 12)

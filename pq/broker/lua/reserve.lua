@@ -21,7 +21,7 @@ local taken_before, stop = 0, false
 local function is_calm(p)
   if calm == 0 then return true end
   local known = redis.call('HMGET', p .. 'meta', 'seen', 'since')
-  local seen, since = tonumber(known[1] or 0), tonumber(known[2] or now)
+  local seen, since = tonumber(known[1] or 0), tonumber(known[2] or 0)
   return math.abs(now - seen) <= calm / 2 and now - since >= calm
 end
 
@@ -160,6 +160,7 @@ local function hand_out(p, ids, out)
   end
   if #members > 0 then
     each_chunk(members, function(...) redis.call('SADD', p .. 'held:' .. lease, ...) end)
+    redis.call('HSET', p .. 'batches', lease, batch)
   end
   if event then event.flush() end
   return #members, parked
@@ -198,6 +199,7 @@ for i, p in ipairs(KEYS) do
   fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)
 end
 
+local stands  -- a queue in which the lease stands
 local function reserve(p, i)
   local out = { 1, -1, 0, 0, 0, {} }
   redis.call('ZREM', p .. 'leases', '')  -- the removal that comes first; it removes nothing
@@ -209,10 +211,10 @@ local function reserve(p, i)
   end
   local timer = housekeeping(p, out)
   local paused = redis.call('HGET', p .. 'meta', 'paused')
+  stands = p
   if last[i] == batch then
     again(p, out)  -- and nothing new, in no queue
-  elseif fresh then redis.call('HSET', p .. 'batches', lease, batch) end
-  if want > 0 and fresh and not stop and not paused then
+  elseif want > 0 and fresh and not stop and not paused then
     local looked = 0
     repeat  -- once, but where tasks were popped that have to wait at a gate
       local ids = pop(p, math.min(want, 1000))
@@ -238,4 +240,6 @@ end
 
 local replies = {}
 for i, p in ipairs(KEYS) do replies[i] = reserve(p, i) end
+-- Where something was taken that is noted. All queues are looked at, so one of them will do.
+if fresh and taken_before == 0 and stands then redis.call('HSET', stands .. 'batches', lease, batch) end
 return replies
