@@ -309,6 +309,10 @@ class Broker(Protocol):
         """
         ...
 
+    async def held(self, lease: str, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+        """(queue, id, batch) of all that is held under a lease."""
+        ...
+
     async def cancel(
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:

@@ -400,6 +400,12 @@ class MemoryBroker:
                 self.store.wake()
             return total
 
+    async def held(self, lease: str, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+        with self.store.lock:
+            return [
+                (queue, id, batch) for queue in queues for id, batch in self.store.queue(queue).held_by(lease)
+            ]
+
     async def exchange(
         self,
         lease: str,

@@ -11,6 +11,7 @@ seconds; that is safe because every script is idempotent under blind repetition 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -43,9 +44,10 @@ from .contract import (
     Tick,
 )
 from .keys import Keys
-from .link import Command, Link, ScriptMissing, checked
+from .link import Caller, Command, Link, ScriptMissing, checked
 from .scripts import NAMES, script
 from .subscription import RedisSubscription
+from .wire import Maker
 
 T = TypeVar("T")
 
@@ -75,8 +77,13 @@ def connection_options(url: str) -> dict[str, Any]:
 class RedisBroker:
     """Keeps the contract on one server.
 
-    `patience`: seconds for which a failing call is repeated. `stated`: which setting has the URL, and where.
+    `patience`: seconds for which a failing call is repeated, `timeout`: those for which one is waited for.
+    `stated`: which setting has the URL, and where.
     """
+
+    first_patience = FIRST_PATIENCE
+    always = ""
+    """Whether events are to be published without asking who listens: `1` where no server knows that."""
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class RedisBroker:
         result_ttl: float = 3600.0,
         dead_ttl: float = 7 * 86_400.0,
         patience: float = 30.0,
+        timeout: float = 10.0,
         name: str = "pq",
         clock: Clock = SYSTEM,
         on_unreachable: Callable[[], Awaitable[None]] | None = None,
@@ -101,29 +109,53 @@ class RedisBroker:
         self._ttl = str(int(max(60.0, result_ttl) * 1000))
         self._dead_ttl = str(int(max(60.0, result_ttl, dead_ttl) * 1000))
         self._clock = clock
+        self._timeout = timeout
         self._on_unreachable = on_unreachable
-        options = connection_options(url)
-        self._connection_class = options.pop("connection_class")
-        self._options = {**options, "client_name": name}
+        self._name = name
+        self._use(url)
         self._main = self._link()
         self._side = self._link()
         self._block = self._link()
         self._known_queues: set[str] = set()
-        self.time_override: Callable[[], int] | None = None
+        self.time_override: Callable[[], int | str] | None = None
         self._subscriptions: set[RedisSubscription] = set()
+
+    def twin(self, *, patience: float, timeout: float) -> RedisBroker:
+        """Another broker on the same store, for another loop."""
+        made = type(self)(
+            self.url,
+            namespace=self.keys.namespace,
+            patience=patience,
+            timeout=timeout,
+            name=self._name,
+            clock=self._clock,
+            stated=self._stated,
+        )
+        made.time_override = self.given_time
+        return made
 
     def given_time(self) -> int | str:
         """The time that scripts are to take for the store's; '' is its own. A test may set `time_override`."""
         return "" if self.time_override is None else self.time_override()
 
     # ------------------------------------------------------------------------------ connections
+    def _use(self, url: str) -> None:
+        """Take the URL apart."""
+        options = connection_options(url)
+        self._connection_class = options.pop("connection_class")
+        self._options = {**options, "client_name": self._name}
+
     def connection(self) -> redis_connection.AbstractConnection:
         """A new connection, not yet connected."""
         made: redis_connection.AbstractConnection = self._connection_class(**self._options)
         return made
 
-    def _link(self) -> Link:
-        return Link(self.connection, where=self.where, stated=self._stated)
+    def _maker(self) -> Maker:
+        """What makes the connections of the links."""
+        return self.connection
+
+    def _link(self) -> Caller:
+        return Link(self._maker(), where=self.where, stated=self._stated, timeout=self._timeout)
 
     @property
     def connected_since(self) -> float | None:
@@ -132,7 +164,7 @@ class RedisBroker:
 
     async def open(self) -> None:
         # Whoever begins wants to hear soon that nobody is there; patience is for what stood once.
-        patience, self.patience = self.patience, min(self.patience, FIRST_PATIENCE)
+        patience, self.patience = self.patience, self._patience_at_first()
         try:
             (reply,) = await self._repeat(self._main, [("INFO", "server")])
         finally:
@@ -144,7 +176,13 @@ class RedisBroker:
                 f"{self.where} is Redis {info.get(b'redis_version', b'?').decode()}, and 6.2 is the oldest that serves",
                 hint="upgrade it to Redis 6.2 or Valkey 7.2 or later",
             )
-        if info.get(b"redis_mode") == b"cluster":
+        self._check_mode(info.get(b"redis_mode") == b"cluster")
+
+    def _patience_at_first(self) -> float:
+        return min(self.patience, self.first_patience)
+
+    def _check_mode(self, clustered: bool) -> None:
+        if clustered:
             raise StoreRefused(
                 f"{self.where} is a node of a cluster", hint="name it as redis+cluster://host:port"
             )
@@ -156,7 +194,7 @@ class RedisBroker:
             await link.close()
 
     async def _repeat(
-        self, link: Link, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
+        self, link: Caller, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
     ) -> list[Any]:
         """Call until it succeeds or patience ends. Every command of the protocol may be repeated.
 
@@ -179,14 +217,16 @@ class RedisBroker:
                 commands, once = commands[once:], 0
                 if self._clock.monotonic() - started >= self.patience:
                     raise
-                # Whoever answers "not now" may be the wrong server by now: look it up again.
+                # Whoever answers "not now" may be the wrong server by now: look it up again. And it may not
+                # know what the old one knew.
                 await link.reset()
+                self._known_queues.clear()
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
             await asyncio.sleep(pause * (0.5 + self._clock.random()))
             pause = min(1.0, pause * 2)
 
-    async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Link | None = None) -> Any:
+    async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Caller | None = None) -> Any:
         command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)
         return (await self._repeat(link or self._side, [command]))[0]
 
@@ -203,13 +243,16 @@ class RedisBroker:
                 special += (id, record, delay if delay is not None else "", priority)
         command = (
             "EVALSHA", script("enqueue").digest, 1, self.keys.prefix(queue),
-            self.given_time(), self.keys.task_channel, "", len(plain) // 2, *plain, *special,
+            self.given_time(), self.keys.task_channel, self.always, len(plain) // 2, *plain, *special,
         )  # fmt: skip
         await self._make_known(queue)
         try:
             (left,) = await self._repeat(self._main, [command])
         except QueueFull as exc:
             raise QueueFull(f"queue {queue!r}: {exc.message}", hint=exc.hint) from None
+        if queue not in self._known_queues:  # the store was away meanwhile, and may have come back without it
+            with contextlib.suppress(QueueFull):  # the tasks are in it, so it is no refusal
+                await self._make_known(queue)
         queued = Queued()
         for item in left:
             id, _, rival = item.decode().partition(" ")
@@ -228,7 +271,7 @@ class RedisBroker:
         args = (
             self.given_time(),
             self.keys.task_channel,
-            "",
+            self.always,
             self._ttl,
             *old,
             entry.id,
@@ -282,7 +325,7 @@ class RedisBroker:
                 (
                     "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
                     self.given_time(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
-                    self.keys.task_channel, "", note, SOLO_AFTER,
+                    self.keys.task_channel, self.always, note, SOLO_AFTER,
                 )
             )  # fmt: skip
         if not commands:
@@ -306,16 +349,23 @@ class RedisBroker:
                 rest += (op, f"{id}:{batch}", record, reply, wait)
         return (
             "EVALSHA", script("settle").digest, 1, self.keys.prefix(queue),
-            self.given_time(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
+            self.given_time(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, self.always, len(acks) // 3, *acks, *rest,
         )  # fmt: skip
 
     async def poke(self, queue: str) -> None:
         await self._run("poke", [self.keys.prefix(queue)])
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
+        return (await self.renew_and_tell(lease, queues, ttl))[0]
+
+    async def renew_and_tell(self, lease: str, queues: Sequence[str], ttl: int) -> tuple[Renewal, int]:
+        """`renew`, and the store's clock in ms, in one round trip."""
         prefixes = [self.keys.prefix(queue) for queue in queues]
-        replies = await self._run("renew", prefixes, self.given_time(), lease, ttl)
-        return read_renewal(replies)
+        renew = (
+            "EVALSHA", script("renew").digest, len(prefixes), *prefixes, self.given_time(), lease, ttl
+        )  # fmt: skip
+        time, replies = await self._repeat(self._side, [("TIME",), renew])
+        return _read_renewal(replies), int(time[0]) * 1000 + int(time[1]) // 1000
 
     async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
         total = 0
@@ -329,17 +379,32 @@ class RedisBroker:
                     break
         return total
 
+    async def held(self, lease: str, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+        looks = [("SMEMBERS", self.keys.prefix(queue) + "held:" + lease) for queue in queues]
+        found = await self._repeat(self._main, looks)
+        parts = [
+            (queue, *m.decode().rpartition(":"))
+            for queue, members in zip(queues, found, strict=True)
+            for m in members
+        ]
+        return [(queue, id, int(batch)) for queue, id, _, batch in parts]
+
     async def cancel(
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:
         flat = [part for item in items for part in item]
-        args = (self.given_time(), self.keys.task_channel, "", self._ttl, int(at_front), *flat)
+        args = (self.given_time(), self.keys.task_channel, self.always, self._ttl, int(at_front), *flat)
         answers = await self._run("cancel", [self.keys.prefix(queue)], *args)
         return [answer.decode() for answer in answers]
 
     async def retry_dead(self, queue: str, entry: Entry) -> bool:
         done = await self._run(
-            "retry_dead", [self.keys.prefix(queue)], self.keys.task_channel, "", entry.id, entry.record
+            "retry_dead",
+            [self.keys.prefix(queue)],
+            self.keys.task_channel,
+            self.always,
+            entry.id,
+            entry.record,
         )
         return bool(done)
 
@@ -499,7 +564,7 @@ class RedisBroker:
 
     async def subscription(self) -> RedisSubscription:
         made = RedisSubscription(
-            self.connection,
+            self._maker(),
             where=self.where,
             patience=self.patience,
             clock=self._clock,
@@ -516,7 +581,7 @@ class RedisBroker:
             [self.keys.prefix(queue)],
             self.given_time(),
             self.keys.task_channel,
-            "",
+            self.always,
             *flat,
             link=self._main,
         )
@@ -629,7 +694,7 @@ def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) ->
         )
 
 
-def read_renewal(replies: list[Any]) -> Renewal:
+def _read_renewal(replies: list[Any]) -> Renewal:
     """The answer of the script `renew` over all queues."""
     alive = all(reply[0] for reply in replies)
     return Renewal(alive, frozenset(id.decode() for reply in replies for id in reply[1:]))
