@@ -157,9 +157,9 @@ def make_broker(url: str, **options: Any) -> RedisBroker:
 
         return SentinelBroker(url, **options)
     if kind == CLUSTER:
-        raise BadSetting(
-            "data_store: redis+cluster:// is not supported yet", hint="use redis+sentinel:// or redis://"
-        )
+        from .cluster import ClusterBroker
+
+        return ClusterBroker(url, **options)
     from .redis import RedisBroker
 
     return RedisBroker(url, **options)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import connection as redis_connection
@@ -176,7 +176,8 @@ class RedisBroker:
                 f"{self.where} is Redis {info.get(b'redis_version', b'?').decode()}, and 6.2 is the oldest that serves",
                 hint="upgrade it to Redis 6.2 or Valkey 7.2 or later",
             )
-        self._check_mode(info.get(b"redis_mode") == b"cluster")
+        # Valkey has another word for it.
+        self._check_mode(b"cluster" in (info.get(b"redis_mode"), info.get(b"server_mode")))
 
     def _patience_at_first(self) -> float:
         return min(self.patience, self.first_patience)
@@ -322,12 +323,10 @@ class RedisBroker:
             commands.append(("BLPOP", *[self.keys.wake(queue) for queue in queues], f"{block:.3f}"))
         if want > 0:
             commands.append(
-                (
-                    "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
-                    self.given_time(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
-                    self.keys.task_channel, self.always, note, SOLO_AFTER,
+                self._reserve_command(
+                    lease, batch, queues, want, idle=idle, may_reclaim=may_reclaim, note=note
                 )
-            )  # fmt: skip
+            )
         if not commands:
             return Exchange()
         replies = await self._repeat(link, commands, timeout=timeout, once=1 if block > 0 else 0)
@@ -336,8 +335,25 @@ class RedisBroker:
             answer.refused.extend((queue, id.decode()) for id in refused)
         if want > 0:
             for queue, reply in zip(queues, replies[-1], strict=True):
-                _read_reserve(answer, queue, batch, reply)
+                read_reserve(answer, queue, batch, reply)
         return answer
+
+    def _reserve_command(
+        self,
+        lease: str,
+        batch: int,
+        queues: Sequence[str],
+        want: int,
+        *,
+        idle: bool,
+        may_reclaim: bool,
+        note: str,
+    ) -> Command:
+        return (
+            "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
+            self.given_time(), lease, batch, want, "1" if may_reclaim else "0", "1" if idle else "0",
+            self.keys.task_channel, self.always, note, SOLO_AFTER,
+        )  # fmt: skip
 
     def _settle_command(self, lease: str, queue: str, ended: list[Settlement]) -> Command:
         acks: list[Any] = []
@@ -365,7 +381,7 @@ class RedisBroker:
             "EVALSHA", script("renew").digest, len(prefixes), *prefixes, self.given_time(), lease, ttl
         )  # fmt: skip
         time, replies = await self._repeat(self._side, [("TIME",), renew])
-        return _read_renewal(replies), int(time[0]) * 1000 + int(time[1]) // 1000
+        return read_renewal(replies), int(time[0]) * 1000 + int(time[1]) // 1000
 
     async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
         total = 0
@@ -466,16 +482,29 @@ class RedisBroker:
     async def matching(self, prefix: str, most: int) -> list[tuple[str, str]]:
         pattern = self.keys.record("*", prefix + "*").replace("{*}", "{[^@]*}")
         found: set[tuple[str, str]] = set()
-        cursor: Any = 0
-        while True:
-            (reply,) = await self._repeat(self._side, [("SCAN", cursor, "MATCH", pattern, "COUNT", 2000)])
-            cursor, names = reply
+        async for names in self._scan(pattern, 2000):
             for raw in names:
                 name = raw.decode()[len(self.keys.namespace) + 2 :]
                 queue, _, rest = name.partition("}:task:")
                 found.add((queue, rest))
-            if int(cursor) == 0 or len(found) >= most:
-                return sorted(found)[:most]
+            if len(found) >= most:
+                break
+        return sorted(found)[:most]
+
+    async def _scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
+        """The names of the keys that fit, some at a time."""
+        cursor: Any = 0
+        while True:
+            (reply,) = await self._repeat(self._side, [("SCAN", cursor, "MATCH", pattern, "COUNT", count)])
+            cursor, names = reply
+            yield names
+            if int(cursor) == 0:
+                return
+
+    async def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        (found,) = await self._repeat(self._side, [("MGET", *keys)])
+        values: list[bytes | None] = found
+        return values
 
     async def keep_lines(self, queue: str, id: str, lines: Sequence[bytes], ttl: int) -> None:
         key = self.keys.log(queue, id)
@@ -550,17 +579,10 @@ class RedisBroker:
 
     async def consumers(self) -> list[bytes]:
         found: list[bytes] = []
-        cursor: Any = 0
-        while True:
-            (reply,) = await self._repeat(
-                self._side, [("SCAN", cursor, "MATCH", self.keys.consumer("*"), "COUNT", 1000)]
-            )
-            cursor, names = reply
+        async for names in self._scan(self.keys.consumer("*"), 1000):
             if names:
-                (beats,) = await self._repeat(self._side, [("MGET", *names)])
-                found += [beat for beat in beats if beat is not None]
-            if int(cursor) == 0:
-                return found
+                found += [beat for beat in await self._values(names) if beat is not None]
+        return found
 
     async def subscription(self) -> RedisSubscription:
         made = RedisSubscription(
@@ -660,7 +682,7 @@ def _table(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
+def read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
     """Add what one queue's `reserve` said to the answer."""
     alive, next_due, vanished, left, flags, noted = reply[:6]
     if not alive:
@@ -694,7 +716,7 @@ def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) ->
         )
 
 
-def _read_renewal(replies: list[Any]) -> Renewal:
+def read_renewal(replies: list[Any]) -> Renewal:
     """The answer of the script `renew` over all queues."""
     alive = all(reply[0] for reply in replies)
     return Renewal(alive, frozenset(id.decode() for reply in replies for id in reply[1:]))

@@ -48,8 +48,8 @@ class Wire(asyncio.Protocol):
     @classmethod
     async def open(cls, make: Maker, on_push: Callable[[Any], None] | None = None) -> Wire:
         """Connect, log in, and take the transport over. Raises the errors of redis-py and of the socket."""
-        made = make()
-        connection = made if isinstance(made, AbstractConnection) else await made
+        made: Any = make()
+        connection: AbstractConnection = made if isinstance(made, AbstractConnection) else await made
         try:
             if not connection.is_connected:
                 await connection.connect()  # type: ignore[no-untyped-call]
