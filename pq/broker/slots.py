@@ -246,7 +246,8 @@ class ClusterLink:
         if isinstance(reply, _REDIRECTED):
             self._slots.stale = True
             raise StoreUnavailable(
-                f"{node[0]}:{node[1]} has not the whole slot: {reply}", hint="it is repeated until it is found"
+                f"{node[0]}:{node[1]} has not the whole slot: {reply}",
+                hint="it is repeated until it is found",
             )
         if isinstance(reply, (redis_errors.ClusterDownError, redis_errors.ReadOnlyError)):
             self._slots.stale = True
