@@ -197,10 +197,13 @@ class Supervisor:
         """A store that throws keys away when it is full loses tasks, and nobody would hear of it."""
         assert self._broker is not None
         try:
-            policy = str((await self._broker.facts())["policy"])
+            facts = await self._broker.facts()
         except PqError as exc:
             logger.debug("the store does not tell its policy: %s", exc)
             return
+        for slug, text, hint in facts.get("warnings", ()):
+            logger.warning("%s [%s]", text, slug, extra={"hint": hint})
+        policy = str(facts["policy"])
         if policy.startswith("allkeys"):
             logger.warning(
                 "this store deletes keys when it is full (maxmemory-policy %s): tasks can vanish silently [broker-evicts]",
