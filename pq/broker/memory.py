@@ -277,7 +277,7 @@ class MemoryBroker:
         pass
 
     # ------------------------------------------------------------------------------- queueing
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
         answer = Queued()
         with self.store.lock:
             data, now = self.store.queue(queue), self.store.now()

@@ -19,7 +19,7 @@ from redis.asyncio import connection as redis_connection
 
 from ..clock import SYSTEM, Clock
 from ..config import redact
-from ..errors import QueueFull, StoreRefused, StoreUnavailable
+from ..errors import NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from .contract import (
     ACK,
     AT_LIMIT,
@@ -53,6 +53,8 @@ T = TypeVar("T")
 
 FIRST_PATIENCE = 2.0
 """Seconds for which the very first connection is tried."""
+DURABLE_WITHIN = 5.0
+"""Seconds that a replica, or the disk, gets to have a task."""
 BLOCK_MARGIN = 5.0
 """Seconds by which the time-out of a connection exceeds the blocking read on it."""
 
@@ -116,6 +118,8 @@ class RedisBroker:
         self._main = self._link()
         self._side = self._link()
         self._block = self._link()
+        self._firm: Caller | None = None
+        self._version: tuple[int, ...] = (0, 0)
         self._known_queues: set[str] = set()
         self.time_override: Callable[[], int | str] | None = None
         self._subscriptions: set[RedisSubscription] = set()
@@ -170,7 +174,9 @@ class RedisBroker:
         finally:
             self.patience = patience
         info = dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line)
-        version = tuple(int(part) for part in info.get(b"redis_version", b"0").split(b".")[:2])
+        version = self._version = tuple(
+            int(part) for part in info.get(b"redis_version", b"0").split(b".")[:2]
+        )
         if version < (6, 2):
             raise StoreRefused(
                 f"{self.where} is Redis {info.get(b'redis_version', b'?').decode()}, and 6.2 is the oldest that serves",
@@ -188,10 +194,13 @@ class RedisBroker:
                 f"{self.where} is a node of a cluster", hint="name it as redis+cluster://host:port"
             )
 
+    def _links(self) -> list[Caller]:
+        return [self._main, self._side, self._block, *([self._firm] if self._firm is not None else [])]
+
     async def close(self) -> None:
         for subscription in list(self._subscriptions):
             await subscription.close()
-        for link in (self._main, self._side, self._block):
+        for link in self._links():
             await link.close()
 
     async def _repeat(
@@ -232,7 +241,7 @@ class RedisBroker:
         return (await self._repeat(link or self._side, [command]))[0]
 
     # ------------------------------------------------------------------------------------ verbs
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
         plain: list[Any] = []
         special: list[Any] = []
         in_turn = False  # the plain ones go first; from a unique one on they must not, or they pass it by
@@ -248,7 +257,11 @@ class RedisBroker:
         )  # fmt: skip
         await self._make_known(queue)
         try:
-            (left,) = await self._repeat(self._main, [command])
+            left = (
+                await self._send_durably(command, durability)
+                if durability
+                else (await self._repeat(self._main, [command]))[0]
+            )
         except QueueFull as exc:
             raise QueueFull(f"queue {queue!r}: {exc.message}", hint=exc.hint) from None
         if queue not in self._known_queues:  # the store was away meanwhile, and may have come back without it
@@ -262,6 +275,41 @@ class RedisBroker:
             else:
                 queued.known.add(id)
         return queued
+
+    async def _send_durably(self, command: Command, durability: str) -> Any:
+        """Queue, and wait on the same connection until a replica has it, or the disk. A repeat waits anew."""
+        if durability == "fsync" and self._version < (7, 2):
+            raise StoreRefused(
+                f"{self.where} is Redis {'.'.join(map(str, self._version))}, which cannot tell when its disk has a task",
+                hint='durability="replica", or Redis or Valkey 7.2 and later',
+            )
+        if self._firm is None:
+            self._firm = (
+                self._link()
+            )  # of its own: whoever does not wait for a replica need not wait behind this
+        ms = int(DURABLE_WITHIN * 1000)
+        wait: Command = ("WAITAOF", 1, 0, ms) if durability == "fsync" else ("WAIT", 1, ms)
+        try:
+            left, found = await self._repeat(
+                self._firm, [command, wait], timeout=DURABLE_WITHIN + BLOCK_MARGIN
+            )
+        except StoreError as exc:
+            if "WAITAOF cannot be used" not in exc.message:
+                raise
+            left, found = None, None
+        copies = 0 if found is None else int(found[0] if durability == "fsync" else found)
+        if copies < 1:
+            where, hint = (
+                ("its disk", "CONFIG SET appendonly yes, and appendfsync always")
+                if durability == "fsync"
+                else ("a replica", "INFO replication says whether one is connected")
+            )
+            raise NotDurable(
+                f"{self.where} did not say within {DURABLE_WITHIN:g} s that {where} has the task; "
+                "it may be queued nevertheless",
+                hint=f"{hint}; the same id may be queued again",
+            )
+        return left
 
     async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
         args = (self.given_time(), id, record, "" if delay is None else delay)

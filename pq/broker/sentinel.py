@@ -168,7 +168,7 @@ class SentinelBroker(RedisBroker):
 
     def _moved(self) -> None:
         """Leave the old primary with every connection; what is under way there is repeated at the new one."""
-        for link in (self._main, self._side, self._block):
+        for link in self._links():
             link.abandon("the primary has moved")
         for subscription in self._subscriptions:
             subscription.abandon("the primary has moved")

@@ -29,7 +29,7 @@ Address = tuple[str, int]
 ASK_NODE = 3.0
 """Seconds that one node gets to show its map."""
 
-_ANYWHERE = frozenset({"PUBLISH", "INFO", "TIME", "PING", "CONFIG"})
+_ANYWHERE = frozenset({"PUBLISH", "INFO", "TIME", "PING", "CONFIG", "WAIT", "WAITAOF"})
 _EVERYWHERE = frozenset({"SCRIPT"})
 _REDIRECTED = (redis_errors.MovedError, redis_errors.AskError, redis_errors.TryAgainError)
 
