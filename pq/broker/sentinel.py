@@ -6,7 +6,8 @@ remembered. All Sentinels are asked at once, and among the answers of most of th
 epoch of their agreement: one that was cut off from the others may still name a primary that is none any more.
 
 When a connection finds the primary elsewhere than before, all others are dropped. The server they lead to
-may live, and answer looks out of the past.
+may live, and answer looks out of the past. So are all when a Sentinel announces another primary: the old one
+may accept tasks for seconds yet, until it is told, or be silent with its connections open.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from ..config.hosts import parse_hosts
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from .link import translate
 from .redis import RedisBroker, connection_options
-from .wire import Maker
+from .wire import Maker, Wire
 
 ASK = 3.0
 """Seconds that one Sentinel gets to answer."""
 CONNECT = 5.0
 """Seconds that the primary gets: one that was frozen accepts connections and says nothing on them."""
+AWAY = 1.0
+"""Seconds after which a Sentinel that could not be heard is looked for again."""
 
 Address = tuple[str, int]
 
@@ -57,6 +60,7 @@ class Sentinels:
         self._sentinel.pop("connection_class")
         self.address: Address | None = None
         """Where the primary was found last."""
+        self._ears: list[asyncio.Task[None]] = []
 
     async def connect(self) -> AbstractConnection:
         """A connection to the primary, which says itself that it is one."""
@@ -78,6 +82,48 @@ class Sentinels:
         if before is not None and before != address:
             self._on_moved()
         return connection
+
+    def listen(self) -> None:
+        """Hear from each Sentinel when there is another primary, in the running loop."""
+        if not self._ears:
+            loop = asyncio.get_running_loop()
+            self._ears = [loop.create_task(self._hear(host)) for host in self._hosts]
+
+    async def close(self) -> None:
+        """Hear no more."""
+        ears, self._ears = self._ears, []
+        for ear in ears:
+            ear.cancel()
+        await asyncio.gather(*ears, return_exceptions=True)
+
+    async def _hear(self, host: Address) -> None:
+        while True:
+            news: asyncio.Queue[Any] = asyncio.Queue()
+            wire: Wire | None = None
+            try:
+                async with asyncio.timeout(CONNECT):
+                    wire = await Wire.open(lambda: self._to_sentinel(host), news.put_nowait)
+                wire.send("SUBSCRIBE", "+switch-master")
+                while not isinstance(said := await news.get(), BaseException):
+                    if said[0] == b"message":
+                        self._announced(said[2].decode("utf-8", "replace").split(" "))
+            except (redis_errors.RedisError, OSError, TimeoutError):
+                pass  # it is looked for again; the others are heard meanwhile
+            finally:
+                if wire is not None:
+                    await wire.close()
+            await asyncio.sleep(AWAY)
+
+    def _announced(self, words: list[str]) -> None:
+        """`<service> <old host> <old port> <new host> <new port>`."""
+        if len(words) == 5 and words[0] == self.service and words[4].isdigit():
+            address = (words[3], int(words[4]))
+            if self.address is not None and self.address != address:
+                self._on_moved()
+
+    def _to_sentinel(self, host: Address) -> AbstractConnection:
+        made: AbstractConnection = self._class(**{**self._sentinel, "host": host[0], "port": host[1]})
+        return made
 
     async def primary(self) -> Address:
         """Where the primary is, as most of the Sentinels know it. Raises `StoreUnavailable`, `StoreRefused`."""
@@ -103,7 +149,7 @@ class Sentinels:
     async def _word(self, host: str, port: int) -> Word | StoreError:
         """What one of them says, or why it says nothing."""
         spelt = _spelt((host, port))
-        connection: AbstractConnection = self._class(**{**self._sentinel, "host": host, "port": port})
+        connection = self._to_sentinel((host, port))
         try:
             async with asyncio.timeout(ASK):
                 await connection.connect()  # type: ignore[no-untyped-call]
@@ -159,6 +205,14 @@ class SentinelBroker(RedisBroker):
         self.sentinels = Sentinels(
             url, name=self._name, where=self.where, stated=self._stated, on_moved=self._moved
         )
+
+    async def open(self) -> None:
+        await super().open()
+        self.sentinels.listen()
+
+    async def close(self) -> None:
+        await self.sentinels.close()
+        await super().close()
 
     def _patience_at_first(self) -> float:
         return max(self.patience, self.first_patience)

@@ -8,8 +8,9 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import hiredis
 import pytest
-from fleets import Watched
+from fleets import Watched, until
 from load import Load
 from stores import check_server
 
@@ -132,11 +133,10 @@ async def test_a_task_whose_queueing_was_lost_is_told_to_its_future(watched: Wat
 
 
 async def test_a_worker_returns_what_it_has_finished_and_the_store_has_not(
-    watched: Watched, make_app: Any, start_worker: Any
+    watched: Watched, make_app: Any, start_worker: Any, gate: asyncio.Event
 ) -> None:
     """The claim was replicated and the end was not: the lease is renewed, and yet the task is run again."""
     app = make_app(watched.url)
-    gate.clear()
     await start_worker(app)
     async with app.api() as here:
         first = here.tasks.queue("gated", n=7)
@@ -156,15 +156,23 @@ async def test_a_worker_returns_what_it_has_finished_and_the_store_has_not(
                 await asyncio.sleep(0.05)
 
 
-gate = asyncio.Event()
 started: list[int] = []
+gates: list[asyncio.Event] = []
 
 
 @api.job()
 async def gated(n: int = 0) -> int:
     started.append(n)
-    await gate.wait()
+    await gates[-1].wait()
     return n
+
+
+@pytest.fixture
+async def gate() -> asyncio.Event:
+    """What the job `gated` waits for; nothing has started yet."""
+    started.clear()
+    gates.append(asyncio.Event())
+    return gates[-1]
 
 
 async def test_failovers_under_load(
@@ -185,3 +193,124 @@ async def test_failovers_under_load(
         await load.stop()
         await load.check()
     print(load)
+
+
+async def test_a_primary_that_falls_silent_is_left_and_what_it_accepts_is_lost(
+    watched: Watched, make_app: Any, start_worker: Any
+) -> None:
+    """It is frozen and not gone: its connections stay open, and when it wakes it takes itself for the primary."""
+    app = make_app(watched.url)
+    await start_worker(app)
+    async with app.api() as api:
+        assert (await api.tasks.queue("nap", n=1)).result == 1
+        old = await asyncio.to_thread(watched.settle)
+        new = watched.other(old)
+        with old.frozen():
+            going = [api.tasks.queue("nap", n=n) for n in range(10)]
+            await asyncio.to_thread(
+                until, lambda: new.facts("replication")["role"] == "master", "the other takes over"
+            )
+            async with asyncio.timeout(90):
+                assert [(await future).result for future in going] == list(range(10))
+        # Whoever asks it first after it has woken may still find a primary, and is not believed later.
+        async with asyncio.timeout(90):
+            assert (await api.tasks.queue("nap", n=11)).result == 11
+        old.call("REPLICAOF", "127.0.0.1", new.port)  # some seconds before they would do it
+        await asyncio.to_thread(watched.settle)
+        ids = [future.id for future in going]
+        assert all([(await api.tasks.get(id)).status_string == "SUCCESS" for id in ids])
+
+
+async def test_what_one_sentinel_announces_moves_all_connections(
+    watched: Watched, broker: RedisBroker
+) -> None:
+    """The old primary still takes itself for one, and one of three Sentinels is frozen: the others will do."""
+    assert isinstance(broker, SentinelBroker)
+    old = watched.settle()
+    stale = watched.sentinels[2]
+    with stale.frozen():
+        new = watched.other(old)
+        until(lambda: watched.sentinels[0].call("SENTINEL", "FAILOVER", watched.service), "a failover begins")
+        asked = watched.sentinels[1]
+        until(
+            lambda: int(asked.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", watched.service)[1]) == new.port,
+            "the others agree",
+        )
+        async with asyncio.timeout(60):
+            while (await broker.sentinels.primary())[1] != new.port:
+                await asyncio.sleep(0.05)
+            # The old one takes itself for the primary still; that there is another was announced.
+            while broker.sentinels.address != ("127.0.0.1", new.port):
+                await broker.state(Q)
+                await asyncio.sleep(0.05)
+            await broker.enqueue(Q, [Entry("a", b"q\n")])
+        assert new.call("EXISTS", broker.keys.record(Q, "a")) == 1
+    old.call("REPLICAOF", "127.0.0.1", new.port)
+    await asyncio.to_thread(watched.settle)
+
+
+async def test_the_newest_word_of_most_sentinels_counts() -> None:
+    """One that was cut off still names a primary of the past; it is outvoted, whoever answers first."""
+    words = {0: (3, 1111), 1: (4, 2222), 2: (4, 2222)}
+    order: list[int] = []
+
+    def sentinel(n: int) -> Any:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            parser = hiredis.Reader()
+            while data := await reader.read(65536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    epoch, port = words[n]
+                    if command[:2] == [b"SENTINEL", b"MASTER"]:
+                        writer.write(b"*2\r\n$12\r\nconfig-epoch\r\n$1\r\n%d\r\n" % epoch)
+                        order.append(n)
+                    elif command[0] == b"SENTINEL":
+                        writer.write(b"*2\r\n$1\r\nh\r\n$4\r\n%d\r\n" % port)
+                    else:
+                        writer.write(b"+OK\r\n")
+            writer.close()
+
+        return serve
+
+    servers = [await asyncio.start_server(sentinel(n), "127.0.0.1", 0) for n in range(3)]
+    places = ",".join(f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers)
+    broker = make_broker(f"redis+sentinel://{places}/shop")
+    assert isinstance(broker, SentinelBroker)
+    for _ in range(20):
+        assert await broker.sentinels.primary() == ("h", 2222)
+    words[1] = words[0]
+    servers[2].close()  # two are left, and both are of the past: nobody knows better
+    await servers[2].wait_closed()
+    assert await broker.sentinels.primary() == ("h", 1111)
+    assert set(order) == {0, 1, 2}
+    await broker.close()
+    for server in servers[:2]:
+        server.close()
+
+
+async def test_a_task_that_runs_is_handed_out_again_and_ends_once(
+    watched: Watched, make_app: Any, start_worker: Any, gate: asyncio.Event
+) -> None:
+    """The claim was lost and the lease was not: the same worker takes it again, and it is settled under that claim."""
+    app = make_app(watched.url)
+    await start_worker(app)
+    async with app.api() as api:
+        await api.tasks.pause("default")
+        future = api.tasks.queue("gated", n=5)
+        await api.tasks.size("default")
+        await asyncio.to_thread(watched.primary().call, "WAIT", 1, 20_000)
+        with watched.lagging() as primary:
+            await api.tasks.resume("default")
+            async with asyncio.timeout(60):
+                while not started:
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(watched.crash, primary)
+        await api.tasks.resume("default")  # which was lost too
+        async with asyncio.timeout(60):
+            while (await api.tasks.queue_states())["default"].held != 1:
+                await asyncio.sleep(0.02)
+            gate.set()
+            assert (await future).result == 5
+            while (await api.tasks.queue_states())["default"].held:
+                await asyncio.sleep(0.02)
+    assert started == [5]
