@@ -59,11 +59,14 @@ def free_port() -> int:
 class Node:
     """One server, with nothing on disk but what it notes of the others."""
 
-    def __init__(self, binary: Path, *options: str, sentinel: str | None = None) -> None:
+    def __init__(
+        self, binary: Path, *options: str, sentinel: str | None = None, password: str | None = None
+    ) -> None:
         self.binary = binary
         self.directory = Path(tempfile.mkdtemp(prefix="pq-ha-"))
         self._options = options
         self._sentinel = sentinel
+        self._password = password
         self._client: redis.Redis | None = None
         self.process: subprocess.Popen[bytes] | None = None
         for _ in range(20):
@@ -100,7 +103,12 @@ class Node:
         """Ask it, over a connection that is kept."""
         if self._client is None:
             self._client = redis.Redis(
-                host=HOST, port=self.port, protocol=2, socket_timeout=20, retry=Retry(NoBackoff(), 0)
+                host=HOST,
+                port=self.port,
+                password=self._password,
+                protocol=2,
+                socket_timeout=20,
+                retry=Retry(NoBackoff(), 0),
             )
         return self._client.execute_command(*command)
 
@@ -166,7 +174,7 @@ class Watched:
             self.nodes[1]._options = ()
             conf = (
                 f"sentinel monitor {self.service} {HOST} {first.port} 2\n"
-                f"sentinel down-after-milliseconds {self.service} 2000\n"
+                f"sentinel down-after-milliseconds {self.service} 3000\n"
                 f"sentinel failover-timeout {self.service} 6000\n"
             )
             self.sentinels += [Node(binary, sentinel=conf) for _ in range(3)]
@@ -240,7 +248,7 @@ class Watched:
         new = self.other(old)
         until(lambda: self.primary() is new, "the Sentinels name the new primary")
         until(lambda: new.facts("replication")["role"] == "master", "it is the primary")
-        old.start("--replicaof", HOST, str(new.port))
+        assert old.start("--replicaof", HOST, str(new.port)), old.log()[-2000:]
         return new
 
     @contextlib.contextmanager
@@ -417,7 +425,7 @@ class Cluster:
         replica = self.replica_of(master)
         master.kill()
         until(lambda: replica.facts("replication")["role"] == "master", "it is a master")
-        master.start()
+        assert master.start(), master.log()[-2000:]
         return replica
 
     def move(self, key: str, to: Node, *, pause: float = 0.0) -> None:
@@ -432,6 +440,19 @@ class Cluster:
         for node in (to, source, *(each for each in self.masters() if each not in (to, source))):
             node.call("CLUSTER", "SETSLOT", slot, "NODE", self.id(to))
         until(lambda: self.owner(key) is to, "the slot has moved")
+
+    def hand_over(self, key: str, to: Node) -> bool:
+        """Move the slot as a whole, as Valkey can from version 9 on; False where it cannot."""
+        slot = key_slot(key.encode())
+        source = self.owner(key)
+        try:
+            source.call("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id(to))
+        except redis.ResponseError as exc:
+            if "unknown" in str(exc):
+                return False
+            raise
+        until(lambda: self.owner(key) is to, "the slot has moved")
+        return True
 
     def close(self) -> None:
         for node in self.nodes:

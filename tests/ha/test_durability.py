@@ -17,6 +17,8 @@ from pq.broker.contract import Entry
 from pq.broker.embedded import find_binary
 from pq.errors import BadSetting, InvalidValue, NotDurable, StoreRefused
 
+pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
+
 Q = "default"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import hiredis
 import pytest
-from fleets import Watched, until
+from fleets import Node, Watched, until
 from load import Load
 from stores import check_server
 
@@ -18,9 +18,12 @@ from pq import api
 from pq.broker import records
 from pq.broker.connect import make_broker
 from pq.broker.contract import ACK, Entry, Settlement
+from pq.broker.embedded import find_binary
 from pq.broker.redis import RedisBroker
 from pq.broker.sentinel import SentinelBroker
-from pq.errors import TaskLost
+from pq.errors import StoreRefused, TaskLost
+
+pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
 
 Q = "q"
 FAILOVERS = int(os.environ.get("PQ_FAILOVERS", "3"))
@@ -314,3 +317,32 @@ async def test_a_task_that_runs_is_handed_out_again_and_ends_once(
             while (await api.tasks.queue_states())["default"].held:
                 await asyncio.sleep(0.02)
     assert started == [5]
+
+
+async def test_sentinels_have_a_password_of_their_own() -> None:
+    """Each of the two is used where it belongs, and the lack of one is told apart from that of the other."""
+    primary = Node(find_binary(), "--requirepass", "two", password="two")
+    conf = f"requirepass one\nsentinel monitor shop 127.0.0.1 {primary.port} 1\nsentinel auth-pass shop two\n"
+    sentinel = Node(find_binary(), sentinel=conf, password="one")
+    try:
+        place = f"{sentinel.address}/shop"
+        right = make_broker(f"redis+sentinel://:two@{place}?sentinel_password=one", patience=60)
+        await right.open()
+        await right.enqueue(Q, [Entry("a", b"q\n")])
+        assert primary.call("EXISTS", right.keys.record(Q, "a")) == 1
+        await right.close()
+        for url, hint in (
+            (f"redis+sentinel://:two@{place}", "sentinel_password"),
+            (f"redis+sentinel://:wrong@{place}?sentinel_password=one", "percent-encode"),
+            (f"redis+sentinel://:two@{sentinel.address}/shoe?sentinel_password=one", "SENTINEL MASTERS"),
+        ):
+            broker = make_broker(url, patience=60)
+            with pytest.raises(StoreRefused) as caught:
+                async with asyncio.timeout(30):
+                    await broker.open()
+            assert hint in (caught.value.hint or "")
+            assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+            await broker.close()
+    finally:
+        sentinel.close()
+        primary.close()
