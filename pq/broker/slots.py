@@ -210,8 +210,9 @@ class ClusterLink:
         homes = [None if key is None else self._home(key) for key in keys]
         anywhere = next((home for home in homes if home is not None), None)
         if anywhere is None:
-            # One that we are connected with already, if there is one.
-            anywhere = next(iter(self._links), None) or self._slots.any_master()
+            # One that we are connected with already, if there is one; any but one that is away.
+            stand = (node for node, link in self._links.items() if link.connected_since is not None)
+            anywhere = next(stand, None) or self._slots.any_master()
         return [home or anywhere for home in homes]
 
     def _home(self, key: str) -> Address:
