@@ -155,6 +155,7 @@ async def test_a_server_by_itself_is_no_cluster(watched: Watched, cluster: Clust
     await several.close()
 
 
+@pytest.mark.timeout(340 + 20 * FAILOVERS)
 async def test_masters_fail_over_under_load(cluster: Cluster, make_app: Any, start_worker: Any) -> None:
     """Each acknowledged task ends once, or is known to be lost; nothing hangs, nothing is left held."""
     queues = cluster.queues()

@@ -178,6 +178,7 @@ async def gate() -> asyncio.Event:
     return gates[-1]
 
 
+@pytest.mark.timeout(340 + 20 * FAILOVERS)
 async def test_failovers_under_load(
     watched: Watched, make_app: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
