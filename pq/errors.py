@@ -145,6 +145,12 @@ class NoStore(StoreError):
     slug = "no-broker"
 
 
+class NotDurable(StoreError):
+    """A task was to be kept by a replica, or on disk, and was not in time. It may be queued nevertheless."""
+
+    slug = "not-durable"
+
+
 class QueueFull(StoreError):
     """There is no room for another task. Nothing was queued."""
 

@@ -14,6 +14,12 @@ own: PQ_DATA_STORE=redis://host:6379/0.""",
     "broker-auth": """The store answered and said no: a wrong password, a user without the right to a command, a database that is
 not there, or a server that is too old. The message has its words. In a URL write @ : / # of a password as
 %40 %3A %2F %23.""",
+    "not-durable": """The task was sent, and the store did not say in time that a replica has it, or its disk (`durability`). It may
+be queued nevertheless, and be run. Whether it is shows `api.tasks.get(id)`. Is the replica connected? `INFO replication`
+says so. "fsync" needs the append-only file, and means a write to the disk with `appendfsync always` alone.""",
+    "lone-primary": """A primary that Sentinels watch can be cut off from them and go on to accept tasks. Another takes its place, and
+when the old one comes back it throws away what it accepted meanwhile. With `min-replicas-to-write 1` on every server it
+refuses to write as soon as no replica hears it (`min-replicas-max-lag`, 10 s), so what can be lost is bounded.""",
     "queue-full": """There is no room for another task: the queue has a limit (`api.tasks.limit`), or the store has reached its
 maxmemory. Nothing was queued. Workers go on and make room; queue again later, or raise the limit.""",
     "unknown-job": """No job has that name in this program. Jobs are found in the modules that `task_paths` lists; their names are

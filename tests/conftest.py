@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import leaks
 import pytest
 import redis
+from fleets import Cluster, Watched
 from stores import Server, check_server, redis62_binary
 
 from pq.broker.embedded import find_binary
@@ -109,3 +110,41 @@ def valkey(valkey_url: str) -> Iterator[Fresh]:
 def redis62(redis62_url: str) -> Iterator[Fresh]:
     """The same on Redis 6.2."""
     yield from _fresh(redis62_url)
+
+
+# ------------------------------------------------------------------------------- servers in company
+@pytest.fixture(scope="session")
+def watched_servers() -> Iterator[Watched]:
+    """A primary, its replica and three Sentinels, for the session."""
+    try:
+        fleet = Watched(find_binary())
+    except NoStore as error:
+        pytest.skip(f"no Valkey program here: {error}")
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def watched(watched_servers: Watched) -> Watched:
+    """The same, empty and with all well."""
+    watched_servers.settle().call("FLUSHALL")
+    return watched_servers
+
+
+@pytest.fixture(scope="session")
+def cluster_servers() -> Iterator[Cluster]:
+    """A cluster of three masters with a replica each, for the session."""
+    try:
+        fleet = Cluster(find_binary())
+    except NoStore as error:
+        pytest.skip(f"no Valkey program here: {error}")
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def cluster(cluster_servers: Cluster) -> Cluster:
+    """The same, empty and with all well."""
+    cluster_servers.settle()
+    cluster_servers.flush()
+    return cluster_servers

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pq.broker import records
+from pq.broker.cluster import ClusterBroker
 from pq.broker.gates import gates
 from pq.broker.memory import MemoryBroker, MemoryStore
 
@@ -355,6 +356,8 @@ async def token_comes(broker: Any, queues: list[str], seconds: float) -> bool:
     """Take a wake token of one of the queues, as an idle worker's blocked reservation does; False in vain."""
     if isinstance(broker, MemoryBroker):
         return await broker._wait(queues, seconds)
+    if isinstance(broker, ClusterBroker):
+        return await broker.token(queues, seconds)
     command = ("BLPOP", *[broker.keys.wake(queue) for queue in queues], seconds)
     (reply,) = await broker._block.call([command], timeout=seconds + 5)
     return reply is not None

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..clock import SYSTEM, Clock
+from ..config import redact
+from ..config.hosts import CLUSTER, SENTINEL, kind_of
+from ..config.parsers import ALIASES
 from ..errors import BadSetting
 from ..model.task import Task
 from .contract import Broker
@@ -16,6 +19,7 @@ from .contract import Broker
 if TYPE_CHECKING:  # each store's own module is imported where that store is used
     from .embedded import EmbeddedServer
     from .memory import MemoryStore
+    from .redis import RedisBroker
 
 _memory_stores: dict[str, MemoryStore] = {}
 
@@ -111,8 +115,6 @@ class Store:
             from .memory import MemoryBroker
 
             return MemoryBroker(self._memory, namespace=settings.namespace, **ttl)
-        from .redis import RedisBroker  # redis-py takes a tenth of a second to import
-
         url = self._url
         ensure: Callable[[], Coroutine[Any, Any, None]] | None = None
         if self._directory is not None:
@@ -123,8 +125,8 @@ class Store:
 
             ensure = functools.partial(asyncio.to_thread, server.ensure)
 
-        broker = RedisBroker(
-            plain_url(url),
+        broker = make_broker(
+            url,
             namespace=settings.namespace,
             name=name,
             patience=patience,
@@ -144,22 +146,40 @@ class Store:
                 return f"{name} ({sources[name]})"
         return None
 
-    def sync_url(self) -> str:
-        """The URL for a plain Redis client, for a thread with a connection of its own."""
-        return plain_url(self._server.url if self._server is not None else self._url)
+
+def make_broker(url: str, **options: Any) -> RedisBroker:
+    """The broker for the URL of one server, of Sentinels or of a cluster; `options` are those of `RedisBroker`."""
+    # Here and not above: redis-py takes a tenth of a second to import.
+    url = _canonical(url)
+    kind = kind_of(url)
+    if kind == SENTINEL:
+        from .sentinel import SentinelBroker
+
+        return SentinelBroker(url, **options)
+    if kind == CLUSTER:
+        from .cluster import ClusterBroker
+
+        return ClusterBroker(url, **options)
+    from .redis import RedisBroker
+
+    return RedisBroker(url, **options)
 
 
 def plain_url(url: str) -> str:
-    """`url` as redis-py takes it: valkey:// is another word for redis://."""
-    for ours, theirs in (("valkeys://", "rediss://"), ("valkey://", "redis://")):
-        if url.startswith(ours):
-            return theirs + url[len(ours) :]
-    if url.startswith(("redis+sentinel://", "redis+cluster://")):
-        scheme = url.partition("://")[0]
+    """`url` as redis-py takes it, for whoever needs one server and no more."""
+    url = _canonical(url)
+    if kind_of(url) is not None:
         raise BadSetting(
-            f"data_store: {scheme}:// is not supported yet", hint="use redis://, rediss:// or unix://"
+            f"data_store: {redact(url)} is more than one server",
+            hint="here it has to be one: redis://, rediss:// or unix://",
         )
     return url
+
+
+def _canonical(url: str) -> str:
+    """With redis for valkey, which is another word for it."""
+    scheme, separator, rest = url.partition("://")
+    return f"{ALIASES.get(scheme, scheme)}{separator}{rest}"
 
 
 def _directory(url: str, config_file: str | None) -> Path:

@@ -241,11 +241,13 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Let go of all connections. Twice is harmless."""
 
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
         """Queue tasks; returns those that were not: known already, or their unique key is another's.
 
         All or nothing per call; idempotent by id as long as the record is kept. Announces `queued`.
-        Raises `QueueFull` when the store has no room: then nothing was queued.
+        Raises `QueueFull` when the store has no room: then nothing was queued. With a `durability` (`replica`,
+        `fsync`) it returns when a replica has them, or the disk, and raises `NotDurable` when that is not so in
+        time: then they may be queued all the same.
         """
         ...
 
@@ -309,6 +311,10 @@ class Broker(Protocol):
 
         `crashed` charges each task with a crash: its worker died. Returns how many went back.
         """
+        ...
+
+    async def held(self, lease: str, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+        """(queue, id, batch) of all that is held under a lease."""
         ...
 
     async def cancel(

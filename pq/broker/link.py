@@ -14,15 +14,14 @@ Several commands go out in one write, and their replies are read in one go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import hiredis
 import redis.exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection
 
 from ..errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
-from .wire import Wire
+from .wire import Maker, Wire
 
 Command = tuple[Any, ...]
 
@@ -31,12 +30,27 @@ class ScriptMissing(StoreError):
     """The server does not know a script (any more): load it and repeat. Never leaves the broker."""
 
 
+class Caller(Protocol):
+    """Where calls go: one connection, or one to each node of a cluster."""
+
+    @property
+    def connected_since(self) -> float | None: ...
+
+    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]: ...
+
+    async def reset(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def abandon(self, why: str) -> None: ...
+
+
 class Link:
     """A connection, made on first use and again after each failure. Calls take turns."""
 
     def __init__(
         self,
-        make: Callable[[], AbstractConnection],
+        make: Maker,
         *,
         where: str,
         stated: str | None = None,
@@ -86,6 +100,11 @@ class Link:
         """Have the next call make a new connection."""
         async with self._turn:
             await self._drop()
+
+    def abandon(self, why: str) -> None:
+        """Have the next call make a new connection, and one that is under way fail."""
+        if self._wire is not None:
+            self._wire.abandon(why)
 
     async def _connect(self, timeout: float) -> Wire:
         await self._drop()
@@ -138,6 +157,7 @@ _PASSING = (
     "MISCONF",
     "NOREPLICAS",
     "UNKILLABLE",
+    "UNBLOCKED",  # it was a primary when the waiting began
 )
 _REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR DB index")
 
@@ -147,6 +167,8 @@ def translate(exc: BaseException, where: str, stated: str | None = None) -> Stor
 
     By text as well as by class: a script passes an error on as text, and servers differ in which.
     """
+    if isinstance(exc, StoreError):
+        return exc  # by whoever looked for the server
     cause = exc.__cause__
     if cause is not None and isinstance(cause, redis_errors.RedisError):
         exc = cause  # a login that was refused comes wrapped as a connection that failed

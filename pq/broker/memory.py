@@ -297,7 +297,7 @@ class MemoryBroker:
         pass
 
     # ------------------------------------------------------------------------------- queueing
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
         answer = Queued()
         with self.store.lock:
             data, now = self.store.queue(queue), self.store.now()
@@ -423,6 +423,12 @@ class MemoryBroker:
             if total:
                 self.store.wake()
             return total
+
+    async def held(self, lease: str, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+        with self.store.lock:
+            return [
+                (queue, id, batch) for queue in queues for id, batch in self.store.queue(queue).held_by(lease)
+            ]
 
     async def exchange(
         self,

@@ -11,14 +11,15 @@ seconds; that is safe because every script is idempotent under blind repetition 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import connection as redis_connection
 
 from ..clock import SYSTEM, Clock
 from ..config import redact
-from ..errors import QueueFull, StoreRefused, StoreUnavailable
+from ..errors import NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from .contract import (
     ACK,
     AT_LIMIT,
@@ -43,14 +44,17 @@ from .contract import (
     Tick,
 )
 from .keys import Keys
-from .link import Command, Link, ScriptMissing, checked
+from .link import Caller, Command, Link, ScriptMissing, checked
 from .scripts import NAMES, script
 from .subscription import RedisSubscription
+from .wire import Maker
 
 T = TypeVar("T")
 
 FIRST_PATIENCE = 2.0
 """Seconds for which the very first connection is tried."""
+DURABLE_WITHIN = 5.0
+"""Seconds that a replica, or the disk, gets to have a task."""
 BLOCK_MARGIN = 5.0
 """Seconds by which the time-out of a connection exceeds the blocking read on it."""
 
@@ -75,8 +79,13 @@ def connection_options(url: str) -> dict[str, Any]:
 class RedisBroker:
     """Keeps the contract on one server.
 
-    `patience`: seconds for which a failing call is repeated. `stated`: which setting has the URL, and where.
+    `patience`: seconds for which a failing call is repeated, `timeout`: those for which one is waited for.
+    `stated`: which setting has the URL, and where.
     """
+
+    first_patience = FIRST_PATIENCE
+    always = ""
+    """Whether events are to be published without asking who listens: `1` where no server knows that."""
 
     def __init__(
         self,
@@ -86,6 +95,7 @@ class RedisBroker:
         result_ttl: float = 3600.0,
         dead_ttl: float = 7 * 86_400.0,
         patience: float = 30.0,
+        timeout: float = 10.0,
         name: str = "pq",
         clock: Clock = SYSTEM,
         on_unreachable: Callable[[], Awaitable[None]] | None = None,
@@ -101,29 +111,55 @@ class RedisBroker:
         self._ttl = str(int(max(60.0, result_ttl) * 1000))
         self._dead_ttl = str(int(max(60.0, result_ttl, dead_ttl) * 1000))
         self._clock = clock
+        self._timeout = timeout
         self._on_unreachable = on_unreachable
-        options = connection_options(url)
-        self._connection_class = options.pop("connection_class")
-        self._options = {**options, "client_name": name}
+        self._name = name
+        self._use(url)
         self._main = self._link()
         self._side = self._link()
         self._block = self._link()
+        self._firm: Caller | None = None
+        self._version: tuple[int, ...] = (0, 0)
         self._known_queues: set[str] = set()
-        self.time_override: Callable[[], int] | None = None
+        self.time_override: Callable[[], int | str] | None = None
         self._subscriptions: set[RedisSubscription] = set()
+
+    def twin(self, *, patience: float, timeout: float) -> RedisBroker:
+        """Another broker on the same store, for another loop."""
+        made = type(self)(
+            self.url,
+            namespace=self.keys.namespace,
+            patience=patience,
+            timeout=timeout,
+            name=self._name,
+            clock=self._clock,
+            stated=self._stated,
+        )
+        made.time_override = self.given_time
+        return made
 
     def given_time(self) -> int | str:
         """The time that scripts are to take for the store's; '' is its own. A test may set `time_override`."""
         return "" if self.time_override is None else self.time_override()
 
     # ------------------------------------------------------------------------------ connections
+    def _use(self, url: str) -> None:
+        """Take the URL apart."""
+        options = connection_options(url)
+        self._connection_class = options.pop("connection_class")
+        self._options = {**options, "client_name": self._name}
+
     def connection(self) -> redis_connection.AbstractConnection:
         """A new connection, not yet connected."""
         made: redis_connection.AbstractConnection = self._connection_class(**self._options)
         return made
 
-    def _link(self) -> Link:
-        return Link(self.connection, where=self.where, stated=self._stated)
+    def _maker(self) -> Maker:
+        """What makes the connections of the links."""
+        return self.connection
+
+    def _link(self) -> Caller:
+        return Link(self._maker(), where=self.where, stated=self._stated, timeout=self._timeout)
 
     @property
     def connected_since(self) -> float | None:
@@ -132,31 +168,43 @@ class RedisBroker:
 
     async def open(self) -> None:
         # Whoever begins wants to hear soon that nobody is there; patience is for what stood once.
-        patience, self.patience = self.patience, min(self.patience, FIRST_PATIENCE)
+        patience, self.patience = self.patience, self._patience_at_first()
         try:
             (reply,) = await self._repeat(self._main, [("INFO", "server")])
         finally:
             self.patience = patience
         info = dict(line.split(b":", 1) for line in reply.split(b"\r\n") if b":" in line)
-        version = tuple(int(part) for part in info.get(b"redis_version", b"0").split(b".")[:2])
+        version = self._version = tuple(
+            int(part) for part in info.get(b"redis_version", b"0").split(b".")[:2]
+        )
         if version < (6, 2):
             raise StoreRefused(
                 f"{self.where} is Redis {info.get(b'redis_version', b'?').decode()}, and 6.2 is the oldest that serves",
                 hint="upgrade it to Redis 6.2 or Valkey 7.2 or later",
             )
-        if info.get(b"redis_mode") == b"cluster":
+        # Valkey has another word for it.
+        self._check_mode(b"cluster" in (info.get(b"redis_mode"), info.get(b"server_mode")))
+
+    def _patience_at_first(self) -> float:
+        return min(self.patience, self.first_patience)
+
+    def _check_mode(self, clustered: bool) -> None:
+        if clustered:
             raise StoreRefused(
                 f"{self.where} is a node of a cluster", hint="name it as redis+cluster://host:port"
             )
 
+    def _links(self) -> list[Caller]:
+        return [self._main, self._side, self._block, *([self._firm] if self._firm is not None else [])]
+
     async def close(self) -> None:
         for subscription in list(self._subscriptions):
             await subscription.close()
-        for link in (self._main, self._side, self._block):
+        for link in self._links():
             await link.close()
 
     async def _repeat(
-        self, link: Link, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
+        self, link: Caller, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
     ) -> list[Any]:
         """Call until it succeeds or patience ends. Every command of the protocol may be repeated.
 
@@ -179,19 +227,21 @@ class RedisBroker:
                 commands, once = commands[once:], 0
                 if self._clock.monotonic() - started >= self.patience:
                     raise
-                # Whoever answers "not now" may be the wrong server by now: look it up again.
+                # Whoever answers "not now" may be the wrong server by now: look it up again. And it may not
+                # know what the old one knew.
                 await link.reset()
+                self._known_queues.clear()
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
             await asyncio.sleep(pause * (0.5 + self._clock.random()))
             pause = min(1.0, pause * 2)
 
-    async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Link | None = None) -> Any:
+    async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Caller | None = None) -> Any:
         command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)
         return (await self._repeat(link or self._side, [command]))[0]
 
     # ------------------------------------------------------------------------------------ verbs
-    async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
+    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
         plain: list[Any] = []
         special: list[Any] = []
         in_turn = False  # the plain ones go first; from a unique one on they must not, or they pass it by
@@ -203,13 +253,20 @@ class RedisBroker:
                 special += (id, record, delay if delay is not None else "", priority)
         command = (
             "EVALSHA", script("enqueue").digest, 1, self.keys.prefix(queue),
-            self.given_time(), self.keys.task_channel, "", len(plain) // 2, *plain, *special,
+            self.given_time(), self.keys.task_channel, self.always, len(plain) // 2, *plain, *special,
         )  # fmt: skip
         await self._make_known(queue)
         try:
-            (left,) = await self._repeat(self._main, [command])
+            left = (
+                await self._send_durably(command, durability)
+                if durability
+                else (await self._repeat(self._main, [command]))[0]
+            )
         except QueueFull as exc:
             raise QueueFull(f"queue {queue!r}: {exc.message}", hint=exc.hint) from None
+        if queue not in self._known_queues:  # the store was away meanwhile, and may have come back without it
+            with contextlib.suppress(QueueFull):  # the tasks are in it, so it is no refusal
+                await self._make_known(queue)
         queued = Queued()
         for item in left:
             id, _, rival = item.decode().partition(" ")
@@ -218,6 +275,41 @@ class RedisBroker:
             else:
                 queued.known.add(id)
         return queued
+
+    async def _send_durably(self, command: Command, durability: str) -> Any:
+        """Queue, and wait on the same connection until a replica has it, or the disk. A repeat waits anew."""
+        if durability == "fsync" and self._version < (7, 2):
+            raise StoreRefused(
+                f"{self.where} is Redis {'.'.join(map(str, self._version))}, which cannot tell when its disk has a task",
+                hint='durability="replica", or Redis or Valkey 7.2 and later',
+            )
+        if self._firm is None:
+            self._firm = (
+                self._link()
+            )  # of its own: whoever does not wait for a replica need not wait behind this
+        ms = int(DURABLE_WITHIN * 1000)
+        wait: Command = ("WAITAOF", 1, 0, ms) if durability == "fsync" else ("WAIT", 1, ms)
+        try:
+            left, found = await self._repeat(
+                self._firm, [command, wait], timeout=DURABLE_WITHIN + BLOCK_MARGIN
+            )
+        except StoreError as exc:
+            if "WAITAOF cannot be used" not in exc.message:
+                raise
+            left, found = None, None
+        copies = 0 if found is None else int(found[0] if durability == "fsync" else found)
+        if copies < 1:
+            where, hint = (
+                ("its disk", "CONFIG SET appendonly yes, and appendfsync always")
+                if durability == "fsync"
+                else ("a replica", "INFO replication says whether one is connected")
+            )
+            raise NotDurable(
+                f"{self.where} did not say within {DURABLE_WITHIN:g} s that {where} has the task; "
+                "it may be queued nevertheless",
+                hint=f"{hint}; the same id may be queued again",
+            )
+        return left
 
     async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
         args = (self.given_time(), id, record, "" if delay is None else delay)
@@ -228,7 +320,7 @@ class RedisBroker:
         args = (
             self.given_time(),
             self.keys.task_channel,
-            "",
+            self.always,
             self._ttl,
             *old,
             entry.id,
@@ -279,12 +371,8 @@ class RedisBroker:
             commands.append(("BLPOP", *[self.keys.wake(queue) for queue in queues], f"{block:.3f}"))
         if want > 0:
             commands.append(
-                (
-                    "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
-                    self.given_time(), lease, batch, want, "" if calm is None else calm, "1" if idle else "0",
-                    self.keys.task_channel, "", note, SOLO_AFTER,
-                )
-            )  # fmt: skip
+                self._reserve_command(lease, batch, queues, want, idle=idle, calm=calm, note=note)
+            )
         if not commands:
             return Exchange()
         replies = await self._repeat(link, commands, timeout=timeout, once=1 if block > 0 else 0)
@@ -293,8 +381,25 @@ class RedisBroker:
             answer.refused.extend((queue, id.decode()) for id in refused)
         if want > 0:
             for queue, reply in zip(queues, replies[-1], strict=True):
-                _read_reserve(answer, queue, batch, reply)
+                read_reserve(answer, queue, batch, reply)
         return answer
+
+    def _reserve_command(
+        self,
+        lease: str,
+        batch: int,
+        queues: Sequence[str],
+        want: int,
+        *,
+        idle: bool,
+        calm: int | None,
+        note: str,
+    ) -> Command:
+        return (
+            "EVALSHA", script("reserve").digest, len(queues), *[self.keys.prefix(queue) for queue in queues],
+            self.given_time(), lease, batch, want, "" if calm is None else calm, "1" if idle else "0",
+            self.keys.task_channel, self.always, note, SOLO_AFTER,
+        )  # fmt: skip
 
     def _settle_command(self, lease: str, queue: str, ended: list[Settlement]) -> Command:
         acks: list[Any] = []
@@ -306,16 +411,23 @@ class RedisBroker:
                 rest += (op, f"{id}:{batch}", record, reply, wait)
         return (
             "EVALSHA", script("settle").digest, 1, self.keys.prefix(queue),
-            self.given_time(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, "", len(acks) // 3, *acks, *rest,
+            self.given_time(), lease, self._ttl, self._dead_ttl, self.keys.task_channel, self.always, len(acks) // 3, *acks, *rest,
         )  # fmt: skip
 
     async def poke(self, queue: str) -> None:
         await self._run("poke", [self.keys.prefix(queue)])
 
     async def renew(self, lease: str, queues: Sequence[str], ttl: int) -> Renewal:
+        return (await self.renew_and_tell(lease, queues, ttl))[0]
+
+    async def renew_and_tell(self, lease: str, queues: Sequence[str], ttl: int) -> tuple[Renewal, int]:
+        """`renew`, and the store's clock in ms, in one round trip."""
         prefixes = [self.keys.prefix(queue) for queue in queues]
-        replies = await self._run("renew", prefixes, self.given_time(), lease, ttl)
-        return read_renewal(replies)
+        renew = (
+            "EVALSHA", script("renew").digest, len(prefixes), *prefixes, self.given_time(), lease, ttl
+        )  # fmt: skip
+        time, replies = await self._repeat(self._side, [("TIME",), renew])
+        return read_renewal(replies), int(time[0]) * 1000 + int(time[1]) // 1000
 
     async def hand_back(self, lease: str, queues: Sequence[str], *, crashed: bool) -> int:
         total = 0
@@ -329,17 +441,32 @@ class RedisBroker:
                     break
         return total
 
+    async def held(self, lease: str, queues: Sequence[str]) -> list[tuple[str, str, int]]:
+        looks = [("SMEMBERS", self.keys.prefix(queue) + "held:" + lease) for queue in queues]
+        found = await self._repeat(self._main, looks)
+        parts = [
+            (queue, *m.decode().rpartition(":"))
+            for queue, members in zip(queues, found, strict=True)
+            for m in members
+        ]
+        return [(queue, id, int(batch)) for queue, id, _, batch in parts]
+
     async def cancel(
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:
         flat = [part for item in items for part in item]
-        args = (self.given_time(), self.keys.task_channel, "", self._ttl, int(at_front), *flat)
+        args = (self.given_time(), self.keys.task_channel, self.always, self._ttl, int(at_front), *flat)
         answers = await self._run("cancel", [self.keys.prefix(queue)], *args)
         return [answer.decode() for answer in answers]
 
     async def retry_dead(self, queue: str, entry: Entry) -> bool:
         done = await self._run(
-            "retry_dead", [self.keys.prefix(queue)], self.keys.task_channel, "", entry.id, entry.record
+            "retry_dead",
+            [self.keys.prefix(queue)],
+            self.keys.task_channel,
+            self.always,
+            entry.id,
+            entry.record,
         )
         return bool(done)
 
@@ -401,16 +528,29 @@ class RedisBroker:
     async def matching(self, prefix: str, most: int) -> list[tuple[str, str]]:
         pattern = self.keys.record("*", prefix + "*").replace("{*}", "{[^@]*}")
         found: set[tuple[str, str]] = set()
-        cursor: Any = 0
-        while True:
-            (reply,) = await self._repeat(self._side, [("SCAN", cursor, "MATCH", pattern, "COUNT", 2000)])
-            cursor, names = reply
+        async for names in self._scan(pattern, 2000):
             for raw in names:
                 name = raw.decode()[len(self.keys.namespace) + 2 :]
                 queue, _, rest = name.partition("}:task:")
                 found.add((queue, rest))
-            if int(cursor) == 0 or len(found) >= most:
-                return sorted(found)[:most]
+            if len(found) >= most:
+                break
+        return sorted(found)[:most]
+
+    async def _scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
+        """The names of the keys that fit, some at a time."""
+        cursor: Any = 0
+        while True:
+            (reply,) = await self._repeat(self._side, [("SCAN", cursor, "MATCH", pattern, "COUNT", count)])
+            cursor, names = reply
+            yield names
+            if int(cursor) == 0:
+                return
+
+    async def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        (found,) = await self._repeat(self._side, [("MGET", *keys)])
+        values: list[bytes | None] = found
+        return values
 
     async def keep_lines(self, queue: str, id: str, lines: Sequence[bytes], ttl: int) -> None:
         key = self.keys.log(queue, id)
@@ -485,21 +625,14 @@ class RedisBroker:
 
     async def consumers(self) -> list[bytes]:
         found: list[bytes] = []
-        cursor: Any = 0
-        while True:
-            (reply,) = await self._repeat(
-                self._side, [("SCAN", cursor, "MATCH", self.keys.consumer("*"), "COUNT", 1000)]
-            )
-            cursor, names = reply
+        async for names in self._scan(self.keys.consumer("*"), 1000):
             if names:
-                (beats,) = await self._repeat(self._side, [("MGET", *names)])
-                found += [beat for beat in beats if beat is not None]
-            if int(cursor) == 0:
-                return found
+                found += [beat for beat in await self._values(names) if beat is not None]
+        return found
 
     async def subscription(self) -> RedisSubscription:
         made = RedisSubscription(
-            self.connection,
+            self._maker(),
             where=self.where,
             patience=self.patience,
             clock=self._clock,
@@ -516,7 +649,7 @@ class RedisBroker:
             [self.keys.prefix(queue)],
             self.given_time(),
             self.keys.task_channel,
-            "",
+            self.always,
             *flat,
             link=self._main,
         )
@@ -595,7 +728,7 @@ def _table(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
+def read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
     """Add what one queue's `reserve` said to the answer."""
     alive, next_due, vanished, left, flags, noted = reply[:6]
     if not alive:

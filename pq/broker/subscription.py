@@ -12,13 +12,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import redis.exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection
 
 from ..clock import Clock
-from ..errors import StoreRefused, StoreUnavailable
+from ..errors import StoreError, StoreRefused, StoreUnavailable
 from .contract import Message
 from .link import translate
-from .wire import Wire
+from .wire import Maker, Wire
 
 
 class RedisSubscription:
@@ -30,7 +29,7 @@ class RedisSubscription:
 
     def __init__(
         self,
-        make: Callable[[], AbstractConnection],
+        make: Maker,
         *,
         where: str,
         patience: float,
@@ -65,6 +64,11 @@ class RedisSubscription:
             except TimeoutError:
                 raise StoreUnavailable(f"no Redis or Valkey at {self._where}: could not subscribe") from None
 
+    def abandon(self, why: str) -> None:
+        """Have a new connection made."""
+        if self._wire is not None:
+            self._wire.abandon(why)
+
     async def close(self) -> None:
         self._closed = True
         self._news.set()
@@ -91,7 +95,7 @@ class RedisSubscription:
                     while messages:
                         yield messages.popleft()
                     await self._wait()
-            except (OSError, TimeoutError, redis_errors.RedisError) as exc:
+            except (OSError, TimeoutError, redis_errors.RedisError, StoreError) as exc:
                 await self._drop()
                 if self._is_closed():
                     return

@@ -12,13 +12,16 @@ redis-py has no public way to its transport. The one private name that this take
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hiredis
 import redis.exceptions as redis_errors
 from redis._parsers.base import BaseParser
 from redis.asyncio.connection import AbstractConnection
+
+Maker = Callable[[], AbstractConnection | Awaitable[AbstractConnection]]
+"""Makes a connection, not yet connected; or finds out with whom first, and has connected it already."""
 
 _NOTHING: Any = object()
 _error = BaseParser.parse_error
@@ -43,13 +46,13 @@ class Wire(asyncio.Protocol):
         """Why it is gone; None while it stands."""
 
     @classmethod
-    async def open(
-        cls, make: Callable[[], AbstractConnection], on_push: Callable[[Any], None] | None = None
-    ) -> Wire:
+    async def open(cls, make: Maker, on_push: Callable[[Any], None] | None = None) -> Wire:
         """Connect, log in, and take the transport over. Raises the errors of redis-py and of the socket."""
-        connection = make()
+        made: Any = make()
+        connection: AbstractConnection = made if isinstance(made, AbstractConnection) else await made
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            if not connection.is_connected:
+                await connection.connect()  # type: ignore[no-untyped-call]
             writer = connection._writer
             if writer is None:
                 raise redis_errors.ConnectionError("the connection was closed at once")
@@ -79,6 +82,10 @@ class Wire(asyncio.Protocol):
         """Send a command whose reply comes as a push."""
         if self._transport is not None and self.lost is None:
             self._transport.write(hiredis.pack_command(command))
+
+    def abandon(self, why: str) -> None:
+        """Have it count as broken: a call under way on it ends with that error."""
+        self._lose(redis_errors.ConnectionError(why))
 
     async def close(self) -> None:
         """Drop the connection, whatever is under way on it; twice is harmless."""

@@ -96,6 +96,8 @@ def _store(facts: dict[str, Any]) -> Iterator[Finding]:
         return
     text = f"{facts['kind']} {facts['version']} at {facts['where']}, {facts['memory']}, {facts['round_trip'] * 1e6:.0f} µs a round trip"
     yield Finding("ok", text)
+    for _, text, hint in facts.get("warnings", ()):
+        yield Finding("warning", text, hint)
     if not facts["append_only"]:
         yield Finding(
             "warning",

@@ -17,6 +17,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from ..model.names import NAME
+from .hosts import kind_of, parse_hosts
 
 Parser = Callable[[object], object]
 
@@ -28,13 +29,22 @@ SCHEMES = (
     "rediss",
     "unix",
     "redis+sentinel",
+    "rediss+sentinel",
     "redis+cluster",
+    "rediss+cluster",
     "valkey",
     "valkeys",
     "embedded",
     "memory",
 )
-ALIASES = {"valkey": "redis", "valkeys": "rediss"}
+ALIASES = {
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "valkey+sentinel": "redis+sentinel",
+    "valkeys+sentinel": "rediss+sentinel",
+    "valkey+cluster": "redis+cluster",
+    "valkeys+cluster": "rediss+cluster",
+}
 
 _SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|secret|token)[^=&#]*=)[^&#]*")
 
@@ -198,9 +208,11 @@ def store_url(value: object) -> str:
         raise ValueError(fits)
     scheme, separator, rest = value.strip().partition("://")
     scheme = scheme.lower()
-    if not separator or scheme not in SCHEMES:
+    if not separator or (scheme not in SCHEMES and scheme not in ALIASES):
         raise ValueError(fits)
-    # Several hosts (Sentinel, Cluster) are no URL that the standard library could check.
+    url = f"{ALIASES.get(scheme, scheme)}://{rest}"
+    if kind_of(url) is not None:
+        parse_hosts(url)  # several hosts are no URL that the standard library could check
     if scheme in ("redis", "rediss", "valkey", "valkeys"):
         try:
             _ = urlsplit(f"redis://{rest}").port
@@ -210,7 +222,7 @@ def store_url(value: object) -> str:
             ) from None
     if scheme == "unix" and not urlsplit(f"unix://{rest}").path:
         raise ValueError("a store URL with the path of a socket, such as unix:///run/valkey.sock")
-    return f"{ALIASES.get(scheme, scheme)}://{rest}"
+    return url
 
 
 def url(*schemes: str) -> Parser:

@@ -154,6 +154,12 @@ class Settings:
         "wire format of new messages; both are read",
         group="store",
     )
+    durability: str = _setting(
+        "none",
+        parsers.choice("none", "replica", "fsync"),
+        "place where a task has to be before its queueing counts",
+        group="store",
+    )
     namespace: str = _setting("pq", parsers.name, "first part of every key in the store", group="store")
 
     task_paths: tuple[str, ...] = _setting(

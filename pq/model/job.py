@@ -85,6 +85,8 @@ class Job:
     """True, or a `Unique`: a second task that is the same one is not queued beside the first."""
     debounce: float | dt.timedelta | Debounce | None = None
     """Seconds, or a `Debounce`: run when so long no further call came, with the arguments of the last."""
+    durability: str | None = None
+    """Where a task has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`; None: as the settings say."""
     expires: float | None = None
     """Seconds after queueing past which a task is not started any more."""
     priority: int | None = None
@@ -403,7 +405,7 @@ _OPTIONS = frozenset(
     {
         "abstract", "concurrency", "default_queue", "timeout", "max_retries", "retry_delay", "max_concurrency",
         "expires", "priority", "doc_syntax", "backoff", "retry_on", "no_retry_on",
-        "limits", "on_limit", "unique", "debounce",
+        "limits", "on_limit", "unique", "debounce", "durability",
         "anchor", "timezone", "catch_up", "catch_up_limit",
     }
 )  # fmt: skip
@@ -431,12 +433,22 @@ def check_options(options: Any) -> None:
     check_number("priority", options.priority, PRIORITIES[0], PRIORITIES[-1], whole=True)
 
 
+NONE, REPLICA, FSYNC = DURABILITY = ("none", "replica", "fsync")
+
+
+def check_durability(value: Any) -> None:
+    """Refuse what is none of the words; None passes."""
+    if value is not None and value not in DURABILITY:
+        raise InvalidValue(f"durability is {value!r:.60}, and must be one of {', '.join(DURABILITY)}")
+
+
 def _check_options(cls: type[Job]) -> None:
     where = f"job {cls.__name__}"
     try:
         check_name("job name", cls.name)
         check_options(cls)
         check_number("max_concurrency", cls.max_concurrency, 1, 1_000_000, whole=True)
+        check_durability(cls.durability)
         if cls.default_queue is not None:
             check_name("queue name", cls.default_queue)
     except InvalidValue as exc:

@@ -62,12 +62,13 @@ class Task(Generic[R]):
         exception, stacktrace: texts, when it failed. `reason` is the slug of the error.
         demands: the limits it has to keep, as the header of its record has them (`pq.model.limits`); it does
             not travel in the message.
+        durability: where it has to be before its queueing counts, where it has one; for its producer alone.
         meta: the user's own data about the task. run_info: what the worker noted about the run.
     """
 
     __slots__ = (
         "_args", "_kwargs", "_meta", "_result", "_run_info",
-        "awaiter", "call", "delay", "demands", "exception", "expires", "format", "id", "max_retries", "max_wait",
+        "awaiter", "call", "delay", "demands", "durability", "exception", "expires", "format", "id", "max_retries", "max_wait",
         "meta_bytes", "name", "node", "priority", "queue", "reason", "reply", "result_bytes", "retry",
         "retry_delay", "run_info_bytes", "stacktrace", "status", "time_ended", "time_queued", "time_started",
         "timeout", "worker",
@@ -139,6 +140,7 @@ class Task(Generic[R]):
     awaiter: Any
     demands: str
     max_wait: float | None
+    durability: str
 
     # ------------------------------------------------------------------------------- wire
     @classmethod

@@ -69,6 +69,7 @@ class Engine:
         self._first: set[asyncio.Task[Any]] = set()
         self._held: set[asyncio.Future[None]] = set()
         self._outbox: deque[_Outgoing] = deque()
+        self._durable: dict[str, deque[_Outgoing]] = {}
         self._flushing = False
         self._put_count = 0
         self._sent_count = 0
@@ -194,8 +195,24 @@ class Engine:
             self._flushing = True
             self.loop.call_soon(self._start_flush)
 
+    def put_durably(self, future: TaskFuture[Any], entry: Entry, wait_for_end: bool) -> None:
+        """The same for a task with a durability: these go by themselves, so the others do not wait with them."""
+        if wait_for_end:
+            self.expect(future)
+        level = future.task.durability
+        box = self._durable.setdefault(level, deque())
+        box.append((future, entry, wait_for_end))
+        if len(box) == 1:
+            self.spawn(self._flush_durably(level), first=True)
+
+    async def _flush_durably(self, level: str) -> None:
+        await asyncio.sleep(0)  # what is queued in one turn of the loop goes together
+        box = self._durable[level]
+        while box:
+            await self._send([box.popleft() for _ in range(min(len(box), BATCH))], level)
+
     async def _send_what_fits(
-        self, queue: str, entries: list[Entry], failures: dict[str, Exception]
+        self, queue: str, entries: list[Entry], failures: dict[str, Exception], level: str
     ) -> dict[str, Rival]:
         """Tasks that merely left together are refused one by one: the first of them may still have room."""
         assert self._broker is not None
@@ -204,7 +221,7 @@ class Engine:
         for entry in entries:
             if full is None:
                 try:
-                    found.update((await self._broker.enqueue(queue, [entry])).rivals)
+                    found.update((await self._broker.enqueue(queue, [entry], level)).rivals)
                     continue
                 except QueueFull as exc:
                     full = exc
@@ -292,17 +309,17 @@ class Engine:
             batch.append(item)
         return batch
 
-    async def _enqueue(self, broker: Broker, queue: str, entries: list[Entry]) -> Queued:
+    async def _enqueue(self, broker: Broker, queue: str, entries: list[Entry], level: str) -> Queued:
         while True:
             try:
-                return await broker.enqueue(queue, entries)
+                return await broker.enqueue(queue, entries, level)
             except StoreUnavailable as exc:
                 if not self.insists or self.closed:
                     raise
                 logger.debug("%d tasks are not queued yet: %s", len(entries), exc)
             await asyncio.sleep(1.0)
 
-    async def _send(self, batch: list[_Outgoing]) -> None:
+    async def _send(self, batch: list[_Outgoing], level: str = "") -> None:
         by_queue: dict[str, list[Entry]] = {}
         for future, entry, _ in batch:
             by_queue.setdefault(future.task.queue or "", []).append(entry)
@@ -313,14 +330,14 @@ class Engine:
             try:
                 if self._broker is None:
                     raise PqError("the producer is closed")
-                queued = await self._enqueue(self._broker, queue, entries)
+                queued = await self._enqueue(self._broker, queue, entries, level)
                 if queued.rivals:
                     found.update(queued.rivals)
             except QueueFull as exc:
                 if len(entries) == 1:
                     failures[queue] = exc
                 else:
-                    found.update(await self._send_what_fits(queue, entries, failures_by_id))
+                    found.update(await self._send_what_fits(queue, entries, failures_by_id, level))
             except PqError as exc:
                 failures[queue] = exc
             except asyncio.CancelledError:

@@ -80,6 +80,7 @@ class Producer:
         self.keys = Keys(cfg.namespace)
         self.node_name = node_name
         self.serializer = serializer(cfg.message_serializer)
+        self.durability: str = cfg.durability
         self.max_message_size: int = cfg.max_message_size
         self.default_queue: str = cfg.default_queue
         self.checked_queues: set[str] = {self.default_queue}
@@ -358,7 +359,10 @@ class Producer:
         return future
 
     def _put(self, engine: Engine, future: TaskFuture[Any], entry: Entry, wait_for_end: bool) -> None:
-        if engine.ready:
+        if getattr(future.task, "durability", None) is not None:
+            put = functools.partial(engine.put_durably, future, entry, wait_for_end)
+            engine.spawn(self._when_open(engine, future, put), first=True)
+        elif engine.ready:
             engine.put(future, entry, wait_for_end)
         else:
             put = functools.partial(engine.put, future, entry, wait_for_end)

@@ -22,7 +22,7 @@ from ..errors import (
     UnreadableMessage,
 )
 from ..model.events import LogLine, log_line
-from ..model.job import Job, check_arguments, check_number, check_options
+from ..model.job import NONE, Job, check_arguments, check_durability, check_number, check_options
 from ..model.limits import NO_FLOW, Debounce
 from ..model.names import LIMITS, check_name, new_id
 from ..model.plan import ScheduleInfo
@@ -77,8 +77,8 @@ class Tasks:
             delay: seconds to wait before it runs.
             queue: another queue than the job's `default_queue`; False runs it here, without a queue.
             timeout: seconds one attempt may run, instead of the job's own.
-            meta_params: overrides `max_retries`, `retry_delay`, `max_concurrency`, `priority` and
-                `expires` of the job for this task; anything else in it becomes `task.meta`.
+            meta_params: overrides `max_retries`, `retry_delay`, `max_concurrency`, `priority`, `expires` and
+                `durability` of the job for this task; anything else in it becomes `task.meta`.
 
         Returns a `TaskFuture`, which resolves to the `Task`.
         Raises `TaskNotAvailable`, `BadArguments`, `InvalidValue`, `NotSerializable`, `PayloadTooLarge`:
@@ -513,10 +513,12 @@ class Tasks:
             producer.checked_queues.add(check_name("queue name", queue))
         task: Task[Any] = Task(new_id(), name, queue, call, QUEUED, 1, producer.clock.time())
         task.format = fmt
+        level = producer.durability
         if kind is not None:
             task.max_retries = kind.max_retries
             task.priority = kind.priority
             task.expires = kind.expires
+            level = kind.durability or level
         if delay is not None:
             if (
                 isinstance(delay, bool)
@@ -528,6 +530,9 @@ class Tasks:
         task.timeout = timeout
         if meta_params:
             self._apply_meta(task, meta_params)
+            level = meta_params.get("durability") or level
+        if level != NONE:
+            task.durability = level
         if timeout is not None or meta_params:
             check_options(task)
         most = meta_params.get("max_concurrency") if meta_params else None
@@ -553,6 +558,7 @@ class Tasks:
         for option in _FROM_META:
             if option in meta:
                 setattr(task, option, meta.pop(option))
+        check_durability(meta.pop("durability", None))
         check_number("max_concurrency", meta.get("max_concurrency"), 1, 1_000_000, whole=True)
         if meta:
             task.meta_bytes = dump_payload(

@@ -29,7 +29,7 @@ from typing import (
 from ..errors import BadArguments, InvalidValue, did_you_mean
 from ..execution.attempt import current_task
 from ..model.backend import TasksApi
-from ..model.job import DecoratedFunction, check_number, check_options
+from ..model.job import DecoratedFunction, check_durability, check_number, check_options
 from ..model.job import job as decorate
 from ..model.names import LIMITS, check_name
 from ..model.task import Task
@@ -44,7 +44,7 @@ X = TypeVar("X")
 R_co = TypeVar("R_co", covariant=True)
 X_contra = TypeVar("X_contra", contravariant=True)
 
-_META = ("max_retries", "retry_delay", "max_concurrency", "priority", "expires")
+_META = ("max_retries", "retry_delay", "max_concurrency", "priority", "expires", "durability")
 """Options that travel in `meta_params`."""
 
 
@@ -145,6 +145,7 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
         max_retries: int | None = None,
         retry_delay: float | None = None,
         max_concurrency: int | None = None,
+        durability: str | None = None,
         meta: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> Options[P, R]:
@@ -160,6 +161,7 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
             max_retries: attempts that may follow the first.
             retry_delay: seconds between attempts.
             max_concurrency: tasks of this job that may run at once.
+            durability: where it has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`.
             meta: data of your own about the task, its `task.meta`.
 
         What is not given is the job's own. Raises `InvalidValue`, and `BadArguments` for an option that does not exist.
@@ -167,7 +169,7 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
         return make_options(
             self, None, delay=delay, queue=queue, timeout=timeout, callback=callback, priority=priority,
             expires=expires, max_retries=max_retries, retry_delay=retry_delay, max_concurrency=max_concurrency,
-            meta=meta, **unknown,
+            durability=durability, meta=meta, **unknown,
         )  # fmt: skip
 
     def _signature(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -186,6 +188,7 @@ class TaskOptions(TypedDict, total=False):
     max_retries: int | None
     retry_delay: float | None
     max_concurrency: int | None
+    durability: str | None
     meta: Mapping[str, Any] | None
 
 
@@ -200,6 +203,7 @@ def make_options(job: Any, tasks: TasksApi | None, /, **given: Any) -> Options[A
             )
     values = {name: given.get(name) for name in known}
     check_options(SimpleNamespace(**values))
+    check_durability(values["durability"])
     check_number("delay", values["delay"], 0, LIMITS.delay)
     check_number("max_concurrency", values["max_concurrency"], 1, 1_000_000, whole=True)
     if values["queue"] is not None and values["queue"] is not False:

@@ -202,13 +202,14 @@ class Supervisor:
         """
         assert self._broker is not None
         try:
-            policy = str((await self._broker.facts())["policy"])
+            facts = await self._broker.facts()
         except PqError as exc:
             logger.debug("the store does not tell its policy: %s", exc)
             return
-        if not policy.startswith(
-            "allkeys"
-        ):  # what `volatile-*` deletes is finished, and has a time to live anyway
+        for slug, text, hint in facts.get("warnings", ()):
+            logger.warning("%s [%s]", text, slug, extra={"hint": hint})
+        policy = str(facts["policy"])
+        if not policy.startswith("allkeys"):  # what `volatile-*` deletes is finished
             return
         text = (
             f"this store deletes keys when it is full (maxmemory-policy {policy}): tasks can vanish silently"

@@ -104,6 +104,7 @@ class Consumer(Service):
         self._cpu_worked = 0.0
         self._lease_lost = False
         self._blocked_since: float | None = None  # a suspect is next, and waits for us to be idle
+        self._counted: float | None = None  # the connection on which stock was taken
         self._blocking: asyncio.Task[Exchange] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._draining = False
@@ -159,6 +160,8 @@ class Consumer(Service):
             if self._lease_lost:
                 await self._renounce()
                 continue
+            if self._context.broker.connected_since != self._counted:
+                await self._take_stock()
             self._signal.clear()
             if self._blocking is not None:
                 await self._attend_blocking(self._blocking)
@@ -173,6 +176,35 @@ class Consumer(Service):
                 continue
             if want:
                 await self._take(answer)
+
+    async def _take_stock(self) -> None:
+        """On a new connection: return what the store says is held here, and is not.
+
+        A store that comes back without its last moments (a failover, a power cut) may know of a claim and not
+        of its end any more. Its lease is renewed, so nobody would ever take over what nobody works on.
+        """
+        context = self._context
+        since = context.broker.connected_since
+        if since is None:
+            return
+        try:
+            held = await context.broker.held(context.lease, context.queues)
+        except PqError as exc:
+            logger.debug("stock is taken later: %s", exc)
+            return
+        self._counted = since
+        # What a reservation under way has brought, or one that failed, comes again by its batch.
+        known = self._batch - (self._blocking is not None)
+        pending = {(s.id, s.batch) for ended in self._pending.values() for s in ended}
+        strays = [
+            (queue, id, batch)
+            for queue, id, batch in held
+            if batch <= known and self._holding.get(id) != (queue, batch) and (id, batch) not in pending
+        ]
+        for queue, id, batch in strays:
+            self._pending.setdefault(queue, []).append(Settlement(RELEASE, id, batch))
+        if strays:
+            logger.warning("the store has lost the end of %d tasks: they go back to their queue", len(strays))
 
     async def _take(self, answer: Exchange) -> None:
         """Start what was handed out, and see to it that more comes."""
@@ -398,9 +430,11 @@ class Consumer(Service):
     def _start(self, reserved: Reserved) -> None:
         queue, id, batch, record, crashes, closed = reserved
         self._taken += 1
-        if id in self._running:
-            return  # handed out again because a reply was lost; it runs already
+        # Before the look: a store that lost a claim hands the task out again, under another batch, and it is
+        # to be settled under that one.
         self._holding[id] = (queue, batch)
+        if id in self._running:
+            return  # handed out again because a reply, or the claim, was lost; it runs already
         try:
             task = Task.from_wire(records.message(record))
             if task.id != id:

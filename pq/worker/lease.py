@@ -22,11 +22,14 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..broker.contract import Renewal
 from ..errors import PqError, StoreUnavailable
 from .context import Context
+
+if TYPE_CHECKING:  # redis-py takes a tenth of a second to import, and memory:// needs none of it
+    from ..broker.redis import RedisBroker
 
 logger = logging.getLogger("pq.worker")
 
@@ -241,60 +244,23 @@ class LeaseKeeper:
 
 
 class RedisRenewer:
-    """Renews over a blocking connection of its own."""
+    """Renews over connections of its own, in a loop of its own: those of a twin of the worker's broker.
 
-    def __init__(
-        self,
-        url: str,
-        prefix: Callable[[str], str],
-        *,
-        timeout: float = 5.0,
-        given_time: Callable[[], int | str] = str,
-    ) -> None:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+    So it finds its server as that does, whatever moves.
+    """
 
-        self._prefix = prefix
-        self._given_time = given_time  # the broker's own; '' is the store's time
-        self._url = url
-        self._client = redis.Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            single_connection_client=False,
-            max_connections=1,
-        )
+    def __init__(self, broker: RedisBroker, *, patience: float = 1.0, timeout: float = 5.0) -> None:
+        self._broker = broker.twin(patience=patience, timeout=timeout)
+        self._loop = asyncio.new_event_loop()
 
     def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
-        from redis import exceptions
-
-        from ..broker.link import ScriptMissing, translate
-        from ..broker.redis import read_renewal
-        from ..broker.scripts import script
-        from ..config import redact
-
-        prefixes = [self._prefix(queue) for queue in queues]
-        arguments = (len(prefixes), *prefixes, self._given_time(), lease, ttl)
-        try:
-            seconds, micros = self._client.time()
-            try:
-                replies = self._client.execute_command(  # type: ignore[no-untyped-call]
-                    "EVALSHA", script("renew").digest, *arguments
-                )
-            except exceptions.NoScriptError:
-                replies = self._client.execute_command(  # type: ignore[no-untyped-call]
-                    "EVAL", script("renew").source, *arguments
-                )
-        except (exceptions.RedisError, OSError) as exc:
-            error = translate(exc, redact(self._url))
-            raise StoreUnavailable(str(error)) if isinstance(error, ScriptMissing) else error from exc
-        return read_renewal(replies), int(seconds) * 1000 + int(micros) // 1000
+        return self._loop.run_until_complete(self._broker.renew_and_tell(lease, queues, ttl))
 
     def close(self) -> None:
-        self._client.close()
+        try:
+            self._loop.run_until_complete(self._broker.close())
+        finally:
+            self._loop.close()
 
 
 class MemoryRenewer:

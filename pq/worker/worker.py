@@ -212,8 +212,8 @@ class Worker:
         assert self.context is not None
         if isinstance(self.context.broker, MemoryBroker):
             return MemoryRenewer(self.context.broker)
-        given_time = getattr(self.context.broker, "given_time", str)
-        return RedisRenewer(self._store.sync_url(), self.context.keys.prefix, given_time=given_time)
+        broker: Any = self.context.broker
+        return RedisRenewer(broker)
 
     def _who_runs(self, running: asyncio.Task[Any] | None) -> str | None:
         """The name of the job whose attempt is that asyncio task."""

@@ -112,10 +112,17 @@ async def test_a_broker_of_its_own(make_app: Any, start_worker: Any, valkey: Any
         assert (await api.tasks.queue("addition", a=4, b=6)).get() == 10
 
 
-@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
-async def test_what_is_not_there_yet_is_said(make_app: Any, scheme: str) -> None:
-    """The URL is a valid setting; who uses it is told that it cannot be had yet, and what can."""
-    app = make_app(data_store=f"{scheme}://a:1,b:2/primary")
-    with pytest.raises(pq.ConfigError, match=f"{scheme.replace('+', '.')}:// is not supported yet") as caught:
-        await app.store.broker()
-    assert "redis://" in (caught.value.hint or "")
+@pytest.mark.parametrize(
+    "scheme",
+    ["redis+sentinel", "valkeys+sentinel"],
+)
+async def test_several_servers_that_are_not_there(make_app: Any, scheme: str) -> None:
+    """The error says what was looked for, and no password."""
+    app = make_app(data_store=f"{scheme}://:SESAME@127.0.0.1:1,127.0.0.1:2/shop?sentinel_password=SESAME")
+    broker = await app.store.broker(patience=0.0)
+    broker.first_patience = 0.0
+    with pytest.raises(pq.StoreUnavailable) as caught:
+        await broker.open()
+    await broker.close()
+    assert "connection refused" in str(caught.value)
+    assert "SESAME" not in f"{caught.value} {caught.value.hint}"

@@ -1,4 +1,4 @@
-"""The broker under test: in memory, on Valkey, on Redis 6.2. Time stands still until a test moves it."""
+"""The broker under test: in memory, on Valkey, on Redis 6.2, on a cluster. Time stands still until a test moves it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
+from fleets import Cluster
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
+from pq.broker.cluster import ClusterBroker
 from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
 from pq.broker.memory import MemoryBroker, MemoryStore
 from pq.broker.redis import RedisBroker
@@ -105,7 +107,7 @@ def names(answer: Exchange) -> list[str]:
     return [task.id for task in answer.tasks]
 
 
-@pytest.fixture(params=["memory", "valkey", "redis62"])
+@pytest.fixture(params=["memory", "valkey", "redis62", "cluster"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     hand = Hand()
     made: list[Any] = []
@@ -118,6 +120,19 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
         def dump() -> Any:
             return dump_memory(store)
+    elif request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+
+        def more() -> Any:
+            made.append(ClusterBroker(cluster.url, patience=20))
+            made[-1].time_override = hand
+            return made[-1]
+
+        def dump() -> Any:
+            found = {}
+            for node in cluster.masters():
+                found.update(dump_server(node.client)[0])
+            return found
     else:
         fresh = request.getfixturevalue(request.param)
 

@@ -241,5 +241,8 @@ def _delete(world: World, request: pytest.FixtureRequest, *ids: str) -> None:
     for id in ids:
         if world.kind == "memory":
             del world.broker.store.queue(QUEUE).task[id]
+        elif world.kind == "cluster":
+            key = world.broker.keys.record(QUEUE, id)
+            request.getfixturevalue("cluster").owner(key).call("DEL", key)
         else:
             request.getfixturevalue(world.kind).client.delete(world.broker.keys.record(QUEUE, id))

@@ -1,0 +1,228 @@
+"""The broker on a cluster: each call goes to the node that has its queue.
+
+All keys of a queue are in one slot, so a script still sees all that it needs and is atomic. What is over
+several queues is one call for each: settlements and renewals at once, in one write a node; reservations one
+after the other in the worker's order of preference, as long as it has slots free. An idle worker of several
+queues waits at each of them, over a connection of its own, and looks at all when a token comes from one.
+A worker of one queue costs the cluster what it costs a single server, a round trip a turn.
+
+Events are published without asking who listens: no node knows the listeners of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+
+from ..config.hosts import parse_hosts
+from ..errors import QueueFull, StoreRefused, StoreUnavailable
+from .contract import Exchange, Renewal, Settlement
+from .link import Caller, Command, Link, checked
+from .redis import BLOCK_MARGIN, RedisBroker, connection_options, read_renewal, read_reserve
+from .scripts import script
+from .slots import Address, ClusterLink, Slots, slot_of
+from .wire import Maker
+
+
+class ClusterBroker(RedisBroker):
+    """Keeps the contract on a cluster."""
+
+    first_patience = 15.0  # a failover takes some seconds, and whoever begins in one should not fail for it
+    always = "1"
+
+    def _use(self, url: str) -> None:
+        hosts = parse_hosts(url)
+        options = connection_options(hosts.server)
+        self._connection_class = options.pop("connection_class")
+        self._options = {**options, "client_name": self._name}
+        self.slots = Slots(hosts.hosts, self._connection_to, where=self.where, stated=self._stated)
+        self._ears: dict[str, Caller] = {}
+        self._serving: Sequence[str] = ()
+        self._last_batch: tuple[str, int] | None = None
+
+    def _connection_to(self, node: Address) -> AbstractConnection:
+        made: AbstractConnection = self._connection_class(
+            **{**self._options, "host": node[0], "port": node[1]}
+        )
+        return made
+
+    def _link(self) -> Caller:
+        return ClusterLink(self.slots, self._link_to, where=self.where)
+
+    def _link_to(self, node: Address) -> Link:
+        make = functools.partial(self._connection_to, node)
+        return Link(make, where=f"{node[0]}:{node[1]}", stated=self._stated, timeout=self._timeout)
+
+    def _maker(self) -> Maker:
+        return self._listening_connection
+
+    async def _listening_connection(self) -> AbstractConnection:
+        """To any node: what is published at one of them is heard at all."""
+        await self.slots.fresh()
+        connection = self._connection_to(self.slots.any_master())
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.slots.stale = True
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    @property
+    def connected_since(self) -> float | None:
+        link = self._main
+        assert isinstance(link, ClusterLink)
+        nodes = {self.slots.node(slot_of(self.keys.prefix(queue))) for queue in self._serving}
+        return link.stands_since(nodes)
+
+    def _patience_at_first(self) -> float:
+        return max(self.patience, self.first_patience)
+
+    def _check_mode(self, clustered: bool) -> None:
+        if not clustered:
+            raise StoreRefused(f"{self.where} is no cluster", hint="name it as redis://host:port")
+
+    async def close(self) -> None:
+        await super().close()
+        for ear in self._ears.values():
+            await ear.close()
+
+    # ------------------------------------------------------------------------------------ verbs
+    async def open_lease(self, lease: str, queues: Sequence[str], ttl: int) -> None:
+        digest = script("open_lease").digest
+        opening = [
+            ("EVALSHA", digest, 1, self.keys.prefix(queue), self.given_time(), lease, ttl) for queue in queues
+        ]
+        await self._repeat(self._main, opening)
+        self._serving = tuple(queues)
+        try:
+            await self._repeat(self._main, [("SADD", self.keys.queues, *queues)])
+        except QueueFull:
+            pass  # a full store is drained under this lease; its queues are known already
+
+    async def renew_and_tell(self, lease: str, queues: Sequence[str], ttl: int) -> tuple[Renewal, int]:
+        digest = script("renew").digest
+        renewing = [
+            ("EVALSHA", digest, 1, self.keys.prefix(queue), self.given_time(), lease, ttl) for queue in queues
+        ]
+        time, *replies = await self._repeat(self._side, [("TIME",), *renewing])
+        return read_renewal([reply[0] for reply in replies]), int(time[0]) * 1000 + int(time[1]) // 1000
+
+    async def exchange(
+        self,
+        lease: str,
+        settlements: dict[str, list[Settlement]],
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        *,
+        idle: bool = False,
+        calm: int | None = None,
+        note: str = "",
+        block: float = 0.0,
+    ) -> Exchange:
+        if want <= 0 or len(queues) == 1:
+            return await super().exchange(
+                lease, settlements, queues, want, batch, idle=idle, calm=calm, note=note, block=block
+            )  # fmt: skip
+        # A batch that was begun and not ended may have brought something from any queue: that comes first.
+        again, self._last_batch = self._last_batch == (lease, batch), (lease, batch)
+        if block > 0:
+            await self.token(queues, block)
+        ended = [(queue, some) for queue, some in settlements.items() if some]
+        settling = [self._settle_command(lease, queue, some) for queue, some in ended]
+        reserving = functools.partial(self._reserve_command, lease, batch, note=note, calm=calm)
+        answer = Exchange()
+        if again:
+            looks = [reserving([queue], 0, idle=idle) for queue in queues]
+            replies = await self._repeat(self._main, [*settling, *looks])
+            for queue, reply in zip(queues, replies[len(settling) :], strict=True):
+                read_reserve(answer, queue, batch, reply[0])
+            self._read_refused(answer, ended, replies)
+            if answer.tasks:
+                answer.left = True  # whoever looks again finds out
+                return answer
+            answer, settling, refused = Exchange(), [], answer.refused
+            answer.refused = refused
+        for queue in queues:
+            free = 0 if answer.solo or answer.blocked else want - len(answer.tasks)
+            # Where tokens were taken all queues are looked at: whoever finds tasks there leaves the token anew.
+            if free <= 0 and not block:
+                answer.left = True
+                break
+            look = reserving([queue], free, idle=idle and not answer.tasks)
+            replies = await self._repeat(self._main, [*settling, look])
+            if settling:
+                self._read_refused(answer, ended, replies)
+                settling = []
+            read_reserve(answer, queue, batch, replies[-1][0])
+        return answer
+
+    @staticmethod
+    def _read_refused(
+        answer: Exchange, ended: Sequence[tuple[str, list[Settlement]]], replies: Sequence[Any]
+    ) -> None:
+        for (queue, _), refused in zip(ended, replies, strict=False):
+            answer.refused.extend((queue, id.decode()) for id in refused)
+
+    async def token(self, queues: Sequence[str], seconds: float) -> bool:
+        """Wait for a token of one of the queues, which is taken; False when none came in time.
+
+        When one has come the other waits end, and may have taken tokens too: look at all the queues.
+        """
+        waits = [asyncio.ensure_future(self._token_of(queue, seconds)) for queue in queues]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return any(wait.result() for wait in done)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _token_of(self, queue: str, seconds: float) -> bool:
+        ear = self._ears.get(queue)
+        if ear is None:
+            ear = self._ears[queue] = self._link()
+        command: Command = ("BLPOP", self.keys.wake(queue), f"{seconds:.3f}")
+        try:
+            (reply,) = await ear.call([command], timeout=seconds + BLOCK_MARGIN)
+            return checked(reply, self.where, self._stated) is not None
+        except StoreUnavailable:
+            await ear.reset()
+            return True  # whatever it was, it is time to look
+
+    # ------------------------------------------------------------------------------------ looks
+    async def _scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
+        link = self._side
+        assert isinstance(link, ClusterLink)
+        started = self._clock.monotonic()
+        while True:
+            found: list[bytes] = []
+            try:
+                await self.slots.fresh()
+                for node in self.slots.masters:
+                    cursor: Any = 0
+                    while True:
+                        reply = await link.at(node, ("SCAN", cursor, "MATCH", pattern, "COUNT", count))
+                        cursor, names = checked(reply, self.where)
+                        found += names
+                        if int(cursor) == 0:
+                            break
+                break
+            except StoreUnavailable:  # from the beginning: the keys of that node are at another now
+                if self._clock.monotonic() - started >= self.patience:
+                    raise
+                await asyncio.sleep(0.1 + 0.2 * self._clock.random())
+        yield list(dict.fromkeys(found))  # a key on its way is seen at both its nodes
+
+    async def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return await self._repeat(self._side, [("GET", key.decode()) for key in keys])
+
+    async def facts(self) -> dict[str, Any]:
+        facts = await super().facts()
+        facts["kind"] += f" cluster ({len(self.slots.masters)} masters)"
+        return facts

@@ -1,0 +1,247 @@
+"""The broker on a primary that Sentinels watch, and replace when it dies.
+
+Every connection asks the Sentinels where the primary is, connects there by name or address as they say it,
+and has the server itself confirm that it is one (ROLE). That is done anew at each connect; nothing is
+remembered. All Sentinels are asked at once, and among the answers of most of them the newest counts, by the
+epoch of their agreement: one that was cut off from the others may still name a primary that is none any more.
+
+When a connection finds the primary elsewhere than before, all others are dropped. The server they lead to
+may live, and answer looks out of the past. So are all when a Sentinel announces another primary: the old one
+may accept tasks for seconds yet, until it is told, or be silent with its connections open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import redis.exceptions as redis_errors
+from redis.asyncio.connection import AbstractConnection
+
+from ..config.hosts import parse_hosts
+from ..errors import StoreError, StoreRefused, StoreUnavailable
+from .link import translate
+from .redis import RedisBroker, connection_options
+from .wire import Maker, Wire
+
+ASK = 3.0
+"""Seconds that one Sentinel gets to answer."""
+CONNECT = 5.0
+"""Seconds that the primary gets: one that was frozen accepts connections and says nothing on them."""
+AWAY = 1.0
+"""Seconds after which a Sentinel that could not be heard is looked for again."""
+
+Address = tuple[str, int]
+
+
+class Word(NamedTuple):
+    """What one Sentinel says: the primary, and the epoch in which they agreed on it."""
+
+    epoch: int
+    address: Address
+
+
+class Sentinels:
+    """Finds the primary of one service."""
+
+    def __init__(
+        self, url: str, *, name: str, where: str, stated: str | None, on_moved: Callable[[], None]
+    ) -> None:
+        hosts = parse_hosts(url)
+        self._hosts = hosts.hosts
+        self.service = hosts.service
+        self._where = where
+        self._stated = stated
+        self._on_moved = on_moved
+        self._server = {**connection_options(hosts.server), "client_name": name}
+        self._sentinel = {**connection_options(hosts.sentinel), "client_name": name}
+        self._class = self._server.pop("connection_class")
+        self._sentinel.pop("connection_class")
+        self.address: Address | None = None
+        """Where the primary was found last."""
+        self._ears: list[asyncio.Task[None]] = []
+
+    async def connect(self) -> AbstractConnection:
+        """A connection to the primary, which says itself that it is one."""
+        address = await self.primary()
+        connection: AbstractConnection = self._class(
+            **{**self._server, "host": address[0], "port": address[1]}
+        )
+        try:
+            async with asyncio.timeout(CONNECT):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                if not await _is_primary(connection):
+                    raise redis_errors.ConnectionError(
+                        f"{_spelt(address)} is no primary yet, or none any more"
+                    )
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        before, self.address = self.address, address
+        if before is not None and before != address:
+            self._on_moved()
+        return connection
+
+    def listen(self) -> None:
+        """Hear from each Sentinel when there is another primary, in the running loop."""
+        if not self._ears:
+            loop = asyncio.get_running_loop()
+            self._ears = [loop.create_task(self._hear(host)) for host in self._hosts]
+
+    async def close(self) -> None:
+        """Hear no more."""
+        ears, self._ears = self._ears, []
+        for ear in ears:
+            ear.cancel()
+        await asyncio.gather(*ears, return_exceptions=True)
+
+    async def _hear(self, host: Address) -> None:
+        while True:
+            news: asyncio.Queue[Any] = asyncio.Queue()
+            wire: Wire | None = None
+            try:
+                async with asyncio.timeout(CONNECT):
+                    wire = await Wire.open(lambda: self._to_sentinel(host), news.put_nowait)
+                wire.send("SUBSCRIBE", "+switch-master")
+                while not isinstance(said := await news.get(), BaseException):
+                    if said[0] == b"message":
+                        self._announced(said[2].decode("utf-8", "replace").split(" "))
+            except (redis_errors.RedisError, OSError, TimeoutError):
+                pass  # it is looked for again; the others are heard meanwhile
+            finally:
+                if wire is not None:
+                    await wire.close()
+            await asyncio.sleep(AWAY)
+
+    def _announced(self, words: list[str]) -> None:
+        """`<service> <old host> <old port> <new host> <new port>`."""
+        if len(words) == 5 and words[0] == self.service and words[4].isdigit():
+            address = (words[3], int(words[4]))
+            if self.address is not None and self.address != address:
+                self._on_moved()
+
+    def _to_sentinel(self, host: Address) -> AbstractConnection:
+        made: AbstractConnection = self._class(**{**self._sentinel, "host": host[0], "port": host[1]})
+        return made
+
+    async def primary(self) -> Address:
+        """Where the primary is, as most of the Sentinels know it. Raises `StoreUnavailable`, `StoreRefused`."""
+        asking = {asyncio.ensure_future(self._word(*host)) for host in self._hosts}
+        pending: set[asyncio.Future[Word | StoreError]] = set(asking)
+        heard: list[Word] = []
+        errors: list[StoreError] = []
+        try:
+            while pending and len(heard) <= len(self._hosts) // 2:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for answer in done:
+                    found = answer.result()
+                    heard.append(found) if isinstance(found, Word) else errors.append(found)
+        finally:
+            for ask in asking:
+                ask.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        if heard:
+            return max(heard).address
+        # A refusal says more than a silence, and does not pass.
+        raise next((error for error in errors if isinstance(error, StoreRefused)), errors[0])
+
+    async def _word(self, host: str, port: int) -> Word | StoreError:
+        """What one of them says, or why it says nothing."""
+        spelt = _spelt((host, port))
+        connection = self._to_sentinel((host, port))
+        try:
+            async with asyncio.timeout(ASK):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                address = await _ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+                if address is None:
+                    return StoreRefused(
+                        f"the Sentinel at {spelt} watches no service {self.service!r}",
+                        hint=f"name the service behind the hosts in {self._stated or 'data_store'}; "
+                        f"`SENTINEL MASTERS` lists those that it watches",
+                    )
+                flat = await _ask(connection, "SENTINEL", "MASTER", self.service)
+            facts = dict(zip(flat[::2], flat[1::2], strict=True))
+            return Word(int(facts.get(b"config-epoch", 0)), (address[0].decode(), int(address[1])))
+        except (redis_errors.RedisError, OSError, TimeoutError) as exc:
+            error = translate(exc, f"the Sentinel {spelt}", self._stated)
+            if isinstance(error, StoreRefused):
+                return StoreRefused(
+                    error.message,
+                    hint="a Sentinel has a password of its own: ?sentinel_password=… "
+                    f"(and sentinel_username) in {self._stated or 'data_store'}",
+                )
+            return StoreUnavailable(
+                f"no Sentinel of {self._where} knows the primary: {error.message}",
+                hint="start the Sentinels, or check their hosts and ports",
+            )
+        finally:
+            await connection.disconnect(nowait=True)
+
+
+async def _ask(connection: AbstractConnection, *command: Any) -> Any:
+    await connection.send_command(*command)
+    return await connection.read_response()
+
+
+async def _is_primary(connection: AbstractConnection) -> bool:
+    try:
+        role = await _ask(connection, "ROLE")
+    except redis_errors.NoPermissionError:
+        return True  # this user may not ask: a replica will refuse to write, and is left then
+    return bool(role[0] == b"master")
+
+
+def _spelt(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+class SentinelBroker(RedisBroker):
+    """Keeps the contract on whichever server is the primary."""
+
+    first_patience = 15.0  # a failover takes some seconds, and whoever begins in one should not fail for it
+
+    def _use(self, url: str) -> None:
+        self.sentinels = Sentinels(
+            url, name=self._name, where=self.where, stated=self._stated, on_moved=self._moved
+        )
+
+    async def open(self) -> None:
+        await super().open()
+        self.sentinels.listen()
+
+    async def close(self) -> None:
+        await self.sentinels.close()
+        await super().close()
+
+    def _patience_at_first(self) -> float:
+        return max(self.patience, self.first_patience)
+
+    def _maker(self) -> Maker:
+        return self.sentinels.connect
+
+    def _moved(self) -> None:
+        """Leave the old primary with every connection; what is under way there is repeated at the new one."""
+        for link in self._links():
+            link.abandon("the primary has moved")
+        for subscription in self._subscriptions:
+            subscription.abandon("the primary has moved")
+
+    async def facts(self) -> dict[str, Any]:
+        facts = await super().facts()
+        if self.sentinels.address is not None:
+            facts["where"] = f"{_spelt(self.sentinels.address)} ({self.where})"
+        try:
+            (found,) = await self._repeat(self._side, [("CONFIG", "GET", "min-replicas-to-write")])
+        except StoreRefused:
+            return facts  # this user may not ask
+        if found and int(found[1]) == 0:
+            facts["warnings"] = [
+                (
+                    "lone-primary",
+                    "a primary that was cut off goes on to accept tasks (min-replicas-to-write 0), "
+                    "which are lost when it comes back",
+                    "CONFIG SET min-replicas-to-write 1, on every server that may become the primary",
+                )
+            ]
+        return facts

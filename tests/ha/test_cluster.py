@@ -1,0 +1,223 @@
+"""A cluster: queues on several nodes, nodes that die, slots that move. Nothing but that is another store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fleets import Cluster, Watched
+from load import Load
+from stores import check_server
+
+from pq import api as pq
+from pq.broker.cluster import ClusterBroker
+from pq.broker.connect import make_broker
+from pq.broker.contract import ACK, Entry, Settlement
+from pq.broker.redis import RedisBroker
+from pq.errors import StoreRefused
+
+pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
+
+FAILOVERS = int(os.environ.get("PQ_FAILOVERS", "3"))
+runs: list[int] = []
+
+
+@pq.job()
+async def nap(n: int = 0) -> int:
+    runs.append(n)
+    await asyncio.sleep(0.002)
+    return n
+
+
+@pq.job()
+async def wait_long() -> None:
+    await asyncio.sleep(600)
+
+
+@pytest.fixture(autouse=True)
+def forget_runs() -> None:
+    runs.clear()
+
+
+@pytest.fixture
+async def broker(cluster: Cluster) -> AsyncIterator[RedisBroker]:
+    broker = make_broker(cluster.url, patience=60)
+    await broker.open()
+    yield broker
+    await broker.close()
+
+
+def left_in_order(cluster: Cluster) -> None:
+    """No key without an owner or a TTL, no invariant broken, on any node."""
+    for node in cluster.masters():
+        check_server(node.client)
+
+
+async def test_queues_of_all_nodes_are_served_and_seen(
+    cluster: Cluster, make_app: Any, start_worker: Any
+) -> None:
+    """Tasks, events, looks, locks, workers: whatever node each is on."""
+    queues = cluster.queues()
+    app = make_app(cluster.url, task_queues=queues)
+    await start_worker(app)
+    heard: set[str] = set()
+    async with app.api() as api:
+        await api.on_events("task", "done", lambda channel, event, task: heard.add(task.id))
+        futures = [api.tasks.queue("nap", n, queue=queues[n % 3]) for n in range(60)]
+        async with asyncio.timeout(60):
+            assert [(await future).result for future in futures] == list(range(60))
+            while len(heard) < 60:
+                await asyncio.sleep(0.01)
+        assert sorted(await api.tasks.size(*queues)) == sorted(queues)
+        assert set(queues) <= set(await api.tasks.queue_states())
+        assert len(await api.tasks.search("SUCCESS", count=100)) == 60
+        assert (await api.tasks.find(futures[7].id[:12])).id == futures[7].id
+        assert len(await api.tasks.workers()) == 1
+        for n in range(8):
+            async with api.lock(f"lock{n}") as lock:
+                assert lock.fence > 0
+        running = api.tasks.queue("wait.long", queue=queues[0])
+        async with asyncio.timeout(60):
+            while not (await api.tasks.queue_states())[queues[0]].held:
+                await asyncio.sleep(0.01)
+            assert await api.tasks.cancel(running.id)
+            assert (await running).status_string == "REVOKED"
+    assert sorted(runs) == list(range(60))
+    left_in_order(cluster)
+
+
+async def test_an_idle_worker_of_many_queues_is_woken_by_each(
+    cluster: Cluster, make_app: Any, start_worker: Any
+) -> None:
+    """It waits for minutes at six queues, two on each node; whichever gets a task, it has it at once."""
+    queues = cluster.queues(2)
+    app = make_app(cluster.url, task_queues=queues, task_pool_timeout=300.0)
+    await start_worker(app)
+    async with app.api() as api, asyncio.timeout(100):
+        for n in range(18):
+            assert (await api.tasks.queue("nap", n, queue=queues[n % 6])).result == n
+        assert (await api.tasks.queue("nap", 99, queue=queues[4], delay=0.2)).result == 99
+    left_in_order(cluster)
+
+
+async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(
+    cluster: Cluster, broker: RedisBroker
+) -> None:
+    """Two of three queues had given something when the call ended: they give it again, and no more."""
+    queues = cluster.queues()
+    await broker.open_lease("L", queues, 60_000)
+    for queue in queues[1:]:
+        await broker.enqueue(queue, [Entry(f"{queue}.{n}", b"q\n") for n in range(3)])
+    calls = 0
+    repeat = broker._repeat
+
+    async def cut(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        replies = await repeat(*args, **options)
+        if calls == 3:
+            raise asyncio.CancelledError
+        return replies
+
+    broker._repeat = cut  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await broker.exchange("L", {}, queues, 10, 1)
+    broker._repeat = repeat  # type: ignore[method-assign]
+    await broker.enqueue(queues[0], [Entry("new", b"q\n")])
+    answer = await broker.exchange("L", {}, queues, 10, 1)
+    assert sorted(task.id for task in answer.tasks) == sorted(
+        f"{q}.{n}" for q in queues[1:] for n in range(3)
+    )
+    assert answer.left
+    assert [task.id for task in (await broker.exchange("L", {}, queues, 10, 2)).tasks] == ["new"]
+    ended = {q: [Settlement(ACK, f"{q}.{n}", 1, b"d1 L:1\n") for n in range(3)] for q in queues[1:]}
+    ended[queues[0]] = [Settlement(ACK, "new", 1, b"d1 L:1\n")]  # which is not the batch that it was taken in
+    assert (await broker.exchange("L", ended, queues, 1, 3)).refused == [(queues[0], "new")]
+    for queue in queues:
+        await broker.hand_back("L", [queue], crashed=False)
+    left_in_order(cluster)
+
+
+async def test_a_server_by_itself_is_no_cluster(watched: Watched, cluster: Cluster) -> None:
+    """Either mistake is named, with the URL that is right."""
+    single = make_broker(f"redis://{cluster.nodes[0].address}", patience=1)
+    with pytest.raises(StoreRefused, match="node of a cluster") as caught:
+        await single.open()
+    assert "redis+cluster://" in (caught.value.hint or "")
+    await single.close()
+    several = make_broker(f"redis+cluster://{watched.primary().address}", patience=1)
+    with pytest.raises(StoreRefused, match="no node of a cluster") as caught:
+        await several.open()
+    assert "redis://" in (caught.value.hint or "")
+    await several.close()
+
+
+@pytest.mark.timeout(340 + 20 * FAILOVERS)
+async def test_masters_fail_over_under_load(cluster: Cluster, make_app: Any, start_worker: Any) -> None:
+    """Each acknowledged task ends once, or is known to be lost; nothing hangs, nothing is left held."""
+    queues = cluster.queues()
+    app = make_app(cluster.url, task_queues=queues, concurrent_tasks=8)
+    for n in range(2):
+        await start_worker(app, f"w{n}")
+    async with app.api() as api:
+        load = Load(api, "nap", queues=tuple(queues))
+        load.start()
+        for n in range(FAILOVERS):
+            await load.goes_on()
+            master = await asyncio.to_thread(cluster.owner, f"{{{queues[n % 3]}}}")
+            await asyncio.to_thread(cluster.crash if n % 3 == 2 else cluster.failover, master)
+            await load.goes_on()
+            await asyncio.to_thread(cluster.settle)
+        await load.stop()
+        await load.check()
+    print(load)
+    left_in_order(cluster)
+
+
+@pytest.mark.parametrize("way", ["key by key", "at once"])
+async def test_slots_move_under_load(cluster: Cluster, make_app: Any, start_worker: Any, way: str) -> None:
+    """A queue whose slot moves rests meanwhile; no task is lost, and none runs twice."""
+    queues = cluster.queues()
+    app = make_app(cluster.url, task_queues=queues, concurrent_tasks=8)
+    for n in range(2):
+        await start_worker(app, f"w{n}")
+    async with app.api() as api:
+        load = Load(api, "nap", queues=tuple(queues))
+        load.start()
+        for n in range(4):
+            await load.goes_on()
+            key = f"{{{queues[n % 2]}}}"
+            owner = await asyncio.to_thread(cluster.owner, key)
+            others = [node for node in await asyncio.to_thread(cluster.masters) if node is not owner]
+            if way == "key by key":
+                await asyncio.to_thread(cluster.move, key, others[n % 2], pause=0.01)
+            elif not await asyncio.to_thread(cluster.hand_over, key, others[n % 2]):
+                pytest.skip("this server moves slots key by key alone")
+        await load.goes_on()
+        await load.stop()
+        await load.check()
+        assert (load.lost, load.refused) == (0, 0)
+    print(load)
+    assert sorted(runs) == list(range(len(runs)))
+    left_in_order(cluster)
+
+
+async def test_schedules_locks_and_the_list_of_queues_have_slots_too(
+    cluster: Cluster, broker: RedisBroker
+) -> None:
+    """They move like queues, and are found again."""
+    assert isinstance(broker, ClusterBroker)
+    await broker.enqueue("q", [Entry("a", b"q\n")])
+    taken = await broker.lock("name", "token", 60_000)
+    for key in (broker.keys.queues, broker.keys.lock("name"), broker.keys.prefix("q")):
+        owner = await asyncio.to_thread(cluster.owner, key)
+        others = [node for node in await asyncio.to_thread(cluster.masters) if node is not owner]
+        await asyncio.to_thread(cluster.move, key, others[0])
+    assert await broker.queue_names() == ["q"]
+    assert (await broker.lock("name", "another", 60_000)).fence == 0
+    assert (await broker.lock("name", "token", 60_000)).fence == taken.fence
+    assert await broker.records("q", ["a"]) == [b"q\n"]
+    assert await broker.unlock("name", "token")
