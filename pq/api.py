@@ -35,6 +35,7 @@ from .model.manager import Manager
 from .model.plan import ScheduleInfo
 from .model.retry import Backoff
 from .model.schedule import anchorDate
+from .model.secret import Secret
 from .model.states import (
     FAILURE,
     FULL_RUN_STATES,
@@ -97,6 +98,7 @@ __all__ = [
     "ResultNotSerializable",
     "Retry",
     "ScheduleInfo",
+    "Secret",
     "ShellError",
     "Snooze",
     "StoreError",

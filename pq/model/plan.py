@@ -14,6 +14,7 @@ from ..errors import InvalidValue, PqError, UnreadableMessage
 from .job import Job
 from .names import check_name
 from .schedule import SKIP, Cron, Interval, Schedule
+from .seal import Unopened
 from .serializers import JSON, dump_payload, load_payload
 
 LONGEST_NAME = 100
@@ -58,6 +59,8 @@ class Plan:
 
 def load_plan(name: str, text: bytes) -> Plan:
     """The plan in a text of the store. Raises `UnreadableMessage`, whatever the text is."""
+    if isinstance(text, Unopened):
+        raise UnreadableMessage(f"the schedule {name!r} cannot be read: {text.why}", hint=text.why.hint)
     try:
         facts = load_payload(JSON, text.partition(b"\n")[2])
         schedule: Schedule = (

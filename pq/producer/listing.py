@@ -102,8 +102,9 @@ async def _read(broker: Broker, queue: str, ids: Sequence[str], place: str) -> l
             continue
         try:
             task = Task.from_wire(records.message(record))
-        except UnreadableMessage:
+        except UnreadableMessage as exc:
             task = Task(id, "unreadable", queue, status=QUEUED if records.is_live(record) else FAILURE)
+            task.exception = f"UnreadableMessage: {exc}"
         if place in (ENDED, DEAD) and records.is_live(record):
             continue  # it was retried
         if place == RUNNING and records.is_live(record):
