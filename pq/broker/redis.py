@@ -190,6 +190,10 @@ class RedisBroker:
         command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)
         return (await self._repeat(link or self._side, [command]))[0]
 
+    async def run(self, *command: Any) -> Any:
+        """Run a command that is none of the protocol's."""
+        return (await self._repeat(self._side, [command]))[0]
+
     # ------------------------------------------------------------------------------------ verbs
     async def enqueue(self, queue: str, entries: Sequence[Entry]) -> Queued:
         plain: list[Any] = []

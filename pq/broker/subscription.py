@@ -15,7 +15,7 @@ import redis.exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
 from ..clock import Clock
-from ..errors import StoreRefused, StoreUnavailable
+from ..errors import StoreError, StoreRefused, StoreUnavailable
 from .contract import Message
 from .link import translate
 from .wire import Wire
@@ -49,6 +49,7 @@ class RedisSubscription:
         self._messages: deque[Message] = deque()
         self._tell_back = False
         self._heard_count = 0
+        self._refused: StoreError | None = None
 
     async def subscribe(self, *channels: str) -> None:
         fresh = [channel for channel in channels if channel not in self._channels]
@@ -63,6 +64,8 @@ class RedisSubscription:
                     await self._channels[channel].wait()
             except TimeoutError:
                 raise StoreUnavailable(f"no Redis or Valkey at {self._where}: could not subscribe") from None
+            if isinstance(self._refused, StoreRefused):
+                raise self._refused
 
     async def close(self) -> None:
         self._closed = True
@@ -131,6 +134,11 @@ class RedisSubscription:
         self._heard_count += 1
         self._news.set()
         if type(reply) is not list or len(reply) < 3:
+            error: Any = reply
+            if isinstance(error, redis_errors.ResponseError) and self._refused is None:
+                self._refused = translate(error, self._where)
+                for waiting in self._channels.values():
+                    waiting.set()  # whoever waits for it is told
             return
         kind, channel, payload = reply[:3]
         if kind == b"message":

@@ -37,7 +37,8 @@ SCHEMES = (
 )
 ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
-_SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|secret|token)[^=&#]*=)[^&#]*")
+_SCHEME = re.compile(r"['\"]?[A-Za-z][A-Za-z0-9+.-]*://")
+_SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|pwd|secret|token|key(?!file))[^=&#]*=)[^&#]*")
 
 
 def whole(least: int, most: int | None = None) -> Parser:
@@ -328,7 +329,8 @@ def redact(url: str) -> str:
     """
     login, at, place = url.rpartition("@")
     if at:
-        start = login.find("://") + 3 if "://" in login else 0
+        scheme = _SCHEME.match(login)  # a password may have :// too
+        start = scheme.end() if scheme else 0
         user, colon, _ = login[start:].partition(":")
         if colon:
             login = f"{login[:start]}{user}:***"
