@@ -37,7 +37,7 @@ SCHEMES = (
 )
 ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
-_SCHEME = re.compile(r"['\"]?[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"['\"]?[A-Za-z][A-Za-z0-9+.-]*:*://")
 _SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|pwd|secret|token|key(?!file))[^=&#]*=)[^&#]*")
 
 

@@ -200,6 +200,14 @@ class Settings:
         unit="bytes",
     )
 
+    compress_above: int = _setting(
+        0,
+        parsers.whole(0, 512 * 1024 * 1024),
+        "size from which on messages are compressed; 0 is never. Whoever reads them needs no setting",
+        group="tasks",
+        unit="bytes",
+    )
+
     signing_keys: tuple[str, ...] = _setting(
         (),
         parsers.keys(exact=False),

@@ -40,6 +40,8 @@ from .serializers import SEALED, inflate
 COMPRESSED, ENCRYPTED, SIGNED = 1, 2, 4
 LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE = b"t", b"d", b"e", b"l", b"p", b"s"
 
+_COMPRESSED = (LIVE, FINISHED, EVENT)
+"""What a program without any of these settings can read compressed: `Task.from_wire` sees to it."""
 _TAG = 32
 _SALT = 16
 _COUNTER = 8
@@ -91,7 +93,7 @@ class Seal:
     def close(self, message: bytes, kind: bytes, queue: str, id: str) -> bytes:
         """`message` under the first key of each kind."""
         layers = 0
-        if self._compress_above and len(message) > self._compress_above:
+        if self._compress_above and len(message) > self._compress_above and kind in _COMPRESSED:
             smaller = zlib.compress(message, 1)
             if len(smaller) < len(message):
                 message, layers = smaller, COMPRESSED

@@ -60,12 +60,7 @@ def test_a_start_at_no_time() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "redis://?db=xhost:99999",
-        "redis://:pw@?ssl_ca_certs=/x",
-        "redis://host?foo=1",
-        "redis://host?protocol=9",
-    ],
+    ["redis://?db=xhost:99999", "redis://:pw@?ssl_ca_certs=/x", "redis://host?foo=1"],
 )
 def test_a_url_with_a_wrong_parameter(url: str) -> None:
     """It was a ValueError, or a TypeError of another library, at the first call."""
