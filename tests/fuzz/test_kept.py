@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,8 @@ from pq.api import PulsarQueue
 from pq.broker.redis import RedisBroker
 from pq.errors import BadSetting, PqError, UnreadableMessage
 from pq.execution.log_records import unpack
+from pq.model.plan import load_plan
+from pq.model.schedule import make_schedule
 from pq.model.task import WIRE, Task
 from pq.producer import waiting
 
@@ -111,3 +114,33 @@ def test_a_seal_of_nothing() -> None:
         ):
             with pytest.raises(PqError):
                 seal.open(data, b"t", None, "i")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"every": 10**400}, {"every": 0}, {"every": -5}, {"every": 1.5}, {"every": "x"}, {"phase": None}, {"queue": {}}, {"queue": "a b"},
+        {"job": 5}, {"catch_up": []}, {"catch_up_limit": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_schedule_that_cannot_be(facts: dict[str, Any]) -> None:
+    """It went as far as to a scheduler that made tasks of it."""
+    good = {
+        "job": "a",
+        "queue": "q",
+        "kwargs": {},
+        "catch_up": "skip",
+        "catch_up_limit": 9,
+        "defined_at": "",
+        "every": 1000,
+        "phase": 0,
+    }
+    assert load_plan("daily", b"rule\n" + json.dumps(good).encode()).queue == "q"
+    with pytest.raises(UnreadableMessage):
+        load_plan("daily", b"rule\n" + json.dumps(good | facts).encode())
+
+
+def test_an_interval_beyond_all_numbers() -> None:
+    with pytest.raises(BadSetting, match="must be from"):
+        make_schedule(10**400)

@@ -92,6 +92,8 @@ async def test_a_worker_and_a_producer_under_their_users(store: Any, start_worke
         assert dead.status == pq.FAILURE
         assert [task.id for task in await api.tasks.dead()] == [dead.id]
         assert await api.tasks.retry(dead.id)
+        while not (await api.tasks.get(dead.id)).done():
+            await asyncio.sleep(0.02)
         await api.tasks.schedule("once", run_every=9999, name="now.and.then", kwargs={"n": 3})
         assert (await (await api.tasks.run_schedule_now("now.and.then")).done_callback).get() == 3
         await api.tasks.pause_schedule("now.and.then")

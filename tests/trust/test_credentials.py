@@ -30,6 +30,7 @@ SCHEMES = st.sampled_from(
         "",
     ]
 )
+FEW = settings(max_examples=150, derandomize=True, deadline=None, database=None)
 # The middle of the password is a word that is nowhere else; around it all that people forget to encode.
 PASSWORDS = st.tuples(
     st.text("ab1@:/#?&=%+ ;é\\\"'\n", max_size=8), st.text("ab1@:/#?&=%+ ;é\\\"'\n", max_size=8)
@@ -39,7 +40,7 @@ HOSTS = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@FEW
 @given(
     SCHEMES,
     st.sampled_from(["", "user", "us er"]),
@@ -55,7 +56,7 @@ def test_the_password_of_a_login(scheme: str, user: str, password: str, host: st
     assert "S3CRET" not in repr(redact(url))
 
 
-@settings(max_examples=200)
+@FEW
 @given(
     st.sampled_from(
         [
@@ -78,7 +79,7 @@ def test_the_password_in_a_parameter(name: str, end: str, rest: str) -> None:
     assert "S3CRET" not in redact(f"unix:///run/s?{name}=S3CRET{end}{rest}")
 
 
-@settings(max_examples=200)
+@FEW
 @given(SCHEMES, PASSWORDS, HOSTS)
 def test_errors_and_reprs(scheme: str, password: str, host: str) -> None:
     """Of settings, of a store, of a broker, and of what the store's errors become."""

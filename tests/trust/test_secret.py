@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import pickle
@@ -177,7 +178,7 @@ def _all_that_a_server_says(project: Path, serve: Any, valkey: Any) -> None:
             seen.append(json.dumps(await calls.call("search", [], {}), default=str))
             for task in await api.tasks.search():
                 seen.extend(str(line) for line in await api.tasks.log(task.id))
-                seen.append(verb(project, "status", task.id))
+            seen.append(verb(project, "status", failed.id))
             seen.append(str([one.tojson() for one in await api.tasks.dead()]))
 
     asyncio.run(use())
@@ -185,9 +186,9 @@ def _all_that_a_server_says(project: Path, serve: Any, valkey: Any) -> None:
         verb(project, *words)
         for words in (["tasks"], ["tasks", "--json"], ["top", "--once"], ["config"], ["doctor"])
     ]
-    seen.append(
-        subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
-    )
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            seen.append(place.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
     assert server.stop() == 0
     seen.append(server.log)
     seen += [path.read_text() for path in (project / "logs").iterdir()]
