@@ -7,7 +7,7 @@ any thread. A mistake in a call is an error at once, before anything is stored.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from ..broker import records
@@ -538,6 +538,11 @@ class Tasks:
                 task.delay = flow.unique.seconds
 
     def _apply_meta(self, task: Task[Any], meta_params: dict[str, Any]) -> None:
+        if not isinstance(meta_params, Mapping):
+            raise InvalidValue(
+                f"meta_params is a {type(meta_params).__name__}",
+                hint='give a mapping, like {"max_retries": 3}',
+            )
         meta = dict(meta_params)
         for option in _FROM_META:
             if option in meta:

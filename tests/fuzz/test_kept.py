@@ -144,3 +144,11 @@ def test_a_schedule_that_cannot_be(facts: dict[str, Any]) -> None:
 def test_an_interval_beyond_all_numbers() -> None:
     with pytest.raises(BadSetting, match="must be from"):
         make_schedule(10**400)
+
+
+@pytest.mark.parametrize("meta", [[1], "x", 5, [["a"]]], ids=repr)
+async def test_meta_params_that_are_no_mapping(meta: Any) -> None:
+    """Over HTTP it was a 500."""
+    async with PulsarQueue(data_store="memory://kept").api() as api:
+        with pytest.raises(PqError, match="meta_params"):
+            await api.tasks.queue("no.job", meta_params=meta)
