@@ -36,6 +36,7 @@ from .model.manager import Manager
 from .model.plan import ScheduleInfo
 from .model.retry import Backoff
 from .model.schedule import anchorDate
+from .model.secret import Secret
 from .model.states import (
     FAILURE,
     FULL_RUN_STATES,
@@ -99,6 +100,7 @@ __all__ = [
     "ResultNotSerializable",
     "Retry",
     "ScheduleInfo",
+    "Secret",
     "ShellError",
     "Snooze",
     "StoreError",

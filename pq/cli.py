@@ -76,6 +76,7 @@ VERBS: Mapping[str, Verb] = {
     "check": Verb("pq.commands.health:check", "exit with 0 when all is served, for health checks"),
     "explain": Verb("pq.commands.explain:run", "explain the word in brackets of a message", needs_app=False),
     "new": Verb("pq.commands.new:run", "write a small project to begin with", needs_app=False),
+    "key": Verb("pq.commands.key:run", "make a key for signing_keys or encryption_keys", needs_app=False),
     "config": Verb("pq.commands.config:run", "show each setting, its value and where it came from"),
     "demo": Verb("pq.demo:run", "a tour: a server, workers and a few tasks", needs_app=False),
 }

@@ -80,11 +80,14 @@ def test_flags_may_stand_before_and_after_the_verb(app: App, argv: list[str]) ->
     assert values(app, "workers", "task_queues") == (2, ("a",))
 
 
-def test_every_setting_has_its_flag(app: App) -> None:
+def test_every_setting_has_its_flag(app: App, tmp_path: Path) -> None:
     """Each declared setting can be given, and arrives."""
     special = {"data_store": "memory://", "message_broker": "memory://", "max_message_size": "5000"}
     special |= {"report_mail_to": "a@example.org", "report_mail_from": "b@example.org"}
     special |= {"queue_weights": "default:5"}
+    key = tmp_path / "key"
+    key.write_text(f"k1:{'A' * 43}")
+    special |= {"signing_keys": f"@{key}", "encryption_keys": f"@{key}"}
     special |= {"smtp_url": "smtps://mail.example.org", "report_webhook": "https://hooks.example.org/x"}
     for setting in SETTINGS.values():
         flag, default = setting.flags[-1], setting.default

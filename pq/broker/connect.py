@@ -13,8 +13,11 @@ from ..config import redact
 from ..config.hosts import CLUSTER, SENTINEL, kind_of
 from ..config.parsers import ALIASES
 from ..errors import BadSetting
+from ..model.seal import ceiling, seal_of
+from ..model.serializers import allow_size
 from ..model.task import Task
 from .contract import Broker
+from .sealed import sealed
 
 if TYPE_CHECKING:  # each store's own module is imported where that store is used
     from .embedded import EmbeddedServer
@@ -53,6 +56,8 @@ class Store:
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._seal = seal_of(settings)
+        allow_size(ceiling(getattr(settings, "max_message_size", 0)))
         self._url = url or settings.broker_url or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
@@ -114,6 +119,7 @@ class Store:
         if self._memory is not None:
             from .memory import MemoryBroker
 
+            # Nothing of it leaves this process, so nothing is sealed.
             return MemoryBroker(self._memory, namespace=settings.namespace, **ttl)
         url = self._url
         ensure: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -136,7 +142,7 @@ class Store:
         )
         if self._clock is not SYSTEM:
             broker.time_override = lambda: int(self._clock.time() * 1000)
-        return broker
+        return sealed(broker, self._seal, settings.namespace)
 
     def _stated(self) -> str | None:
         """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""

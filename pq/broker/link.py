@@ -162,6 +162,40 @@ _PASSING = (
 _REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR DB index")
 
 
+_CLIENT_CERTIFICATE = "ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key to the URL"
+_TLS = (
+    ("certificate has expired", "its certificate has expired", "renew it on the server"),
+    (
+        ("ostname mismatch", "is not valid for", "doesn't match"),
+        "its certificate is for another host",
+        "use the host name that is in it, or ssl_check_hostname=false for a tunnel",
+    ),
+    (
+        ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"),
+        "it speaks no TLS",
+        "use redis:// for this port, or its TLS port",
+    ),
+    (
+        ("CERTIFICATE_REQUIRED", "certificate required", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE"),
+        "it asks for a certificate of ours",
+        f"add {_CLIENT_CERTIFICATE}",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not trusted",
+        "name who has signed it: ssl_ca_certs=/path/ca.pem in the URL",
+    ),
+)
+
+
+def _about_tls(text: str) -> tuple[str, str]:
+    """What went wrong with TLS, in a few words, and what to do."""
+    for words, why, what_to_do in _TLS:
+        if any(word in text for word in ((words,) if isinstance(words, str) else words)):
+            return f"{why} ({text})", what_to_do
+    return f"TLS failed: {text}", "docs/how-to/security.md has the parameters of the URL"
+
+
 def translate(exc: BaseException, where: str, stated: str | None = None) -> StoreError:
     """The error of redis-py, the socket or the server as one of ours. `stated`: where its URL comes from.
 
@@ -196,12 +230,21 @@ def translate(exc: BaseException, where: str, stated: str | None = None) -> Stor
             f"{where} refused: {text}",
             hint=f"check user, password and rights in {stated or _STATED}; percent-encode @ : / in a password",
         )
+    if "SSL" in text or "certificate" in text or "TLS" in text:
+        why, what_to_do = _about_tls(text)
+        return StoreRefused(f"{where}: {why}", hint=f"{what_to_do} [{stated or _STATED}]")
     if isinstance(exc, (redis_errors.ConnectionError, redis_errors.TimeoutError, TimeoutError, OSError)):
         said = "no answer in time" if isinstance(exc, TimeoutError) else _plainly(text)
-        return StoreUnavailable(
-            f"no Redis or Valkey at {where}: {said}",
-            hint=f"start it, or remove {stated or _STATED} to use the embedded server",
-        )
+        hint = f"start it, or remove {stated or _STATED} to use the embedded server"
+        if where.startswith("rediss://"):
+            if said == "no such socket":
+                return StoreRefused(
+                    f"{where} names a file that is not there",
+                    hint=f"look at ssl_ca_certs, ssl_certfile and ssl_keyfile in {stated or _STATED}",
+                )
+            if "closed" in said:  # so some servers say it, and one that ends does too
+                hint = f"if it asks for a certificate of ours, add {_CLIENT_CERTIFICATE}; else {hint}"
+        return StoreUnavailable(f"no Redis or Valkey at {where}: {said}", hint=hint)
     if any(word in text for word in _PASSING):
         return StoreUnavailable(f"{where} cannot serve now: {text}", hint="it is repeated until it can")
     return StoreError(f"{where}: {text}")

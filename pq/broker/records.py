@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import UnreadableMessage
+from ..model.seal import Unopened
 
 HEADER = 1024
 """Bytes of the longest header."""
@@ -49,6 +50,8 @@ def finished_header(status: int, token: str) -> bytes:
 def message(record: bytes) -> bytes:
     """The message in a record. Raises `UnreadableMessage` where there is no header."""
     cut = record.find(b"\n", 0, HEADER)
+    if type(record) is Unopened:
+        raise record.why
     if cut < 0:
         raise UnreadableMessage(f"a record of {len(record)} bytes has no header")
     return record[cut + 1 :]

@@ -15,11 +15,12 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import redis.exceptions as redis_errors
 from redis.asyncio import connection as redis_connection
 
 from ..clock import SYSTEM, Clock
 from ..config import redact
-from ..errors import NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
+from ..errors import BadSetting, NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from .contract import (
     ACK,
     AT_LIMIT,
@@ -61,7 +62,12 @@ BLOCK_MARGIN = 5.0
 
 def connection_options(url: str) -> dict[str, Any]:
     """What redis-py needs to connect to `url`: class and arguments, its own retries and time-outs off."""
-    options: dict[str, Any] = dict(redis_connection.parse_url(url))
+    try:
+        options: dict[str, Any] = dict(redis_connection.parse_url(url))
+    except ValueError as exc:  # its text has the parameter, and nothing of the password
+        raise BadSetting(
+            f"data_store: {redact(url)}: {exc}", hint="docs/how-to/security.md has the parameters of the URL"
+        ) from None
     options.setdefault("connection_class", redis_connection.Connection)
     options.update(
         protocol=2,  # RESP2: the same reply types from every server
@@ -151,7 +157,19 @@ class RedisBroker:
 
     def connection(self) -> redis_connection.AbstractConnection:
         """A new connection, not yet connected."""
-        made: redis_connection.AbstractConnection = self._connection_class(**self._options)
+        try:
+            made: redis_connection.AbstractConnection = self._connection_class(**self._options)
+        except (
+            TypeError,
+            ValueError,
+            redis_errors.RedisError,
+        ) as exc:  # a parameter of the URL that it does not know
+            unknown = str(exc).partition("unexpected keyword argument ")[2]
+            raise BadSetting(
+                f"data_store: {self.where}: "
+                + (f"there is no parameter {unknown} for this scheme" if unknown else str(exc)),
+                hint="docs/how-to/security.md has the parameters of the URL",
+            ) from None
         return made
 
     def _maker(self) -> Maker:
@@ -239,6 +257,10 @@ class RedisBroker:
     async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Caller | None = None) -> Any:
         command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)
         return (await self._repeat(link or self._side, [command]))[0]
+
+    async def run(self, *command: Any) -> Any:
+        """Run a command that is none of the protocol's."""
+        return (await self._repeat(self._side, [command]))[0]
 
     # ------------------------------------------------------------------------------------ verbs
     async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:

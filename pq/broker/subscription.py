@@ -48,7 +48,7 @@ class RedisSubscription:
         self._messages: deque[Message] = deque()
         self._tell_back = False
         self._heard_count = 0
-        self._refused: redis_errors.ResponseError | None = None
+        self._refused: StoreError | None = None
 
     async def subscribe(self, *channels: str) -> None:
         fresh = [channel for channel in channels if channel not in self._channels]
@@ -63,6 +63,8 @@ class RedisSubscription:
                     await self._channels[channel].wait()
             except TimeoutError:
                 raise StoreUnavailable(f"no Redis or Valkey at {self._where}: could not subscribe") from None
+            if isinstance(self._refused, StoreRefused):
+                raise self._refused
 
     def abandon(self, why: str) -> None:
         """Have a new connection made."""
@@ -140,9 +142,12 @@ class RedisSubscription:
         self._heard_count += 1
         self._news.set()
         if isinstance(reply, redis_errors.ResponseError):
-            self._refused = (
-                reply  # a channel that was not subscribed would never be heard: all of it once more
-            )
+            # A channel that was not subscribed would never be heard: all of it once more, or, where there is no
+            # right to it, whoever waits for it is told.
+            self._refused = translate(reply, self._where)
+            if isinstance(self._refused, StoreRefused):
+                for waiting in self._channels.values():
+                    waiting.set()
         if type(reply) is not list or len(reply) < 3:
             return
         kind, channel, payload = reply[:3]

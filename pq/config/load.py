@@ -77,7 +77,14 @@ def _found(
     for name, value in cli.items():
         if name not in SETTINGS:
             raise unknown(name, "command line")
-        yield Found(name, value, f"flag {SETTINGS[name].flags[-1]}")
+        flag = SETTINGS[name].flags[-1]
+        words = value if isinstance(value, (list, tuple)) else [value]
+        if SETTINGS[name].secret and not all(str(word).startswith("@") for word in words):
+            raise BadSetting(
+                f"{name}: a secret on the command line is there for every user of this machine to see",
+                hint=f"write it into a file: {flag} @/path/of/the/file; or set {SETTINGS[name].variable}",
+            )
+        yield Found(name, value, f"flag {flag}")
 
 
 def _from_keywords(keywords: Mapping[str, object]) -> Iterator[Found]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+from ..model.keyring import key_bytes
 from ..model.names import NAME
 from .hosts import kind_of, parse_hosts
 
@@ -46,7 +47,8 @@ ALIASES = {
     "valkeys+cluster": "rediss+cluster",
 }
 
-_SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|secret|token)[^=&#]*=)[^&#]*")
+_SCHEME = re.compile(r"['\"]?[A-Za-z][A-Za-z0-9+.-]*:*://")
+_SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&#]*(?:passw|pwd|secret|token|key(?!file))[^=&#]*=)[^&#]*")
 
 
 def whole(least: int, most: int | None = None) -> Parser:
@@ -272,6 +274,58 @@ def addresses(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+LEAST_SECRET = 16
+"""Characters of the shortest secret that is taken."""
+
+
+def keys(*, exact: bool) -> Parser:
+    """Keys, as `id:secret` each: a list, text with commas or lines, or `@file` for a file that has them.
+
+    `exact`: the secret has 32 bytes in base64, else it is any text that is long enough.
+    """
+    made = "pq key makes one" if exact else f"{LEAST_SECRET} characters or more; pq key makes one"
+    fits = f"a list of keys, each id:secret ({made}), or @ and the path of a file that has them"
+
+    def parse(value: object) -> tuple[str, ...]:
+        found: dict[str, str] = {}
+        parts = list(value) if isinstance(value, (list, tuple)) else [value]
+        for word in _words([from_file(part) for part in parts], fits):
+            id, colon, secret = word.partition(":")
+            if not colon or not NAME.fullmatch(id) or len(secret) < LEAST_SECRET or not secret.isprintable():
+                raise ValueError(fits)
+            if exact:
+                try:
+                    key_bytes(secret)
+                except ValueError:
+                    raise ValueError(fits) from None
+            if id in found:
+                raise ValueError(f"a list of keys with an id of its own for each; {id} comes twice")
+            found[id] = word
+        return tuple(found.values())
+
+    return parse
+
+
+def from_file(value: object) -> object:
+    """What is in the file, for text that is `@` and its path; lines that begin with # are left out."""
+    if not isinstance(value, str) or not value.startswith("@"):
+        return value
+    path = os.path.expanduser(value[1:])
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read(65_536).splitlines()
+    except (OSError, UnicodeDecodeError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise ValueError(f"the path of a file that can be read: {path}: {why}") from None
+    return ",".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def mask_key(text: str) -> str:
+    """A key with `***` for its secret; of anything else, nothing."""
+    id, colon, _ = text.partition(":")
+    return f"{id}:***" if colon and NAME.fullmatch(id) else "***"
+
+
 def redact_path(url: str) -> str:
     """`url` without what comes after its host: the path of a web hook is its password."""
     scheme, separator, rest = redact(url).partition("://")
@@ -287,7 +341,8 @@ def redact(url: str) -> str:
     """
     login, at, place = url.rpartition("@")
     if at:
-        start = login.find("://") + 3 if "://" in login else 0
+        scheme = _SCHEME.match(login)  # a password may have :// too
+        start = scheme.end() if scheme else 0
         user, colon, _ = login[start:].partition(":")
         if colon:
             login = f"{login[:start]}{user}:***"

@@ -44,7 +44,14 @@ class Setting:
     def shown(self, value: object) -> object:
         """`value` as it may be printed: without the password of a URL."""
         value = _plain(value)
+        if self.secret and isinstance(value, tuple):
+            return tuple(self.mask(each) for each in value)
         return self.mask(value) if isinstance(value, str) else value
+
+    @property
+    def secret(self) -> bool:
+        """Whether it holds secrets and nothing else, so that it has no place on a command line."""
+        return self.mask is parsers.mask_key
 
     def check(self, value: object, source: str) -> Any:
         """The canonical form of `value`, or a `BadSetting` that names all there is to know."""
@@ -203,6 +210,35 @@ class Settings:
         "largest size of one message, arguments and all",
         group="tasks",
         unit="bytes",
+    )
+
+    compress_above: int = _setting(
+        0,
+        parsers.whole(0, 512 * 1024 * 1024),
+        "size from which on messages are compressed; 0 is never. Whoever reads them needs no setting",
+        group="tasks",
+        unit="bytes",
+    )
+
+    signing_keys: tuple[str, ...] = _setting(
+        (),
+        parsers.keys(exact=False),
+        "list of id:secret that messages are signed with, by the first; @FILE reads it from a file",
+        group="trust",
+        mask=parsers.mask_key,
+    )
+    encryption_keys: tuple[str, ...] = _setting(
+        (),
+        parsers.keys(exact=True),
+        "list of id:key that messages are encrypted with, by the first; @FILE reads it from a file",
+        group="trust",
+        mask=parsers.mask_key,
+    )
+    accept_unsealed: bool = _setting(
+        False,
+        parsers.switch,
+        "switch that accepts messages without a signature or encryption too, while keys are rolled out",
+        group="trust",
     )
 
     lease: float = _setting(

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UnreadableMessage
 from ..model.names import LIMITS
 from ..model.serializers import MSGPACK, load_payload
 from .output import shorten
@@ -71,7 +72,10 @@ def pack(record: logging.LogRecord) -> bytes:
 
 def unpack(data: bytes) -> logging.LogRecord:
     """The record again. Raises `UnreadableMessage`."""
-    return logging.makeLogRecord(load_payload(MSGPACK, data))
+    facts = load_payload(MSGPACK, data)
+    if type(facts) is not dict or type(facts.get("name")) is not str or type(facts.get("levelno")) is not int:
+        raise UnreadableMessage("a log record is a mapping with a name and a level")
+    return logging.makeLogRecord(facts)
 
 
 def _plain(value: Any) -> Any:

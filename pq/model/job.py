@@ -19,7 +19,16 @@ import inspect
 import logging
 import os
 import signal
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
@@ -28,6 +37,7 @@ from .limits import WAIT, Debounce, Flow, Limit, Unique, flow_of
 from .names import LIMITS, check_name, slug
 from .retry import Backoff, tries_again_after
 from .schedule import SKIP, Schedule, check_catch_up, make_schedule
+from .secret import Secret, is_secret
 from .task import Task
 
 P = ParamSpec("P")
@@ -103,6 +113,8 @@ class Job:
     """What the decorator left in place of the function; None for a class."""
     periodic_schedule: ClassVar[Schedule | None] = None
     flow: ClassVar[Flow | None] = None
+    secrets: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that are annotated as `Secret`."""
 
     # Of one run.
     backend: Backend
@@ -123,6 +135,7 @@ class Job:
         parameters = list(inspect.signature(function).parameters.values())
         if cls.__dict__.get("function") is None or cls.takes_self():
             parameters = parameters[1:]
+        cls.secrets = frozenset(each.name for each in parameters if is_secret(each.annotation))
         cls.signature = inspect.Signature([_readable(parameter) for parameter in parameters])
         cls.defined_at = _place(function)
         _check_flow(cls)
@@ -550,6 +563,27 @@ def check_arguments(cls: type[Job], args: Sequence[Any], kwargs: dict[str, Any])
         cls.signature.bind(*args, **kwargs)
     except TypeError as exc:
         raise BadArguments(f"{cls.name}{cls.signature} {_reword(str(exc))}; nothing was queued") from None
+
+
+def with_secrets(
+    cls: type[Job], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The same arguments, those of parameters that are annotated as `Secret` made one."""
+    parameters = list(cls.signature.parameters.values())
+    many = [each for each in parameters if each.kind is each.VAR_POSITIONAL]
+    known = {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    others = any(each.kind is each.VAR_KEYWORD and each.name in cls.secrets for each in parameters)
+    closed = []
+    for number, value in enumerate(args):
+        place = parameters[number] if number < len(parameters) else many[0]
+        if place.kind is place.KEYWORD_ONLY:
+            place = many[0]
+        closed.append(Secret(value) if place.name in cls.secrets else value)
+    hidden = {
+        name: Secret(value) if name in cls.secrets & known or (others and name not in known) else value
+        for name, value in kwargs.items()
+    }
+    return closed, hidden
 
 
 def _reword(text: str) -> str:

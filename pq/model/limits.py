@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import BadArguments, BadSetting, did_you_mean
 from .names import LIMITS, NAME
+from .secret import Secret
 
 Key = str | Sequence[str] | Callable[..., Any]
 
@@ -338,6 +339,8 @@ def _digest(value: Any) -> str:
 
 def _canonical(value: Any) -> Any:
     """The same for equal values: mappings and sets in order, tuples as lists."""
+    if isinstance(value, Secret):
+        return {"secret": _canonical(value.reveal())}  # its own text is the same for all
     if isinstance(value, Mapping):
         return {"d": sorted((repr(_canonical(k)), _canonical(v)) for k, v in value.items())}
     if isinstance(value, (set, frozenset)):

@@ -13,11 +13,14 @@ from typing import Any
 from ..errors import InvalidValue, PqError, UnreadableMessage
 from .job import Job
 from .names import check_name
-from .schedule import SKIP, Cron, Interval, Schedule
+from .schedule import SKIP, Cron, Interval, Schedule, check_catch_up
+from .seal import Unopened
 from .serializers import JSON, dump_payload, load_payload
 
 LONGEST_NAME = 100
 """A task's id is made of the name and the tick, and must not be longer than ids may be."""
+_FARTHEST = 10**15
+"""Milliseconds that an interval is shorter than."""
 MOST = 10_000
 """Schedules that one store keeps."""
 
@@ -58,23 +61,34 @@ class Plan:
 
 def load_plan(name: str, text: bytes) -> Plan:
     """The plan in a text of the store. Raises `UnreadableMessage`, whatever the text is."""
+    if isinstance(text, Unopened):
+        raise UnreadableMessage(f"the schedule {name!r} cannot be read: {text.why}", hint=text.why.hint)
     try:
         facts = load_payload(JSON, text.partition(b"\n")[2])
-        schedule: Schedule = (
-            Cron(facts["cron"], facts["zone"])
-            if "cron" in facts
-            else Interval(facts["every"], facts["phase"])
-        )
+        schedule: Schedule
+        if "cron" in facts:
+            schedule = Cron(facts["cron"], facts["zone"])
+        else:
+            every, phase = facts["every"], facts["phase"]
+            if (
+                type(every) is not int
+                or type(phase) is not int
+                or not 0 < every < _FARTHEST
+                or abs(phase) > _FARTHEST
+            ):
+                raise ValueError("an interval is a number of milliseconds")
+            schedule = Interval(every, phase)
+        check_catch_up(facts["catch_up"], facts["catch_up_limit"])
         schedule.next_after(0)
         return Plan(
             check_name("schedule name", name),
-            facts["job"],
+            check_name("job name", facts["job"]),
             schedule,
-            facts["queue"],
+            check_name("queue name", facts["queue"]),
             dict(facts["kwargs"]),
             facts["catch_up"],
             facts["catch_up_limit"],
-            facts["defined_at"],
+            str(facts["defined_at"]),
         )
     except UnreadableMessage:
         raise

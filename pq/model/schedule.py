@@ -179,7 +179,7 @@ def make_schedule(run_every: Any, timezone: str | None = None, anchor: dt.dateti
         )
     if not SHORTEST <= seconds <= LONGEST:
         raise BadSetting(
-            f"run_every is {seconds:g} seconds, and must be from {SHORTEST:g} to {LONGEST:g}",
+            f"run_every is {_brief(seconds)} seconds, and must be from {SHORTEST:g} to {LONGEST:g}",
             hint="for more than one run a second let one task do several rounds"
             if seconds < SHORTEST
             else None,
@@ -190,6 +190,13 @@ def make_schedule(run_every: Any, timezone: str | None = None, anchor: dt.dateti
             raise BadSetting(f"anchor is {anchor!r}", hint="give a datetime, or api.anchorDate(hour=3)")
         phase = _ms(anchor if anchor.tzinfo is not None else anchor.replace(tzinfo=_zone(zone)))
     return Interval(round(seconds * 1000), phase)
+
+
+def _brief(seconds: float) -> str:
+    try:
+        return f"{seconds:g}"
+    except OverflowError:  # a whole number may be larger than any float
+        return f"{seconds!s:.20}…"
 
 
 def check_catch_up(catch_up: Any, limit: Any) -> None:

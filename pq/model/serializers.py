@@ -19,6 +19,7 @@ import base64
 import datetime as dt
 import json
 import uuid
+import zlib
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
@@ -28,6 +29,10 @@ import msgpack
 
 from ..errors import ConfigError, NotSerializable, PayloadTooLarge, UnreadableMessage, did_you_mean
 from .names import LIMITS
+from .secret import Secret
+
+SEALED = b"\xc1"
+"""The first byte of a sealed message (`pq.model.seal`); no message in either format begins so."""
 
 # --------------------------------------------------------------------- the types beyond JSON's own
 # code -> (type, to text or list, back). Codes are part of the wire format: never change one.
@@ -43,6 +48,7 @@ _TAGS: dict[int, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     9: (uuid.UUID, str, uuid.UUID),
     10: (int, str, int),  # beyond 64 bits
     11: (complex, lambda c: [c.real, c.imag], lambda v: complex(*v)),
+    12: (Secret, Secret.reveal, Secret),
 }
 _CODES = {kind: code for code, (kind, _, _) in _TAGS.items() if kind is not int}
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
@@ -289,12 +295,59 @@ def unpack_envelope(body: bytes) -> tuple[Serializer, list[Any]]:
     try:
         fields = fmt.unpack(body)
     except _READ_ERRORS as exc:
+        if body[:1] == SEALED:  # looked at here, where it costs plain messages nothing
+            return unpack_envelope(_without_keys(body))
         raise UnreadableMessage(
             f"{len(body)} bytes that are no message: {type(exc).__name__}: {exc}"
         ) from None
     if type(fields) is not list:
         raise UnreadableMessage(f"a message is a list, and this is a {type(fields).__name__}")
     return fmt, fields
+
+
+_most_inflated = [4 * LIMITS.size + 2**20]
+
+
+def allow_size(most: int) -> None:
+    """Let compressed messages become so large where no seal says how large."""
+    _most_inflated[0] = max(_most_inflated[0], most)
+
+
+def inflate(data: bytes, most: int) -> bytes:
+    """What was compressed, up to `most` bytes. Raises `UnreadableMessage`."""
+    whole = zlib.decompressobj()
+    try:
+        message = whole.decompress(data, most)
+    except zlib.error as exc:
+        raise UnreadableMessage(f"a compressed message of {len(data)} bytes cannot be read: {exc}") from None
+    if not whole.eof or whole.unused_data:
+        if len(message) >= most:
+            raise UnreadableMessage(
+                f"a compressed message of {len(data):,} bytes becomes more than {most:,} bytes",
+                hint="if it is one of yours: raise max_message_size here",
+            )
+        raise UnreadableMessage(f"a compressed message of {len(data)} bytes is cut short")
+    return message
+
+
+def _without_keys(body: bytes) -> bytes:
+    """The message in a sealed one that needs no key, as one that is compressed and nothing more."""
+    layers = body[1] if len(body) > 3 else 0
+    if layers == 1:
+        message = inflate(body[4 + body[3] :], _most_inflated[0])
+        if message[:1] != SEALED:
+            return message
+    if layers in (2, 3, 6, 7):
+        raise UnreadableMessage(
+            "it is encrypted, and this program has no key",
+            hint="set encryption_keys here as in the program that queued it",
+        )
+    if layers in (4, 5):
+        raise UnreadableMessage(
+            "it is signed, and this program has no key to look at the signature",
+            hint="set signing_keys here as in the program that queued it",
+        )
+    raise UnreadableMessage("it is sealed in a way that is not known here", hint="upgrade pq here")
 
 
 def _check_depth(value: Any, what: str) -> None:
@@ -304,6 +357,8 @@ def _check_depth(value: Any, what: str) -> None:
         below: list[Any] = []
         for container in level:
             items = container.values() if isinstance(container, dict) else container
+            if isinstance(items, Secret):
+                items = (items.reveal(),)
             below.extend(item for item in items if type(item) not in _SCALARS and _is_container(item))
         if not below:
             return
@@ -312,7 +367,7 @@ def _check_depth(value: Any, what: str) -> None:
 
 
 def _is_container(item: Any) -> bool:
-    return isinstance(item, (dict, list, tuple, set, frozenset))
+    return isinstance(item, (dict, list, tuple, set, frozenset, Secret))
 
 
 def _explain(value: Any, what: str, exc: BaseException) -> NotSerializable:
@@ -345,6 +400,8 @@ def _hint_for(value: object) -> str:
 
 def _culprit(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any]:
     """The first part of `value` that cannot be sent, and the way to it, as one would write it."""
+    if isinstance(value, Secret):
+        return _culprit(value.reveal(), path, depth)
     if depth < LIMITS.depth:
         pairs: list[tuple[str, Any]] = []
         if isinstance(value, dict):

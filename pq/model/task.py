@@ -41,6 +41,39 @@ _ERRORS: dict[str | None, type[TaskError]] = {
 _UNSET: Any = object()
 
 
+_TEXT, _BYTES = (str,), (bytes, str)  # JSON has no bytes: a payload is text there
+_REAL, _WHOLE, _NONE = (int, float), (int,), (type(None),)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "id": _TEXT, "name": _TEXT, "queue": _TEXT + _NONE, "call": _BYTES, "status": _WHOLE, "retry": _WHOLE,
+    "time_queued": _REAL + _NONE, "reply": _TEXT + _NONE, "delay": _REAL + _NONE, "timeout": _REAL + _NONE,
+    "expires": _REAL + _NONE, "max_retries": _WHOLE + _NONE, "retry_delay": _REAL + _NONE,
+    "priority": _WHOLE + _NONE, "meta": _BYTES + _NONE, "time_started": _REAL + _NONE, "time_ended": _REAL + _NONE,
+    "worker": _TEXT + _NONE, "node": _TEXT + _NONE, "result": _BYTES + _NONE, "exception": _TEXT + _NONE,
+    "stacktrace": _TEXT + _NONE, "reason": _TEXT + _NONE, "run_info": _BYTES + _NONE,
+}  # fmt: skip
+_SHAPES: dict[tuple[type, ...], tuple[int, ...]] = {}
+"""Types of the fields of messages that were found right, and which of these are numbers that somebody counts with."""
+_PLAIN = 8
+"""Fields of a message that says no more than it must; nothing is counted with its numbers."""
+_FARTHEST = 1e12
+"""Seconds, or times, that are not believed any more."""
+
+
+def _check_types(shape: tuple[type, ...]) -> tuple[int, ...]:
+    """Where its numbers are. Raises `UnreadableMessage` unless each field is of a type that it may be.
+
+    Fields that are newer than this program may be anything.
+    """
+    for (name, types), kind in zip(_TYPES.items(), shape, strict=False):
+        if kind not in types:
+            raise UnreadableMessage(f"a message whose {name} is of a wrong type, {kind.__name__}")
+    known = shape[: len(_TYPES)]
+    numbers = tuple(at for at, kind in enumerate(known) if kind in _REAL and at != 4)  # a status is looked up
+    if len(_SHAPES) < 1000:
+        _SHAPES[shape] = numbers
+    return numbers
+
+
 class Task(Generic[R]):
     """One run of a job.
 
@@ -153,18 +186,30 @@ class Task(Generic[R]):
                 hint="upgrade pq here, or let the newer workers have this queue",
             )
         del fields[0]
+        if len(fields) == _PLAIN:  # most that are queued; what broker and worker lean on is looked at
+            if (
+                type(fields[0]) is not str
+                or type(fields[1]) is not str
+                or type(fields[2]) is not str
+                or type(fields[4]) is not int
+                or type(fields[5]) is not int
+                or type(fields[6]) is not float
+                or (type(fields[7]) is not str and fields[7] is not None)
+                or (type(fields[3]) is not bytes and type(fields[3]) is not str)
+            ):
+                _check_types(tuple(map(type, fields)))
+        else:
+            # What was seen before is right: few shapes there are, and to look at each field would cost as much as to read it.
+            shape = tuple(map(type, fields))
+            numbers = _SHAPES.get(shape)
+            if numbers is None:
+                numbers = _check_types(shape)
+            for at in numbers:
+                if not -_FARTHEST < fields[at] < _FARTHEST:  # NaN is not either
+                    raise UnreadableMessage(
+                        f"a message whose {WIRE[at + 1]} is out of range: {fields[at]!r:.40}"
+                    )
         task = cls(*fields)
-        # Only what the broker and the worker lean on without looking; the rest is the attempt's to judge.
-        if (
-            type(task.id) is not str
-            or type(task.name) is not str
-            or type(task.retry) is not int
-            or (type(task.reply) is not str and task.reply is not None)
-            or (type(task.call) is not bytes and type(task.call) is not str)
-        ):
-            raise UnreadableMessage(
-                "a message whose id, name, attempt, reply or arguments are of a wrong type"
-            )
         if fmt is not MSGPACK:
             task.format = fmt
         return task

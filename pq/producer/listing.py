@@ -13,7 +13,7 @@ from typing import Any
 
 from ..broker import records
 from ..broker.contract import AT_LIMIT, DEAD, DELAYED, ENDED, RUNNING, WAITING, Broker
-from ..errors import InvalidValue, UnreadableMessage, did_you_mean
+from ..errors import InvalidValue, PqError, UnreadableMessage, did_you_mean
 from ..model.states import FAILURE, QUEUED, STARTED, status_string
 from ..model.task import Task
 
@@ -102,8 +102,9 @@ async def _read(broker: Broker, queue: str, ids: Sequence[str], place: str) -> l
             continue
         try:
             task = Task.from_wire(records.message(record))
-        except UnreadableMessage:
+        except UnreadableMessage as exc:
             task = Task(id, "unreadable", queue, status=QUEUED if records.is_live(record) else FAILURE)
+            task.exception = f"UnreadableMessage: {exc}"
         if place in (ENDED, DEAD) and records.is_live(record):
             continue  # it was retried
         if place == RUNNING and records.is_live(record):
@@ -127,7 +128,10 @@ async def _note_progress(broker: Broker, queue: str, running: Sequence[Task[Any]
     facts = await broker.progress(queue, [task.id for task in running]) if running else []
     for task, text in zip(running, facts, strict=True):
         if text is not None:
-            task.note(progress=json.loads(text))
+            try:
+                task.note(progress=json.loads(text))
+            except (ValueError, RecursionError, PqError):
+                pass  # it is only how far a task was
 
 
 async def latency(broker: Broker, queue: str) -> float:

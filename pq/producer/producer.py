@@ -507,8 +507,20 @@ class Producer:
         head, _, body = payload.partition(b"\n")
         words = head.decode("utf-8", "replace").split(" ")
         if channel == self.keys.consumer_channel:
-            facts = msgpack.unpackb(payload)
-            event = facts.pop("event", "status")
+            try:
+                facts = msgpack.unpackb(payload)
+                event = facts.pop("event", "status")
+            except (
+                ValueError,
+                msgpack.UnpackException,
+                AttributeError,
+                TypeError,
+                LookupError,
+                RecursionError,
+            ):
+                return  # not from a worker of ours
+            if type(event) is not str:
+                return
             for callback in self._listeners.wanted("consumer", event):
                 engine.run_callback(callback, "consumer", event, dict(facts))
             return
@@ -520,7 +532,7 @@ class Producer:
                 task = Task.from_wire(records.message(record))
             except UnreadableMessage:
                 continue
-            if words[0] == "started" and len(words) >= 4:
+            if words[0] == "started" and len(words) >= 4 and words[1].isdecimal() and len(words[1]) < 18:
                 task.status, task.time_started = STARTED, int(words[1]) / 1000
                 task.worker, task.node = words[2], words[3]
             for callback in callbacks:

@@ -7,7 +7,7 @@ any thread. A mistake in a call is an error at once, before anything is stored.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from ..broker import records
@@ -22,7 +22,15 @@ from ..errors import (
     UnreadableMessage,
 )
 from ..model.events import LogLine, log_line
-from ..model.job import NONE, Job, check_arguments, check_durability, check_number, check_options
+from ..model.job import (
+    NONE,
+    Job,
+    check_arguments,
+    check_durability,
+    check_number,
+    check_options,
+    with_secrets,
+)
 from ..model.limits import NO_FLOW, Debounce
 from ..model.names import LIMITS, check_name, new_id
 from ..model.plan import ScheduleInfo
@@ -502,6 +510,8 @@ class Tasks:
         name, kind = self.resolve(job)
         if kind is not None and not _plainly_fits(kind, args, kwargs):
             check_arguments(kind, args, kwargs)
+            if kind.secrets:
+                args, kwargs = with_secrets(kind, args, kwargs)
         fmt = producer.serializer
         try:
             call = dump_payload(fmt, [list(args), kwargs], what="arguments", limit=producer.max_message_size)
@@ -554,6 +564,11 @@ class Tasks:
                 task.delay = flow.unique.seconds
 
     def _apply_meta(self, task: Task[Any], meta_params: dict[str, Any]) -> None:
+        if not isinstance(meta_params, Mapping):
+            raise InvalidValue(
+                f"meta_params is a {type(meta_params).__name__}",
+                hint='give a mapping, like {"max_retries": 3}',
+            )
         meta = dict(meta_params)
         for option in _FROM_META:
             if option in meta:
@@ -662,6 +677,7 @@ class Tasks:
                 kwargs[name] = value
         if kind is not None:
             check_arguments(kind, args, kwargs)
+            args, kwargs = with_secrets(kind, args, kwargs)
         limit = self._producer.max_message_size
         try:
             call = dump_payload(task.format, [args, kwargs], what="arguments", limit=limit)
@@ -755,6 +771,7 @@ def _plainly_fits(kind: type[Job], args: Sequence[Any], kwargs: dict[str, Any]) 
         parameters = kind.signature.parameters.values()
         plain = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
         required = frozenset(p.name for p in parameters if p.default is p.empty)
+        plain = plain and not kind.secrets  # those have to be looked at each time
         shape = (frozenset(kind.signature.parameters) if plain else frozenset(), required)
         kind._shape = shape  # type: ignore[attr-defined]
     known, required = shape

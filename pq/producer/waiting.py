@@ -33,11 +33,33 @@ async def workers(broker: Broker) -> list[dict[str, Any]]:
     for beat in await broker.consumers():
         try:
             facts = msgpack.unpackb(beat)
-        except (ValueError, msgpack.UnpackException):
+        except (ValueError, msgpack.UnpackException, TypeError, RecursionError):
             continue
-        if isinstance(facts, dict) and not facts.get("leaving"):
+        if isinstance(facts, dict) and not facts.get("leaving") and _plausible(facts):
             found.append(facts)
     return sorted(found, key=lambda facts: (str(facts.get("node")), str(facts.get("worker"))))
+
+
+_LISTS = ("queues", "jobs", "modules")
+_NUMBERS = (
+    "pid", "concurrency", "running", "processed", "succeeded", "failed", "revoked", "retried", "refused", "cores", "time",
+)  # fmt: skip
+
+
+def _plausible(facts: dict[Any, Any]) -> bool:
+    """Whether a worker may have said this; others can write to the store too."""
+    return (
+        all(type(name) is str for name in facts)
+        and all(
+            type(facts.get(name, [])) is list and all(type(one) is str for one in facts.get(name, []))
+            for name in _LISTS
+        )
+        and all(
+            type(facts.get(name, 0)) in (int, float) and -1e12 < facts.get(name, 0) < 1e12
+            for name in _NUMBERS
+        )
+        and all(type(facts.get(name, "")) is str for name in ("node", "worker"))
+    )
 
 
 def nobody(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:

@@ -76,7 +76,7 @@ class Calls:
     # ------------------------------------------------------------------------------------ the table
     async def job_list(self, jobnames: list[str] | None = None) -> Any:
         """All jobs with what is known of them."""
-        return [[name, plain(facts)] for name, facts in self._api.tasks.job_list(jobnames)]
+        return [[name, plain(facts)] for name, facts in self._api.tasks.job_list(_names(jobnames))]
 
     async def queue(
         self,
@@ -161,7 +161,7 @@ class Calls:
 
     async def next_scheduled(self, jobnames: list[str] | None = None) -> Any:
         """The periodic job that comes next, and the seconds to it; or null."""
-        found = self._api.tasks.next_scheduled(jobnames)
+        found = self._api.tasks.next_scheduled(_names(jobnames))
         return None if found is None else list(found)
 
     async def schedules(self) -> Any:
@@ -179,6 +179,15 @@ class Calls:
     async def consumers(self) -> Any:
         """The workers that live."""
         return plain(await self._api.tasks.workers())
+
+
+def _names(given: Any) -> list[str] | None:
+    """Names as somebody sent them: a list, or one."""
+    if isinstance(given, str):
+        return [given]
+    if given is not None and not (isinstance(given, list) and all(isinstance(name, str) for name in given)):
+        raise BadArguments("jobnames is a list of names")
+    return given
 
 
 def task_facts(task: Task[Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from ..broker.connect import Store
 from ..broker.memory import MemoryBroker
+from ..broker.rights import check_rights
 from ..clock import SYSTEM, Clock
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
@@ -119,7 +120,12 @@ class Worker:
         """Start all services. Raises what makes it impossible, with nothing left running."""
         cfg = self._cfg
         broker = await self._store.broker(name=f"pq-{self.name}", patience=1.0)
-        await broker.open()
+        try:
+            await broker.open()
+            await check_rights(broker, cfg.namespace)
+        except BaseException:
+            await broker.close()
+            raise
         progress = Progress()
         producer = self._producer = Producer(
             cfg, self._store, lambda: self._registry, self._node, self._manager_class, clock=self._clock

@@ -1,0 +1,221 @@
+"""A broker between us and another one, which seals what goes into the store and opens what comes out.
+
+All that lies in a store passes here: records, events, log lines, progress, schedules. So no worker, no
+producer and no verb of the command line knows of keys, and none can forget them. Where no setting asks for a seal this
+class is not used, and costs nothing (`pq.broker.connect`).
+
+The header of a record stays as it is, since the scripts read it: who can write to the store can delay a task,
+cancel it or delete it. He cannot make one, change one, or say how one ended.
+
+What cannot be opened is handed on as an `Unopened`: bytes that say why when somebody wants the message in
+them. So it meets whoever reads it as any other unreadable record does, with a better text. Events that cannot
+be opened are dropped: the record is the truth, and whoever waits looks it up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, cast
+
+from ..errors import UnreadableMessage
+from ..model.seal import EVENT, FINISHED, LINE, LIVE, PROGRESS, SCHEDULE, Seal, Unopened
+from . import records
+from .contract import Broker, Entry, Exchange, Message, Queued, Settlement, StoredSchedule, Subscription, Tick
+from .keys import Keys
+
+logger = logging.getLogger("pq.broker")
+
+
+class SealedBroker:
+    """Keeps the contract by another broker. What is not here has no payload, and is the other's own."""
+
+    def __init__(self, inner: Broker, seal: Seal, namespace: str) -> None:
+        self._inner = inner
+        self._seal = seal
+        keys = Keys(namespace)
+        self._events = keys.task_channel
+        self._replies = keys.reply("")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    # --------------------------------------------------------------------------------- records
+    def _close(self, record: bytes, queue: str, id: str) -> bytes:
+        """The same record, its message sealed for this place."""
+        cut = record.find(b"\n", 0, records.HEADER) + 1
+        if not cut:
+            return record
+        return record[:cut] + self._seal.close(record[cut:], _kind(record), queue, id)
+
+    def _open(self, record: bytes, queue: str | None, id: str, kinds: bytes = b"") -> bytes:
+        """The same record with a message that can be read, or an `Unopened`."""
+        cut = record.find(b"\n", 0, records.HEADER) + 1
+        if not cut:
+            return record  # no record of anybody's
+        try:
+            return record[:cut] + self._seal.open(record[cut:], kinds or _kind(record), queue, id)
+        except UnreadableMessage as exc:
+            return Unopened(record, exc)
+
+    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
+        closed = [entry._replace(record=self._close(entry.record, queue, entry.id)) for entry in entries]
+        return await self._inner.enqueue(queue, closed, durability)
+
+    async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
+        return await self._inner.replace(queue, id, self._close(record, queue, id), delay)
+
+    async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
+        id, record, reply = old
+        entry = entry._replace(record=self._close(entry.record, queue, entry.id))
+        return await self._inner.displace(queue, (id, self._close(record, queue, id), reply), entry)
+
+    async def exchange(
+        self,
+        lease: str,
+        settlements: dict[str, list[Settlement]],
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        **options: Any,
+    ) -> Exchange:
+        closed = {
+            queue: [
+                each._replace(record=self._close(each.record, queue, each.id)) if each.record else each
+                for each in ended
+            ]
+            for queue, ended in settlements.items()
+        }
+        answer = await self._inner.exchange(lease, closed, queues, want, batch, **options)
+        answer.tasks = [
+            task._replace(record=self._open(task.record, task.queue, task.id)) for task in answer.tasks
+        ]
+        return answer
+
+    async def cancel(
+        self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
+    ) -> list[str]:
+        closed = [(id, self._close(record, queue, id), reply) for id, record, reply in items]
+        return await self._inner.cancel(queue, closed, at_front=at_front)
+
+    async def retry_dead(self, queue: str, entry: Entry) -> bool:
+        return await self._inner.retry_dead(
+            queue, entry._replace(record=self._close(entry.record, queue, entry.id))
+        )
+
+    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
+        closed = [tick._replace(record=self._close(tick.record, queue, tick.id)) for tick in ticks]
+        return await self._inner.tick(queue, closed)
+
+    async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        found = await self._inner.records(queue, ids)
+        return [
+            None if record is None else self._open(record, queue, id)
+            for id, record in zip(ids, found, strict=True)
+        ]
+
+    # --------------------------------------------------------------------------- what tasks say
+    async def keep_lines(self, queue: str, id: str, lines: Sequence[bytes], ttl: int) -> None:
+        closed = [self._seal.close(line, LINE, queue, id) for line in lines]
+        await self._inner.keep_lines(queue, id, closed, ttl)
+
+    async def lines(self, queue: str, id: str) -> list[bytes]:
+        opened = []
+        for line in await self._inner.lines(queue, id):
+            try:
+                opened.append(self._seal.open(line, LINE, queue, id))
+            except UnreadableMessage as exc:
+                opened.append(f"0.000 WARNING a line of the log cannot be read: {exc}".encode())
+        return opened
+
+    async def keep_progress(self, queue: str, facts: Mapping[str, bytes], ttl: int) -> None:
+        closed = {id: self._seal.close(text, PROGRESS, queue, id) for id, text in facts.items()}
+        await self._inner.keep_progress(queue, closed, ttl)
+
+    async def progress(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        opened: list[bytes | None] = []
+        for id, text in zip(ids, await self._inner.progress(queue, ids), strict=True):
+            try:
+                opened.append(None if text is None else self._seal.open(text, PROGRESS, queue, id))
+            except UnreadableMessage:
+                opened.append(None)  # nobody depends on it
+        return opened
+
+    # ------------------------------------------------------------------------------- schedules
+    # The first line stays readable: the script compares it, to know when the ticks have changed.
+    async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
+        if text:
+            rule, _, rest = text.partition(b"\n")
+            text = rule + b"\n" + self._seal.close(rest, SCHEDULE, "", f"{name} {rule.decode()}")
+        return await self._inner.change_schedule(verb, name, text, most=most)
+
+    async def schedules(self) -> tuple[int, dict[str, StoredSchedule]]:
+        version, stored = await self._inner.schedules()
+        opened = {}
+        for name, schedule in stored.items():
+            rule, _, rest = schedule.text.partition(b"\n")
+            try:
+                rest = self._seal.open(rest, SCHEDULE, "", f"{name} {rule.decode('utf-8', 'replace')}")
+            except UnreadableMessage as exc:
+                opened[name] = schedule._replace(text=Unopened(schedule.text, exc))
+                continue
+            opened[name] = schedule._replace(text=rule + b"\n" + rest)
+        return version, opened
+
+    # ---------------------------------------------------------------------------------- events
+    async def publish(self, channel: str, payload: bytes) -> None:
+        if channel == self._events:
+            head, _, body = payload.partition(b"\n")
+            closed = []
+            for id, record in records.parcels(body):
+                cut = record.find(b"\n", 0, records.HEADER) + 1
+                message = self._seal.close(record[cut:], EVENT, "", id)
+                closed.append(records.parcel(id, record[:cut] + message))
+            payload = head + b"\n" + b"".join(closed)
+        await self._inner.publish(channel, payload)
+
+    async def subscription(self) -> Subscription:
+        return _Opened(await self._inner.subscription(), self._message)
+
+    def _message(self, message: Message) -> Message:
+        """An event with what can be opened in it."""
+        channel, payload = message
+        if channel != self._events and not channel.startswith(self._replies):
+            return message
+        head, _, body = payload.partition(b"\n")
+        opened = []
+        for id, record in records.parcels(body):
+            kinds = _kind(record) if channel != self._events else _kind(record) + EVENT
+            readable = self._open(record, None, id, kinds)
+            if type(readable) is bytes:
+                opened.append(records.parcel(id, readable))
+            else:
+                logger.debug("an event of task %s was dropped: %s", id[:9], cast("Any", readable).why)
+        return Message(channel, head + b"\n" + b"".join(opened))
+
+
+class _Opened:
+    """A subscription that opens what comes."""
+
+    def __init__(self, inner: Subscription, opened: Any) -> None:
+        self._inner = inner
+        self._opened = opened
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for message in self._inner:
+            yield self._opened(message)
+
+    async def subscribe(self, *channels: str) -> None:
+        await self._inner.subscribe(*channels)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _kind(record: bytes) -> bytes:
+    return FINISHED if records.is_finished(record) else LIVE
+
+
+def sealed(broker: Broker, seal: Seal | None, namespace: str) -> Broker:
+    """`broker` itself where nothing is sealed."""
+    return broker if seal is None else cast("Broker", SealedBroker(broker, seal, namespace))

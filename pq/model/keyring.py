@@ -1,0 +1,33 @@
+"""Keys: their text, and how a new one is made. What is done with them is in `pq.model.seal`."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """A key by its id. Its secret is shown nowhere."""
+
+    id: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"{self.id}:***"
+
+
+def new_key() -> str:
+    """The text of a new key: 256 random bits."""
+    return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+
+
+def key_bytes(text: str) -> bytes:
+    """The key in a text that `new_key` made. Raises `ValueError`."""
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    except (ValueError, UnicodeError):
+        key = b""
+    if len(key) != 32:
+        raise ValueError("no key of 32 bytes in base64")
+    return key
