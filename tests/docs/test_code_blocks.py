@@ -281,7 +281,11 @@ def test_the_reference_names_everything_public() -> None:
 # ------------------------------------------------------------------------------------ guarantees
 def test_the_tests_that_guarantees_name_exist() -> None:
     """The guarantees, the contract and the decisions name no test that there is not."""
-    pages = [ROOT / "docs/explain/guarantees.md", ROOT / "docs/reference/contract.md"]
+    pages = [
+        ROOT / "docs/explain/guarantees.md",
+        ROOT / "docs/explain/faults.md",
+        ROOT / "docs/reference/contract.md",
+    ]
     pages += (ROOT / "docs/decisions").glob("*.md")
     named = [
         pair for page in pages for pair in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))
