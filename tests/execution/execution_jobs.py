@@ -165,6 +165,17 @@ def works(self, seconds):
 
 
 @job(concurrency=CPUBOUND)
+def meets(self, place, count):
+    """Ends when so many have come to the same place."""
+    with open(os.path.join(place, str(os.getpid())), "w"):
+        pass
+    end = time.monotonic() + 30
+    while len(os.listdir(place)) < count and time.monotonic() < end:
+        time.sleep(0.005)
+    return os.getpid()
+
+
+@job(concurrency=CPUBOUND)
 def forever(self, mark=None):
     if mark:
         with open(mark, "w") as file:

@@ -75,7 +75,7 @@ async def test_a_swallowed_cancel_is_still_a_cancel(bench, executor):
 
 async def test_a_job_that_will_not_stop_is_given_up(bench, executor):
     """Its outcome is delivered after the grace, and it is counted as leaked until it ends."""
-    outcome = await bench.run(executor, jobs.goes_on, 0.2, timeout=0.01)
+    outcome = await bench.run(executor, jobs.goes_on, 1.0, timeout=0.01)
     assert outcome.kind == TIMED_OUT
     assert executor.leaked == 1
     await until(lambda: executor.leaked == 0)

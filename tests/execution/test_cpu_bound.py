@@ -284,8 +284,8 @@ async def test_a_timeout_kills_a_busy_child(bench, pool):
 
 async def test_the_timeout_begins_when_the_task_does(bench, pool):
     """Neither the start of a child nor the wait for a place uses it up."""
-    slow = [bench.start(pool, jobs.works, 0.15)[1] for _ in range(2)]
-    _, outcome = bench.start(pool, jobs.works, 0.01, timeout=0.1)
+    slow = [bench.start(pool, jobs.works, 1.2)[1] for _ in range(2)]
+    _, outcome = bench.start(pool, jobs.works, 0.01, timeout=1.0)
     assert (await asyncio.wait_for(outcome, DEADLINE)).kind == OK
     assert [(await each).kind for each in slow] == [OK, OK]
 
@@ -382,18 +382,21 @@ async def test_a_child_is_replaced_after_its_tasks(bench):
         await pool.stop()
 
 
-async def test_children_that_are_not_needed_end_but_for_one(bench):
+async def test_children_that_are_not_needed_end_but_for_one(bench, tmp_path):
     """After `idle_time` the second child is gone; the first stays warm, and more come when there is work."""
     pool = make(bench, idle_time=0.2)
     try:
-        both = await asyncio.gather(*(bench.run(pool, jobs.works, 0.1) for _ in range(2)))
+        for place in ("here", "there"):
+            (tmp_path / place).mkdir()
+        here, there = str(tmp_path / "here"), str(tmp_path / "there")
+        both = await asyncio.gather(*(bench.run(pool, jobs.meets, here, 2) for _ in range(2)))
         first, second = (outcome.info["pid"] for outcome in both)
         await until(lambda: len(pool._children) == 1 and not pool._dying)
         assert sum(map(running, (first, second))) == 1
         assert pool.capacity() == 2
         (kept,) = pool._children
         assert (await bench.run(pool, jobs.square, 3)).info == {"pid": kept.pid}
-        again = await asyncio.gather(*(bench.run(pool, jobs.works, 0.1) for _ in range(2)))
+        again = await asyncio.gather(*(bench.run(pool, jobs.meets, there, 2) for _ in range(2)))
         assert len({outcome.info["pid"] for outcome in again}) == 2
     finally:
         await pool.stop()
