@@ -291,7 +291,7 @@ async def test_pause_resume_and_purge(api: Producer, run: Run) -> None:
 async def test_schedules(api: Producer, run: Run) -> None:
     """Listed, paused, resumed, run now."""
     await api.tasks.schedule("addition", run_every=60, name="sums")
-    assert re.search(r"sums +addition +.* in \d+ s +- +run time", (await run("schedule")).out)
+    assert re.search(r"sums +addition +.* in (\d+ s|1 min) +- +run time", (await run("schedule")).out)
     assert (await run("schedule", "pause", "sums")).out == "sums: paused\n"
     assert "paused" in (await run("schedule")).out
     assert (await run("schedule", "resume", "sums")).out == "sums: goes on\n"

@@ -199,7 +199,7 @@ async def test_failovers_under_load(
     print(load)
 
 
-async def test_a_primary_that_falls_silent_is_left_and_what_it_accepts_is_lost(
+async def test_a_primary_that_falls_silent_is_left(
     watched: Watched, make_app: Any, start_worker: Any
 ) -> None:
     """It is frozen and not gone: its connections stay open, and when it wakes it takes itself for the primary."""
