@@ -45,12 +45,12 @@ def look() -> Look:
     return Look(set(threading.enumerate()), _descriptors(), _children())
 
 
-def left_since(before: Look, *, stores: bool = False) -> list[str]:
-    """What there is more than before, a line each; waits a while for it to go away. `stores`: their servers too."""
+def left_since(before: Look) -> list[str]:
+    """What there is more than before, a line each; waits a while for it to go away. A store's server may stay."""
     deadline = time.monotonic() + PATIENCE
     collected = False
     while True:
-        found = _more(before, stores)
+        found = _more(before)
         if not found or time.monotonic() > deadline:
             break
         if not collected:  # what a cycle of references holds is not left, it is not gone yet
@@ -62,7 +62,7 @@ def left_since(before: Look, *, stores: bool = False) -> list[str]:
     return found
 
 
-def _more(before: Look, stores: bool) -> list[str]:
+def _more(before: Look) -> list[str]:
     found = [f"thread {thread.name}" for thread in threading.enumerate() if thread not in before.threads]
     helpers = {fd for fd in _fds_of_helpers() if fd is not None}
     found += [
@@ -71,8 +71,13 @@ def _more(before: Look, stores: bool) -> list[str]:
         if before.descriptors.get(fd) != what and fd not in helpers
     ]
     children = {pid: _named(pid) for pid in _children() - before.children if not _is_helper(pid)}
-    found += [f"child {pid} {name[:80]}" for pid, name in children.items() if stores or not _is_store(name)]
+    found += [f"child {pid} {name[:80]}" for pid, name in children.items() if not _is_store(name)]
     return found
+
+
+def stores_left() -> list[str]:
+    """Servers of stores that run still; for the end of all tests."""
+    return [f"{pid} {name[:80]}" for pid in _children() if _is_store(name := _named(pid))]
 
 
 def _fds_of_helpers() -> Iterable[int | None]:

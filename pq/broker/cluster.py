@@ -33,6 +33,7 @@ class ClusterBroker(RedisBroker):
 
     first_patience = 15.0  # a failover takes some seconds, and whoever begins in one should not fail for it
     always = "1"
+    one_server = False
 
     def _use(self, url: str) -> None:
         hosts = parse_hosts(url)

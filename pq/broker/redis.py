@@ -92,6 +92,8 @@ class RedisBroker:
     first_patience = FIRST_PATIENCE
     always = ""
     """Whether events are to be published without asking who listens: `1` where no server knows that."""
+    one_server = True
+    """Whether one server answers for all keys, as `run` takes for granted."""
 
     def __init__(
         self,
