@@ -91,6 +91,8 @@ class Wire(asyncio.Protocol):
         """Drop the connection, whatever is under way on it; twice is harmless."""
         if self.lost is None:
             self.lost = redis_errors.ConnectionError("closed")
+        if self._transport is not None:
+            self._transport.abort()  # TLS would say goodbye and wait for an answer, with a loop that may end now
         try:
             await self._connection.disconnect(nowait=True)
         except (OSError, redis_errors.RedisError, asyncio.CancelledError):

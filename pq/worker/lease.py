@@ -259,6 +259,7 @@ class RedisRenewer:
     def close(self) -> None:
         try:
             self._loop.run_until_complete(self._broker.close())
+            self._loop.run_until_complete(asyncio.sleep(0))  # transports close their sockets a turn later
         finally:
             self._loop.close()
 

@@ -139,7 +139,7 @@ async def test_a_looker_sees_and_cannot_touch(store: Any, start_worker: Any) -> 
             ):
                 with pytest.raises(pq.PqError, match=r"(?i)perm|can't run|acl"):
                     await call()
-    assert not store.client.exists("pq:{default}:meta")
+    assert not store.client.hexists("pq:{default}:meta", "paused")
     with redis.Redis.from_url(store.users["looker"]) as client:
         for words in (
             "SET pq:x 1",

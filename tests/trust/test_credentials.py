@@ -100,7 +100,7 @@ def test_errors_and_reprs(scheme: str, password: str, host: str) -> None:
             try:
                 store = Store(Settings(data_store=found.data_store), "config.py")
                 said.append(repr(store))
-                broker = RedisBroker(store.sync_url())
+                broker = RedisBroker(store.url)
                 said += [repr(broker), broker.where]
                 for exc in (ConnectionRefusedError(111, "Connect call failed"), TimeoutError(), OSError(url)):
                     if exc.args != (url,):

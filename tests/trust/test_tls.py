@@ -10,7 +10,7 @@ import pytest
 from tls import Authority, tls_server
 
 from pq import api as pq
-from pq.broker.keys import Keys
+from pq.broker.redis import RedisBroker
 from pq.errors import StoreError, StoreRefused
 from pq.worker.lease import RedisRenewer
 
@@ -41,11 +41,11 @@ async def refusal(make_app: Any, where: str) -> StoreRefused:
         with pytest.raises(StoreRefused) as caught:
             await make_app(data_store=where).worker("w1").start()
         said.append(caught.value)
-        renewer = RedisRenewer(where, Keys("pq").prefix)
+        renewer = RedisRenewer(RedisBroker(where))
         with pytest.raises(StoreRefused) as caught:
             await asyncio.to_thread(renewer.renew, "lease", ["default"], 1000)
         said.append(caught.value)
-        renewer.close()
+        await asyncio.to_thread(renewer.close)  # its loop is its thread's
     for error in said:
         assert "STOREPASS" not in f"{error} {error.hint}"
     return said[0]

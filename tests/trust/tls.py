@@ -89,7 +89,9 @@ async def tls_server(
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for task in carrying:
+        # A handshake that has failed leaves asyncio's own task for a moment.
+        shaking = [task for task in asyncio.all_tasks() if "_accept_connection2" in repr(task)]
+        for task in (left := [*carrying, *shaking]):
             task.cancel()
-        await asyncio.gather(*carrying, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         loop.set_exception_handler(handler)
