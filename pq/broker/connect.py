@@ -16,6 +16,7 @@ from ..errors import BadSetting
 from ..model.seal import ceiling, seal_of
 from ..model.serializers import allow_size
 from ..model.task import Task
+from .claims import with_claims
 from .contract import Broker
 from .sealed import sealed
 
@@ -57,7 +58,7 @@ class Store:
         self._settings = settings
         self._clock = clock
         self._seal = seal_of(settings)
-        allow_size(ceiling(getattr(settings, "max_message_size", 0)))
+        allow_size(ceiling(getattr(settings, "most_readable", 0)))
         self._url = url or settings.broker_url or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
@@ -142,7 +143,7 @@ class Store:
         )
         if self._clock is not SYSTEM:
             broker.time_override = lambda: int(self._clock.time() * 1000)
-        return sealed(broker, self._seal, settings.namespace)
+        return with_claims(sealed(broker, self._seal, settings.namespace), settings, self._seal)
 
     def _stated(self) -> str | None:
         """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""
