@@ -374,6 +374,8 @@ def _stub(message: bytes) -> bytes:
         fmt, fields = unpack_envelope(message)
     except UnreadableMessage:
         return b""
+    if len(fields) < _FIELDS:
+        return b""
     fields = fields[:_FIELDS]
     fields[4] = b"\xc1" if fmt.name == "msgpack" else "?"  # which no format reads
     return fmt.pack(fields)
