@@ -77,9 +77,7 @@ class _Aside(NamedTuple):
 class ClaimsBroker:
     """Keeps the contract by another broker. What is not here has no large message, and is the other's own."""
 
-    def __init__(
-        self, inner: Broker, directory: str, namespace: str, *, above: int = 0, seal: Seal | None = None
-    ) -> None:
+    def __init__(self, inner: Broker, directory: str, namespace: str, *, above: int, seal: Seal) -> None:
         self._inner = inner
         self._directory = directory
         self._above = above
@@ -140,7 +138,7 @@ class ClaimsBroker:
         known = hashlib.sha256(b"%s %s\n%s" % (queue.encode(), id.encode(), record)).digest()
         aside = self._written.get(known)
         if aside is None or time.monotonic() - aside.at > REUSED or not self._exists(aside.ref):
-            sealed = message if self._seal is None else self._seal.close(message, _kind(record), queue, id)
+            sealed = self._seal.close(message, _kind(record), queue, id)
             name = os.urandom(16).hex()
             ref = f"{self._store}/{name[:2]}/{name}"
             _write(os.path.join(self._directory, ref), json.dumps([queue, id]).encode() + b"\n" + sealed)
@@ -259,7 +257,7 @@ class ClaimsBroker:
             message = file.read()
         if its_id != id or queue not in (None, its_queue):
             raise UnreadableMessage(f"{path} belongs to another task")
-        return message if self._seal is None else self._seal.open(message, kind, its_queue, id)
+        return self._seal.open(message, kind, its_queue, id)
 
     async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
         found = await self._inner.records(queue, ids)
@@ -473,5 +471,6 @@ def with_claims(broker: Broker, settings: Any, seal: Seal | None) -> Broker:
     if not directory:
         return broker
     above: int = settings.large_above
+    seal = seal or Seal(most=settings.most_readable)  # opens what others have compressed
     claims = ClaimsBroker(broker, directory, settings.namespace, above=above, seal=seal)
     return cast("Broker", claims)

@@ -58,7 +58,7 @@ class Store:
         self._settings = settings
         self._clock = clock
         self._seal = seal_of(settings)
-        allow_size(ceiling(getattr(settings, "most_readable", 0)))
+        allow_size(ceiling(getattr(settings, "max_message_size", 0)))
         self._url = url or settings.broker_url or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 from ..errors import ExtraNeeded, UnreadableMessage
 from .keyring import Key, key_bytes
 from .names import LIMITS
-from .serializers import CLAIM, SEALED, inflate
+from .serializers import CLAIM, SEALED, inflate, is_claim
 
 COMPRESSED, ENCRYPTED, SIGNED = 1, 2, 4
 LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE = b"t", b"d", b"e", b"l", b"p", b"s"
@@ -154,7 +154,7 @@ class Seal:
 
         `kinds`: one of these it has to be. `queue` None: the place does not tell.
         """
-        if sealed[:1] != SEALED or sealed[:2] == CLAIM:
+        if sealed[:1] != SEALED or is_claim(sealed):
             if self.has_keys and not self._accept_unsealed:
                 raise UnreadableMessage(
                     "it is not signed or encrypted, and this program takes nothing else",

@@ -366,6 +366,11 @@ def _without_keys(body: bytes) -> bytes:
     raise UnreadableMessage("it is sealed in a way that is not known here", hint="upgrade pq here")
 
 
+def is_claim(message: bytes) -> bool:
+    """Whether it stands for a message that was put aside, and is whole."""
+    return message[:2] == CLAIM and len(message) > 2 and len(message) > 2 + message[2]
+
+
 def claim_of(message: bytes) -> tuple[str, bytes]:
     """What a claim names, and the beginning of the message that it stands for."""
     end = len(CLAIM) + 1 + (message[len(CLAIM)] if len(message) > len(CLAIM) else 0)
