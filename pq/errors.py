@@ -25,6 +25,7 @@
     ├── LockTimeout                     a lock was not free in time (a TimeoutError too)
     ├── WaitInLoop                      `.wait()` was called where only `await` works
     ├── UnreadableMessage               bytes in the store are no message of ours
+    │   └── PayloadMissing              it was put aside, and its file cannot be read here
     ├── ExtraNeeded                     an optional dependency is missing
     ├── ShellError                      a command of `Job.shell` failed
     └── TaskError                       a task did not succeed; raised by `Task.get()`
@@ -225,6 +226,17 @@ class UnreadableMessage(PqError):
     """Bytes found in the store are not a message: truncated, foreign, or of a newer version."""
 
     slug = "unreadable-message"
+
+
+class PayloadMissing(UnreadableMessage):
+    """A large message was put aside, into `large_dir`, and cannot be read from there."""
+
+    slug = "payload-missing"
+
+    def __init__(self, message: str, *, hint: str | None = None, stub: bytes = b"") -> None:
+        super().__init__(message, hint=hint)
+        self.stub = stub
+        """The beginning of the message, without arguments."""
 
 
 class ExtraNeeded(PqError, ImportError):

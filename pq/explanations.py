@@ -33,7 +33,10 @@ id, or a dictionary, and make the object in the job.""",
     "result-not-serializable": """The task ran, and what it returned cannot be stored. It is FAILED and not tried again, since its work was
 done. Return plain data, or store the thing itself and return where it is.""",
     "payload-too-large": """The message is larger than `max_message_size` (1 MiB unless you set it). Large things belong in a file or
-a store of their own, with their name as the argument.""",
+a store of their own, with their name as the argument. `large_above` and `large_dir` do that for you.""",
+    "payload-missing": """The message was large, so it was put aside as a file in `large_dir`, and there is no such file here. Is that
+setting the same in every program, a directory on a disk that all of them share? A file lives as long as its task's record,
+and nothing but pq may remove it.""",
     "no-consumer": """Tasks are kept, and nobody runs them: no worker is up. They wait without limit and are run when one comes.
 `python manage.py -w 2` starts a server.""",
     "queue-unserved": """Workers are up, and none of them serves this queue. Is its name right? If it is, start a worker for it:

@@ -399,7 +399,7 @@ class RunJob:
         if outcome.kind == OK and isinstance(outcome.value, Verdict):
             return outcome.value
         task.max_retries = None
-        ending = conclude(task, outcome, now=api.clock.time(), job=job, limit=api.max_message_size)
+        ending = conclude(task, outcome, now=api.clock.time(), job=job, limit=api.largest_message)
         if ending.op == AGAIN or not task.done():
             raise PqError(f"{task.full_name} did not end: {task.exception or outcome.error or task.reason}")
         return task.get()

@@ -140,7 +140,7 @@ def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump
     for raw, ttl, value in client.eval(_DUMP, 0, "*"):
         key = raw.decode()
         if not key.startswith(namespace + ":{"):
-            if key != f"{namespace}:queues" and ttl < 0:
+            if key not in (f"{namespace}:queues", f"{namespace}:large") and ttl < 0:
                 strangers.append(f"{key} has no TTL")
             continue
         name, _, word = key[len(namespace) + 2 :].partition("}:")

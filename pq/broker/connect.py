@@ -16,6 +16,7 @@ from ..errors import BadSetting
 from ..model.seal import ceiling, seal_of
 from ..model.serializers import allow_size
 from ..model.task import Task
+from .claims import with_claims
 from .contract import Broker
 from .sealed import sealed
 
@@ -142,7 +143,7 @@ class Store:
         )
         if self._clock is not SYSTEM:
             broker.time_override = lambda: int(self._clock.time() * 1000)
-        return sealed(broker, self._seal, settings.namespace)
+        return with_claims(sealed(broker, self._seal, settings.namespace), settings, self._seal)
 
     def _stated(self) -> str | None:
         """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""

@@ -35,6 +35,8 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 A lock is no part of a queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
 the deadline in ms.
 
+`<namespace>:large` is a STRING, there where `large_dir` is set: what this store's own directory in it is called.
+
 What is scheduled belongs to no queue. It has a prefix of its own, `<namespace>:{@schedules}:`, which no
 queue can have, since names begin with a letter or a digit:
 
@@ -59,6 +61,8 @@ class Keys:
         """What the keys of the schedules begin with."""
         self.queues = f"{namespace}:queues"
         """SET of all queues that were ever used."""
+        self.large = f"{namespace}:large"
+        """STRING: what the directory of this store in `large_dir` is called."""
         self.task_channel = f"{namespace}:task"
         """Task events, to every listener."""
         self.consumer_channel = f"{namespace}:consumer"

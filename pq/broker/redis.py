@@ -637,6 +637,12 @@ class RedisBroker:
         (names,) = await self._repeat(self._side, [("SMEMBERS", self.keys.queues)])
         return sorted(name.decode() for name in names)
 
+    async def own_name(self, proposed: str) -> str:
+        """What this store is called, so that nobody takes another one for it: as was proposed first."""
+        key = self.keys.large
+        _, name = await self._repeat(self._side, [("SET", key, proposed, "NX"), ("GET", key)])
+        return str(name, "ascii", "replace")
+
     async def publish(self, channel: str, payload: bytes) -> None:
         await self._repeat(self._side, [("PUBLISH", channel, payload)])
 

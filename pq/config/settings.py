@@ -21,6 +21,8 @@ from . import parsers
 from .parsers import Parser, WorkerRange, redact
 
 DAY = 86_400.0
+LARGE_FACTOR = 64
+"""How much larger than `max_message_size` a message may be that is put aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,21 @@ class Settings:
         unit="bytes",
     )
 
+    large_above: int = _setting(
+        0,
+        parsers.whole(0, 512 * 1024 * 1024),
+        "size from which on messages are put aside into large_dir; 0 is never",
+        group="tasks",
+        unit="bytes",
+    )
+    large_dir: str | None = _setting(
+        None,
+        parsers.optional(parsers.path),
+        "directory of large messages, which all programs share",
+        group="tasks",
+        mask=str,
+    )
+
     signing_keys: tuple[str, ...] = _setting(
         (),
         parsers.keys(exact=False),
@@ -307,6 +324,11 @@ class Settings:
             source = self.sources.get(name, "Settings")
             # The one write after construction: it is how the canonical form gets into a frozen object.
             object.__setattr__(self, name, setting.check(getattr(self, name), source))
+        if self.large_above and self.large_dir is None:
+            raise BadSetting(
+                f"large_above: messages of more than {self.large_above:,} bytes are to be put aside, and nothing says where",
+                hint="set large_dir too, to a directory that all programs share",
+            )
         stray = self.weights.keys() - set(self.task_queues)
         if stray:
             raise BadSetting(
@@ -339,6 +361,20 @@ class Settings:
     def broker_url(self) -> str:
         """The store of the queues; empty means the embedded server."""
         return self.message_broker if self.message_broker is not None else self.data_store
+
+    @property
+    def largest_message(self) -> int:
+        """Bytes of arguments, or of a result, that may be sent."""
+        return self._put_aside if self.large_above else self.max_message_size
+
+    @property
+    def most_readable(self) -> int:
+        """The same of others, whose messages are read here."""
+        return self._put_aside if self.large_dir is not None else self.max_message_size
+
+    @property
+    def _put_aside(self) -> int:
+        return max(self.max_message_size, min(LARGE_FACTOR * self.max_message_size, 512 * 1024 * 1024))
 
     @property
     def kept(self) -> float:

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 from ..errors import ExtraNeeded, UnreadableMessage
 from .keyring import Key, key_bytes
 from .names import LIMITS
-from .serializers import SEALED, inflate
+from .serializers import CLAIM, SEALED, inflate, is_claim
 
 COMPRESSED, ENCRYPTED, SIGNED = 1, 2, 4
 LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE = b"t", b"d", b"e", b"l", b"p", b"s"
@@ -93,7 +93,8 @@ class Seal:
     def close(self, message: bytes, kind: bytes, queue: str, id: str) -> bytes:
         """`message` under the first key of each kind."""
         layers = 0
-        if self._compress_above and len(message) > self._compress_above and kind in _COMPRESSED:
+        large = self._compress_above and len(message) > self._compress_above and kind in _COMPRESSED
+        if large and message[:2] != CLAIM:  # what that stands for is compressed already
             smaller = zlib.compress(message, 1)
             if len(smaller) < len(message):
                 message, layers = smaller, COMPRESSED
@@ -153,7 +154,7 @@ class Seal:
 
         `kinds`: one of these it has to be. `queue` None: the place does not tell.
         """
-        if sealed[:1] != SEALED:
+        if sealed[:1] != SEALED or is_claim(sealed):
             if self.has_keys and not self._accept_unsealed:
                 raise UnreadableMessage(
                     "it is not signed or encrypted, and this program takes nothing else",
@@ -244,7 +245,7 @@ def seal_of(settings: Any) -> Seal | None:
         [Key(id, key_bytes(secret)) for id, _, secret in (text.partition(":") for text in encryption)],
         compress_above=compress_above,
         accept_unsealed=settings.accept_unsealed,
-        most=settings.max_message_size,
+        most=getattr(settings, "most_readable", settings.max_message_size),
     )
 
 

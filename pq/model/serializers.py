@@ -27,12 +27,21 @@ from typing import Any, Protocol
 
 import msgpack
 
-from ..errors import ConfigError, NotSerializable, PayloadTooLarge, UnreadableMessage, did_you_mean
+from ..errors import (
+    ConfigError,
+    NotSerializable,
+    PayloadMissing,
+    PayloadTooLarge,
+    UnreadableMessage,
+    did_you_mean,
+)
 from .names import LIMITS
 from .secret import Secret
 
 SEALED = b"\xc1"
 """The first byte of a sealed message (`pq.model.seal`); no message in either format begins so."""
+CLAIM = SEALED + b"\x08"
+"""The first bytes of a claim: its message was put aside (`pq.broker.claims`)."""
 
 # --------------------------------------------------------------------- the types beyond JSON's own
 # code -> (type, to text or list, back). Codes are part of the wire format: never change one.
@@ -268,7 +277,7 @@ def dump_payload(fmt: Serializer, value: Any, *, what: str, limit: int = LIMITS.
     if len(data) > limit:
         raise PayloadTooLarge(
             f"the {what} take {len(data):,} bytes, and {limit:,} are allowed",
-            hint="store the data elsewhere and pass a key or a path; or raise max_message_size",
+            hint="store the data elsewhere and pass a key or a path; or set large_above and large_dir, or raise max_message_size",
         )
     if len(data) > LIMITS.depth:  # a byte a level at least: shorter payloads cannot be deeper
         _check_depth(value, what)
@@ -333,6 +342,13 @@ def inflate(data: bytes, most: int) -> bytes:
 def _without_keys(body: bytes) -> bytes:
     """The message in a sealed one that needs no key, as one that is compressed and nothing more."""
     layers = body[1] if len(body) > 3 else 0
+    if layers == CLAIM[1]:
+        ref, stub = claim_of(body)
+        raise PayloadMissing(
+            f"its message is large and was put aside as {ref}, which cannot be read here",
+            hint="is large_dir the same shared directory in every program of this application?",
+            stub=stub,
+        )
     if layers == 1:
         message = inflate(body[4 + body[3] :], _most_inflated[0])
         if message[:1] != SEALED:
@@ -348,6 +364,17 @@ def _without_keys(body: bytes) -> bytes:
             hint="set signing_keys here as in the program that queued it",
         )
     raise UnreadableMessage("it is sealed in a way that is not known here", hint="upgrade pq here")
+
+
+def is_claim(message: bytes) -> bool:
+    """Whether it stands for a message that was put aside, and is whole."""
+    return message[:2] == CLAIM and len(message) > 2 and len(message) > 2 + message[2]
+
+
+def claim_of(message: bytes) -> tuple[str, bytes]:
+    """What a claim names, and the beginning of the message that it stands for."""
+    end = len(CLAIM) + 1 + (message[len(CLAIM)] if len(message) > len(CLAIM) else 0)
+    return message[len(CLAIM) + 1 : end].decode("ascii", "replace"), message[end:]
 
 
 def _check_depth(value: Any, what: str) -> None:

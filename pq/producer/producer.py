@@ -82,6 +82,7 @@ class Producer:
         self.serializer = serializer(cfg.message_serializer)
         self.durability: str = cfg.durability
         self.max_message_size: int = cfg.max_message_size
+        self.largest_message: int = cfg.largest_message
         self.default_queue: str = cfg.default_queue
         self.checked_queues: set[str] = {self.default_queue}
         self.manager = manager(self)
@@ -441,12 +442,12 @@ class Producer:
 
         self.start_attempt(Attempt(task, job, self, finished))
         outcome = await ended
-        ending = conclude(task, outcome, now=self.clock.time(), job=job, limit=self.max_message_size)
+        ending = conclude(task, outcome, now=self.clock.time(), job=job, limit=self.largest_message)
         while ending.op == AGAIN:
             await asyncio.sleep(ending.wait)
             ended = asyncio.get_running_loop().create_future()
             self.start_attempt(Attempt(task, job, self, finished))
-            ending = conclude(task, await ended, now=self.clock.time(), job=job, limit=self.max_message_size)
+            ending = conclude(task, await ended, now=self.clock.time(), job=job, limit=self.largest_message)
         if not task.done():  # its process died, or this program stops: there is no queue to go back to
             task.status, task.exception, task.reason = (
                 FAILURE,
@@ -475,7 +476,7 @@ class Producer:
                 threads=cfg.concurrent_tasks,
                 processes=cfg.cpu_processes,
                 idle_time=cfg.idle_timeout,
-                limit=cfg.max_message_size,
+                limit=cfg.largest_message,
             )
         return self._executors[mode]
 

@@ -514,7 +514,7 @@ class Tasks:
                 args, kwargs = with_secrets(kind, args, kwargs)
         fmt = producer.serializer
         try:
-            call = dump_payload(fmt, [list(args), kwargs], what="arguments", limit=producer.max_message_size)
+            call = dump_payload(fmt, [list(args), kwargs], what="arguments", limit=producer.largest_message)
         except (NotSerializable, PayloadTooLarge) as exc:
             raise _about_arguments(exc, name) from None
         if queue is None:
@@ -678,7 +678,7 @@ class Tasks:
         if kind is not None:
             check_arguments(kind, args, kwargs)
             args, kwargs = with_secrets(kind, args, kwargs)
-        limit = self._producer.max_message_size
+        limit = self._producer.largest_message
         try:
             call = dump_payload(task.format, [args, kwargs], what="arguments", limit=limit)
         except (NotSerializable, PayloadTooLarge) as exc:

@@ -24,7 +24,7 @@ from typing import Any
 
 from ..broker import records
 from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
-from ..errors import PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
+from ..errors import PayloadMissing, PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
 from ..model.backend import current_backend
@@ -48,6 +48,15 @@ SPARE = 2
 """Short process tasks that may wait for each child."""
 UNKNOWN_JOB_TRIES = 8
 """How often a task whose job is unknown here goes back, for a worker that knows it, before it fails."""
+
+
+def _known_of(exc: UnreadableMessage, id: str) -> Task[Any] | None:
+    """What is known of a task whose message is not to be had."""
+    try:
+        task = Task.from_wire(exc.stub) if isinstance(exc, PayloadMissing) else None
+    except UnreadableMessage:
+        return None
+    return task if task is not None and task.id == id else None
 
 
 class Watcher:
@@ -79,7 +88,7 @@ class Consumer(Service):
         self._on_limit = on_limit
         self._limit: int = context.cfg.max_requests
         self._slots: int = context.cfg.concurrent_tasks
-        self._message_size: int = context.cfg.max_message_size
+        self._message_size: int = context.cfg.largest_message
         self._weights: dict[str, int] = context.cfg.weights
         self._hook = type(context.manager).store_message is not Manager.store_message
         self._hooks: set[asyncio.Task[None]] = set()
@@ -489,11 +498,11 @@ class Consumer(Service):
 
     def _unreadable(self, queue: str, id: str, record: bytes, exc: UnreadableMessage) -> None:
         """A record that is no message goes to the dead set with its reason, and stops nothing."""
-        task: Task[Any] = Task(id, "unreadable", queue)
+        task = _known_of(exc, id) or Task(id, "unreadable", queue)
         task.note(raw=record[:4096])
         logger.error("task %s in queue %s cannot be read and was set aside: %s", id, queue, exc)
-        text = f"UnreadableMessage: {exc}"
-        self._settle(task, None, Outcome(outcomes.FAILED, None, text, None, UnreadableMessage.slug))
+        text = f"{type(exc).__name__}: {exc}"
+        self._settle(task, None, Outcome(outcomes.FAILED, None, text, None, exc.slug))
 
     def _unknown_job(self, task: Task[Any]) -> None:
         """In a rolling deploy another worker may know the job: back, later and later, then set aside."""

@@ -42,6 +42,7 @@ from .load import Load
 from .progress import Progress
 from .scheduler import Scheduler
 from .service import Service
+from .sweeper import Sweeper
 from .tasklines import TaskLines
 
 logger = logging.getLogger("pq.worker")
@@ -146,7 +147,7 @@ class Worker:
             processes=cfg.cpu_processes,
             warm=1 if has_processes else 0,
             idle_time=cfg.idle_timeout,
-            limit=cfg.max_message_size,
+            limit=cfg.largest_message,
         )
         context = self.context = Context(
             name=self.name,
@@ -189,6 +190,8 @@ class Worker:
             *([self.scheduler] if self.scheduler is not None else []),
             consumer,
         ]
+        if cfg.large_dir and hasattr(broker, "sweep"):
+            services.insert(0, Sweeper(context))
         if cfg.report_mail_to or cfg.report_webhook:
             from .reporter import Reporter  # smtplib and its like take some time to import
 
