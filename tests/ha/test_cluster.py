@@ -32,6 +32,11 @@ async def nap(n: int = 0) -> int:
     return n
 
 
+@pq.job(partition_key="customer")
+async def turn(customer: int, n: int) -> None:
+    runs.append(1000 * customer + n)
+
+
 @pq.job()
 async def wait_long() -> None:
     await asyncio.sleep(600)
@@ -87,6 +92,32 @@ async def test_queues_of_all_nodes_are_served_and_seen(
             assert (await running).status_string == "REVOKED"
     assert sorted(runs) == list(range(60))
     left_in_order(cluster)
+
+
+async def test_partitions_of_a_queue_lie_on_several_nodes_in_order_by_key(
+    cluster: Cluster, make_app: Any, start_worker: Any
+) -> None:
+    """A queue that is too much for a node is not on one; what has the same key starts in its order nevertheless."""
+    app = make_app(cluster.url, task_queues=["orders"], partitions={"orders": 6}, concurrent_tasks=4)
+    parts = app.cfg.cuts.parts("orders")
+    assert len({cluster.owner(f"{{{part}}}").port for part in parts}) > 1
+    calls = [("turn", (customer, n)) for n in range(30) for customer in range(12)]
+    async with app.api() as api:
+        futures = api.tasks.queue_many(calls)
+        assert await api.tasks.size("orders") == {"orders": 360}
+        for name in ("w1", "w2"):
+            await start_worker(app, name)
+        async with asyncio.timeout(100):
+            tasks = await asyncio.gather(*futures)
+    assert {task.queue for task in tasks} <= set(parts)
+    assert len({cluster.owner(f"{{{task.queue}}}").port for task in tasks}) > 1
+    turns = {customer: [n for each, n in divided(runs) if each == customer] for customer in range(12)}
+    assert turns == {customer: list(range(30)) for customer in range(12)}
+    left_in_order(cluster)
+
+
+def divided(numbers: list[int]) -> list[tuple[int, int]]:
+    return [divmod(number, 1000) for number in numbers]
 
 
 async def test_an_idle_worker_of_many_queues_is_woken_by_each(
