@@ -33,7 +33,7 @@ async def nap(n: int = 0) -> int:
     return n
 
 
-@pq.job(partition_key="customer")
+@pq.job(partition_key="customer", limits=[pq.Concurrency(1, key="customer")])
 async def turn(customer: int, n: int) -> None:
     runs.append(1000 * customer + n)
 
@@ -98,7 +98,7 @@ async def test_queues_of_all_nodes_are_served_and_seen(
 async def test_partitions_of_a_queue_lie_on_several_nodes_in_order_by_key(
     cluster: Cluster, make_app: Any, start_worker: Any
 ) -> None:
-    """A queue that is too much for a node is not on one; what has the same key starts in its order nevertheless."""
+    """A queue that is too much for a node is not on one; what has the same key runs in its order nevertheless."""
     # The slots of names that differ in a digit alone are often on the same node, by the pieces of this cluster.
     cuts = (Cuts({f"orders{n}": 12}) for n in range(100))
     parts = next(p for p in (cut.parts(cut.queues[0]) for cut in cuts) if len(masters_of(cluster, p)) == 3)
