@@ -84,7 +84,7 @@ def test_every_setting_has_its_flag(app: App, tmp_path: Path) -> None:
     """Each declared setting can be given, and arrives."""
     special = {"data_store": "memory://", "message_broker": "memory://", "max_message_size": "5000"}
     special |= {"report_mail_to": "a@example.org", "report_mail_from": "b@example.org"}
-    special |= {"queue_weights": "default:5"}
+    special |= {"queue_weights": "default:5", "partitions": "default=5"}
     key = tmp_path / "key"
     key.write_text(f"k1:{'A' * 43}")
     special |= {"signing_keys": f"@{key}", "encryption_keys": f"@{key}"}
@@ -93,7 +93,8 @@ def test_every_setting_has_its_flag(app: App, tmp_path: Path) -> None:
         flag, default = setting.flags[-1], setting.default
         number = isinstance(default, (int, float))
         value = special.get(
-            setting.name, "5" if number else default if default in ("msgpack", "info", "console") else "name"
+            setting.name,
+            "5" if number else default if default in ("msgpack", "info", "console", "none") else "name",
         )
         argv = [flag] if isinstance(default, bool) else [flag, str(value)]
         assert cli.run(app, argv) == 0, argv

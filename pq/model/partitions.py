@@ -10,7 +10,6 @@ partition, and whoever works for the queue looks at all that there are, those of
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -36,6 +35,8 @@ def number_of(key: str, count: int) -> int:
 
     The first 8 bytes of BLAKE2b over its UTF-8, big end first, modulo `count`.
     """
+    import hashlib  # not before it is needed: the settings know this module, and `--help` knows them
+
     digest = hashlib.blake2b(key.encode("utf-8", "backslashreplace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % count
 
