@@ -84,7 +84,8 @@ def test_every_setting_has_its_flag(app: App, tmp_path: Path) -> None:
     """Each declared setting can be given, and arrives."""
     special = {"data_store": "memory://", "message_broker": "memory://", "max_message_size": "5000"}
     special |= {"report_mail_to": "a@example.org", "report_mail_from": "b@example.org"}
-    special |= {"queue_weights": "default:5", "large_above": "0"}  # more needs another setting
+    special |= {"queue_weights": "default:5", "partitions": "default=5"}
+    special |= {"large_above": "0"}  # more needs another setting
     key = tmp_path / "key"
     key.write_text(f"k1:{'A' * 43}")
     special |= {"signing_keys": f"@{key}", "encryption_keys": f"@{key}"}

@@ -55,9 +55,10 @@ def _switch(command: Command, verb: str, about: str, done: str) -> int:
     with connected(command) as api:
         known = set(answer(api.tasks.queue_states()))
         answer(getattr(api.tasks, verb)(*wanted.queue))
+        parts = {name: api.cuts.all_of(name) for name in wanted.queue}
     for name in wanted.queue:
         say(f"{done}: {name}")
-        if name not in known:
+        if known.isdisjoint(parts[name]):
             note(f"{name} was not used yet")
     return 0
 

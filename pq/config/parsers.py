@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+from ..model import partitions as parts
 from ..model.keyring import key_bytes
 from ..model.names import NAME
 from .hosts import kind_of, parse_hosts
@@ -175,6 +176,24 @@ def weights(value: object) -> tuple[str, ...]:
         if not weight.isascii() or not weight.isdigit() or not 1 <= int(weight) <= 1000:
             raise ValueError(fits)
         found[name(queue)] = f"{queue}:{int(weight)}"
+    return tuple(found.values())
+
+
+def partitions(value: object) -> tuple[str, ...]:
+    """Queues and into how many they are cut, as `name=number` each: a list, text with commas, or a mapping."""
+    fits = f"a list of queues with their number of partitions from {parts.LEAST} to {parts.MOST}, such as orders=8"
+    if isinstance(value, Mapping):
+        value = [f"{name}={count}" for name, count in value.items()]
+    found: dict[str, str] = {}
+    for word in _words(value, fits):
+        queue, _, count = word.partition("=")
+        if not re.fullmatch(r"[0-9]{1,9}", count) or not parts.LEAST <= int(count) <= parts.MOST:
+            raise ValueError(fits)
+        if not parts.may_be_cut(name(queue)):
+            raise ValueError(f"{fits}; the name of a queue that is cut may have 123 characters")
+        if queue in found:
+            raise ValueError(f"{fits}; {queue} comes twice")
+        found[queue] = f"{queue}={int(count)}"
     return tuple(found.values())
 
 

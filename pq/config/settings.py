@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import BadSetting, UnknownSetting, did_you_mean
 from ..model.names import LIMITS
+from ..model.partitions import Cuts
 from . import parsers
 from .parsers import Parser, WorkerRange, redact
 
@@ -187,6 +188,12 @@ class Settings:
         "list of weights of queues, like high:6,low:1; preference is strict when not set",
         group="tasks",
     )
+    partitions: tuple[str, ...] = _setting(
+        (),
+        parsers.partitions,
+        "list of queues that are cut, and into how many, like orders=8; order is kept by key",
+        group="tasks",
+    )
     default_task_queue: str | None = _setting(
         None,
         parsers.optional(parsers.name),
@@ -335,6 +342,25 @@ class Settings:
                 f"queue_weights: {min(stray)!r} is no queue of task_queues ({', '.join(self.task_queues)})",
                 hint="name it in task_queues too",
             )
+        self._check_partitions()
+
+    def _check_partitions(self) -> None:
+        """No queue may have the name of a partition: it would get that one's tasks."""
+        cuts = self.cuts
+        stated = {
+            "partitions": cuts.queues,
+            "task_queues": self.task_queues,
+            "default_task_queue": (self.default_task_queue,),
+            "node_name": (self.node_name,),
+        }
+        for setting, names in stated.items():
+            for name in names:
+                whole = None if name is None else cuts.whole(name)
+                if whole is not None:
+                    raise BadSetting(
+                        f"{setting}: {name!r} is the name of a partition of {whole!r}",
+                        hint=f"say {whole!r}, which is all of its partitions, or give the other queue another name",
+                    )
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -356,6 +382,12 @@ class Settings:
         return {queue: int(stated.pop(queue, 1)) for queue in self.task_queues} | {
             queue: int(weight) for queue, weight in stated.items()
         }
+
+    @property
+    def cuts(self) -> Cuts:
+        """`partitions`, with the names of them all."""
+        pairs = (word.split("=") for word in self.partitions)
+        return Cuts({queue: int(count) for queue, count in pairs})
 
     @property
     def broker_url(self) -> str:

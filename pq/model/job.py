@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
 from .backend import Backend, HeldLock
-from .limits import WAIT, Debounce, Flow, Limit, Unique, flow_of
+from .limits import WAIT, Debounce, Flow, Key, Limit, Unique, check_partition_key, flow_of
 from .names import LIMITS, check_name, slug
 from .retry import Backoff, tries_again_after
 from .schedule import SKIP, Schedule, check_catch_up, make_schedule
@@ -95,6 +95,8 @@ class Job:
     """True, or a `Unique`: a second task that is the same one is not queued beside the first."""
     debounce: float | dt.timedelta | Debounce | None = None
     """Seconds, or a `Debounce`: run when so long no further call came, with the arguments of the last."""
+    partition_key: Key | None = None
+    """Where its queue is cut: tasks with the same value of this argument (or these, or this function) keep their order."""
     durability: str | None = None
     """Where a task has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`; None: as the settings say."""
     expires: float | None = None
@@ -418,7 +420,7 @@ _OPTIONS = frozenset(
     {
         "abstract", "concurrency", "default_queue", "timeout", "max_retries", "retry_delay", "max_concurrency",
         "expires", "priority", "doc_syntax", "backoff", "retry_on", "no_retry_on",
-        "limits", "on_limit", "unique", "debounce", "durability",
+        "limits", "on_limit", "unique", "debounce", "durability", "partition_key",
         "anchor", "timezone", "catch_up", "catch_up_limit",
     }
 )  # fmt: skip
@@ -479,6 +481,7 @@ def _check_flow(cls: type[Job]) -> None:
         cls.flow = flow_of(
             cls.name, cls.signature, cls.max_concurrency, cls.limits, cls.on_limit, cls.unique, cls.debounce
         )
+        check_partition_key(cls.name, cls.partition_key, cls.signature)
     except BadSetting as exc:
         raise BadSetting(f"job {cls.name}: {exc.message}", hint=exc.hint) from None
 

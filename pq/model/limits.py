@@ -234,6 +234,41 @@ def flow_of(
     return Flow(tuple(stated), once, on_limit == REVOKE)
 
 
+def check_partition_key(name: str, key: Any, signature: inspect.Signature) -> None:
+    """Refuse what cannot be a job's `partition_key`. Raises `BadSetting`."""
+    _check_key("partition_key", key, None)
+    if isinstance(key, (tuple, list)) and not key:
+        raise BadSetting("partition_key names no argument", hint="name one, or leave partition_key out")
+    _check_arguments(name, key, signature)
+
+
+def partition_key_of(
+    key: Key, job: str, signature: inspect.Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> str | None:
+    """The partition key of a task by what its job says; None where the value is None. Raises `BadArguments`."""
+    arguments = _bind(signature, args, kwargs)
+    if isinstance(key, str):
+        return partition_key_text(arguments.get(key))
+    if callable(key):
+        return partition_key_text(_called(key, job, arguments))
+    return partition_key_text([arguments.get(one) for one in key])
+
+
+def partition_key_text(value: Any) -> str | None:
+    """A partition key as text: text and whole numbers as they are, a digest of anything else; None for None."""
+    if value is None or type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    shown: Any = type(value).__repr__
+    if shown is object.__repr__:
+        raise BadArguments(
+            f"the partition key is {value!r:.60}, and only this program would know it again",
+            hint="use a text or a number, or several in a list",
+        )
+    return _digest(value)
+
+
 # ------------------------------------------------------------------------------------ small helpers
 def _whole(what: str, value: Any, high: int = 1_000_000) -> None:
     if type(value) is not int or not 1 <= value <= high:
@@ -308,18 +343,21 @@ def _gate(limit: Limit, job: str, arguments: Mapping[str, Any]) -> str:
 def _value(key: Key, job: str, arguments: Mapping[str, Any]) -> str:
     """The value of a key as text, readable where it can be."""
     if callable(key):
-        try:
-            value = key(**arguments)
-        except Exception as exc:
-            raise BadArguments(
-                f"the key of {job} cannot be worked out: {type(exc).__name__}: {exc}; nothing was queued",
-                hint="its function is called with all arguments of the job, as keywords",
-            ) from exc
-        return _text(value)
+        return _text(_called(key, job, arguments))
     missing = [one for one in _names(key) if one not in arguments]
     if missing:
         raise BadArguments(f"{job} has a limit by {missing[0]!r}, and was queued without; nothing was queued")
     return "&".join(f"{one}={_text(arguments[one])}" for one in _names(key))
+
+
+def _called(key: Callable[..., Any], job: str, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return key(**arguments)
+    except Exception as exc:
+        raise BadArguments(
+            f"the key of {job} cannot be worked out: {type(exc).__name__}: {exc}; nothing was queued",
+            hint="its function is called with all arguments of the job, as keywords",
+        ) from exc
 
 
 def _text(value: Any) -> str:

@@ -36,7 +36,6 @@ class Wanted:
     """What a list is to have; see `Tasks.search`. Raises `InvalidValue` for a status that is none."""
 
     status: str | None
-    queue: str | None
     job: str | None
     text: str | None
     since: float | None
@@ -77,10 +76,9 @@ def _words(task: Task[Any]) -> str:
     return f"{task.id} {task.name} {values!r} {task.exception or ''}"
 
 
-async def tasks(broker: Broker, wanted: Wanted, now: float) -> list[Task[Any]]:
-    """The tasks that are wanted: place by place, in each place queue by queue."""
+async def tasks(broker: Broker, wanted: Wanted, queues: Sequence[str], now: float) -> list[Task[Any]]:
+    """The tasks of these queues that are wanted: place by place, in each place queue by queue."""
     found: dict[str, Task[Any]] = {}
-    queues = [wanted.queue] if wanted.queue is not None else await broker.queue_names()
     for place in wanted.places:
         for queue in queues:
             plain = wanted.job is None and wanted.text is None and wanted.since is None

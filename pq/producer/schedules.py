@@ -95,7 +95,9 @@ class Schedules:
         return Tick(plan.name, at, task.id, record)
 
     def _task(self, plan: Plan, meta: dict[str, Any]) -> Task[Any]:
-        return self._producer.tasks.make(plan.job, plan.kwargs, queue=plan.queue, meta_params=meta)
+        return self._producer.tasks.make(
+            plan.job, plan.kwargs, queue=plan.queue, meta_params=meta, whole=True
+        )
 
     # ---------------------------------------------------------------------------------- for users
     def plan(
@@ -112,7 +114,7 @@ class Schedules:
     ) -> Plan:
         """What `tasks.schedule` was asked for, everything about it checked."""
         producer = self._producer
-        task = producer.tasks.make(job, kwargs or {}, queue=queue)
+        task = producer.tasks.make(job, kwargs or {}, queue=queue, whole=True)
         kind: Any = producer.registry.get(task.name)
         name = check_schedule_name(task.name if name is None else name)
         owner = producer.registry.get(name)

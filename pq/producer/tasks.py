@@ -7,11 +7,14 @@ any thread. A mistake in a call is an error at once, before anything is stored.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from ..broker import records
 from ..broker.contract import CANCELLED, CANCELLING, Broker, Entry, QueueState
+from ..broker.gates import gates, unique_key
 from ..errors import (
     BadArguments,
     InvalidValue,
@@ -31,7 +34,7 @@ from ..model.job import (
     check_options,
     with_secrets,
 )
-from ..model.limits import NO_FLOW, Debounce
+from ..model.limits import NO_FLOW, Debounce, partition_key_of, partition_key_text
 from ..model.names import LIMITS, check_name, new_id
 from ..model.plan import ScheduleInfo
 from ..model.serializers import dump_payload
@@ -62,6 +65,7 @@ class Tasks:
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._schedules = Schedules(producer)
+        self._turns = itertools.count(random.randrange(1 << 20))  # noqa: S311  no secret
 
     # ------------------------------------------------------------------------------- queueing
     def queue(
@@ -86,7 +90,8 @@ class Tasks:
             queue: another queue than the job's `default_queue`; False runs it here, without a queue.
             timeout: seconds one attempt may run, instead of the job's own.
             meta_params: overrides `max_retries`, `retry_delay`, `max_concurrency`, `priority`, `expires` and
-                `durability` of the job for this task; anything else in it becomes `task.meta`.
+                `durability` of the job for this task, and has its `partition_key`; anything else in it becomes
+                `task.meta`.
 
         Returns a `TaskFuture`, which resolves to the `Task`.
         Raises `TaskNotAvailable`, `BadArguments`, `InvalidValue`, `NotSerializable`, `PayloadTooLarge`:
@@ -273,11 +278,13 @@ class Tasks:
             check_name("queue name", queue)
         check_number("count", count, 1, 1_000_000, whole=True)
         check_number("since", since, 0, LIMITS.delay)
-        wanted = listing.Wanted(status, queue, job, text, since, count)
-        return self._producer.call(self._search(wanted))
+        wanted = listing.Wanted(status, job, text, since, count)
+        return self._producer.call(self._search(wanted, queue))
 
-    async def _search(self, wanted: listing.Wanted) -> list[Task[Any]]:
-        found = await listing.tasks(await self._producer.broker(), wanted, self._producer.clock.time())
+    async def _search(self, wanted: listing.Wanted, queue: str | None) -> list[Task[Any]]:
+        broker = await self._producer.broker()
+        queues = await (broker.queue_names() if queue is None else self._all_of(broker, queue))
+        found = await listing.tasks(broker, wanted, queues, self._producer.clock.time())
         return [self._producer.adopt(task) for task in found]
 
     def find(self, prefix: str) -> LoopFuture[Task[Any]]:
@@ -345,7 +352,10 @@ class Tasks:
 
     async def _latency(self, queues: Sequence[str]) -> dict[str, float]:
         broker = await self._producer.broker()
-        return {name: await listing.latency(broker, name) for name in queues or await broker.queue_names()}
+        return {
+            name: max([await listing.latency(broker, part) for part in await self._all_of(broker, name)])
+            for name in queues
+        } or {name: await listing.latency(broker, name) for name in await broker.queue_names()}
 
     def store(self) -> LoopFuture[dict[str, Any]]:
         """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
@@ -367,8 +377,10 @@ class Tasks:
         return self._producer.call(self._forget(id))
 
     def queues(self) -> list[str]:
-        """The queues that a server of this application consumes, the node's own first."""
-        return list(dict.fromkeys(self._producer.manager.queues()))
+        """The queues that a server of this application consumes, the node's own first; with their partitions."""
+        names = self._producer.manager.queues()
+        cuts = self._producer.cuts
+        return list(dict.fromkeys(part for name in names for part in cuts.all_of(name)))
 
     @property
     def node_name(self) -> str:
@@ -415,7 +427,7 @@ class Tasks:
     def limit(self, queue: str, most: int | None) -> LoopFuture[None]:
         """How many tasks may wait in a queue; None for any number. Lasts over restarts.
 
-        Beyond it queueing fails with `QueueFull`, and nothing is queued.
+        Beyond it queueing fails with `QueueFull`, and nothing is queued. Each partition of a queue gets its share.
         """
         check_name("queue name", queue)
         check_number("limit", most, 0, 1_000_000_000, whole=True)
@@ -491,9 +503,10 @@ class Tasks:
         args: Sequence[Any] = (),
         queue: str | None = None,
         meta_params: dict[str, Any] | None = None,
+        whole: bool = False,
     ) -> Task[Any]:
-        """A task ready to be queued, everything about it checked."""
-        return self._make(job, args, kwargs, queue=queue, meta_params=meta_params)
+        """A task ready to be queued, everything about it checked. `whole`: in no partition, where its queue is cut."""
+        return self._make(job, args, kwargs, queue=queue, meta_params=meta_params, whole=whole)
 
     def _make(
         self,
@@ -504,6 +517,7 @@ class Tasks:
         queue: str | None = None,
         timeout: float | None = None,
         meta_params: dict[str, Any] | None = None,
+        whole: bool = False,
     ) -> Task[Any]:
         """A task ready to be queued, everything about it checked."""
         producer = self._producer
@@ -548,7 +562,49 @@ class Tasks:
         most = meta_params.get("max_concurrency") if meta_params else None
         if most is not None or (kind is not None and kind.flow is not None):
             self._limit_flow(task, kind, args, kwargs, most)
+        if producer.cuts and not whole:
+            self._place(task, kind, args, kwargs, meta_params.get("partition_key") if meta_params else None)
         return task
+
+    def place(self, task: Task[Any]) -> None:
+        """Put a task that was made elsewhere into a partition, if its queue is cut."""
+        kind = self._producer.registry.get(task.name)
+        self._place(task, kind, task.args, task.kwargs, None)
+
+    def _place(
+        self,
+        task: Task[Any],
+        kind: type[Job] | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        stated: Any,
+    ) -> None:
+        """Choose its partition: by its key; else by what it must not meet twice; else by turns."""
+        cuts, queue = self._producer.cuts, task.queue or ""
+        if queue not in cuts:
+            whole = cuts.whole(queue)
+            if whole is not None and queue not in cuts.parts(whole):
+                raise InvalidValue(
+                    f"queue {whole!r} is cut into {len(cuts.parts(whole))} partitions, and {queue!r} is none of them",
+                    hint=f"queue to {whole!r}: the partition is chosen by key",
+                )
+            return
+        key = partition_key_text(stated)
+        if key is None and kind is not None and kind.partition_key is not None:
+            key = partition_key_of(kind.partition_key, kind.name, kind.signature, args, kwargs)
+        if key is None and task.demands:
+            # A limit, and a unique key, is known to one queue alone: those who share it have to meet there.
+            key = unique_key(task.demands)[1] or next((gate.name for gate in gates(task.demands)), None)
+        if key is None:
+            parts = cuts.parts(queue)
+            task.queue = parts[next(self._turns) % len(parts)]
+        else:
+            task.queue = cuts.place(queue, key)
+
+    async def _all_of(self, broker: Broker, queue: str) -> list[str]:
+        """A queue and its partitions, where it is cut."""
+        cuts = self._producer.cuts
+        return cuts.all_of(queue, await broker.queue_names()) if queue in cuts else [queue]
 
     @staticmethod
     def _limit_flow(
@@ -574,6 +630,7 @@ class Tasks:
             if option in meta:
                 setattr(task, option, meta.pop(option))
         check_durability(meta.pop("durability", None))
+        meta.pop("partition_key", None)
         check_number("max_concurrency", meta.get("max_concurrency"), 1, 1_000_000, whole=True)
         if meta:
             task.meta_bytes = dump_payload(
@@ -634,7 +691,7 @@ class Tasks:
     async def _dead(self, queue: str | None, count: int) -> list[Task[Any]]:
         broker = await self._producer.broker()
         found: list[tuple[float, Task[Any]]] = []
-        for name in [queue] if queue is not None else await broker.queue_names():
+        for name in await (broker.queue_names() if queue is None else self._all_of(broker, queue)):
             found += await self._dead_of(broker, name, count)
         # The store's time is the one that all queues share; within one of its milliseconds the worker's decides.
         found.sort(key=lambda pair: (pair[0], pair[1].time_ended or 0.0), reverse=True)
@@ -706,19 +763,26 @@ class Tasks:
     async def _pause(self, queues: Sequence[str], paused: bool) -> None:
         broker = await self._producer.broker()
         for queue in queues:
-            await broker.pause(queue, paused)
+            for part in await self._all_of(broker, queue):
+                await broker.pause(part, paused)
 
     async def _limit(self, queue: str, most: int | None) -> None:
-        await (await self._producer.broker()).limit(queue, most)
+        broker = await self._producer.broker()
+        share = max(1, len(self._producer.cuts.parts(queue)))
+        for part in await self._all_of(broker, queue):
+            await broker.limit(part, None if most is None else -(-most // share))
 
     async def _size(self, queues: Sequence[str]) -> dict[str, int]:
         broker = await self._producer.broker()
-        return {queue: (await broker.state(queue)).waiting for queue in queues or await broker.queue_names()}
+        return {
+            queue: sum([(await broker.state(part)).waiting for part in await self._all_of(broker, queue)])
+            for queue in queues
+        } or {queue: (await broker.state(queue)).waiting for queue in await broker.queue_names()}
 
     async def _flush(self, queues: Sequence[str]) -> int:
         broker = await self._producer.broker()
         total = 0
-        for queue in queues:
+        for queue in dict.fromkeys([part for name in queues for part in await self._all_of(broker, name)]):
             while ids := await broker.peek(queue, 100):
                 items = []
                 for id, record in zip(ids, await broker.records(queue, ids), strict=True):
@@ -755,6 +819,7 @@ def describe(job: type[Job]) -> dict[str, Any]:
         "limits",
         "unique",
         "debounce",
+        "partition_key",
         "priority",
         "run_every",
     ):

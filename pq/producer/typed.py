@@ -44,7 +44,15 @@ X = TypeVar("X")
 R_co = TypeVar("R_co", covariant=True)
 X_contra = TypeVar("X_contra", contravariant=True)
 
-_META = ("max_retries", "retry_delay", "max_concurrency", "priority", "expires", "durability")
+_META = (
+    "max_retries",
+    "retry_delay",
+    "max_concurrency",
+    "priority",
+    "expires",
+    "durability",
+    "partition_key",
+)
 """Options that travel in `meta_params`."""
 
 
@@ -146,6 +154,7 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
         retry_delay: float | None = None,
         max_concurrency: int | None = None,
         durability: str | None = None,
+        partition_key: Any = None,
         meta: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> Options[P, R]:
@@ -162,6 +171,7 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
             retry_delay: seconds between attempts.
             max_concurrency: tasks of this job that may run at once.
             durability: where it has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`.
+            partition_key: tasks with the same one keep their order, where their queue is cut into partitions.
             meta: data of your own about the task, its `task.meta`.
 
         What is not given is the job's own. Raises `InvalidValue`, and `BadArguments` for an option that does not exist.
@@ -169,7 +179,7 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
         return make_options(
             self, None, delay=delay, queue=queue, timeout=timeout, callback=callback, priority=priority,
             expires=expires, max_retries=max_retries, retry_delay=retry_delay, max_concurrency=max_concurrency,
-            durability=durability, meta=meta, **unknown,
+            durability=durability, partition_key=partition_key, meta=meta, **unknown,
         )  # fmt: skip
 
     def _signature(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -189,6 +199,7 @@ class TaskOptions(TypedDict, total=False):
     retry_delay: float | None
     max_concurrency: int | None
     durability: str | None
+    partition_key: Any
     meta: Mapping[str, Any] | None
 
 

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from ..broker import records
@@ -27,6 +27,7 @@ from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
 from ..errors import PayloadMissing, PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
+from ..model import partitions
 from ..model.backend import current_backend
 from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often, too_many
 from ..model.job import CPUBOUND, Job
@@ -90,6 +91,7 @@ class Consumer(Service):
         self._slots: int = context.cfg.concurrent_tasks
         self._message_size: int = context.cfg.largest_message
         self._weights: dict[str, int] = context.cfg.weights
+        self._cut = context.cfg.cuts.groups(context.queues) if context.cfg.cuts else {}
         self._hook = type(context.manager).store_message is not Manager.store_message
         self._hooks: set[asyncio.Task[None]] = set()
         self._running: dict[str, Attempt] = {}
@@ -362,8 +364,10 @@ class Consumer(Service):
         queues = context.queues
         if want:
             self._batch += 1
+            order: Sequence[str] = list(self._cut) or queues
             if self._weights:
-                queues = weights.order(queues, self._weights, context.clock.random)
+                order = weights.order(order, self._weights, context.clock.random)
+            queues = partitions.turn(order, self._cut, context.clock.random) if self._cut else list(order)
         return context.broker.exchange(
             context.lease,
             pending,

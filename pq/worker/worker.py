@@ -22,9 +22,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..broker.connect import Store
+from ..broker.contract import Broker
 from ..broker.memory import MemoryBroker
 from ..broker.rights import check_rights
 from ..clock import SYSTEM, Clock
+from ..errors import did_you_mean
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
 from ..model.job import CPUBOUND
@@ -149,6 +151,7 @@ class Worker:
             idle_time=cfg.idle_timeout,
             limit=cfg.largest_message,
         )
+        queues = await self._queues(broker, producer)
         context = self.context = Context(
             name=self.name,
             node=self._node,
@@ -157,7 +160,7 @@ class Worker:
             registry=self._registry,
             manager=producer.manager,
             backend=backend,
-            queues=producer.tasks.queues(),
+            queues=queues,
             executors=executors,
             clock=self._clock,
             counts=self.counts,
@@ -210,6 +213,33 @@ class Worker:
         except BaseException:
             await self.stop(grace=0.0)
             raise
+
+    async def _queues(self, broker: Broker, producer: Producer) -> list[str]:
+        """What it consumes: also what lies in partitions that are too many since their number was made smaller."""
+        queues, cuts = producer.tasks.queues(), producer.cuts
+        served = [queue for queue in queues if queue in cuts]
+        elsewhere = {job.default_queue for job in self._registry} | {self._cfg.default_queue}
+        for queue in cuts.queues:
+            if queue not in served and queue not in elsewhere:
+                hint = did_you_mean(queue, {*queues, *filter(None, elsewhere)})
+                logger.warning(
+                    "partitions: no job queues to %r, and this worker does not serve it%s",
+                    queue, f"; {hint}" * bool(hint),
+                )  # fmt: skip
+        if not served:
+            return queues
+        known = await broker.queue_names()
+        for queue in served:
+            former = [name for name in cuts.all_of(queue, known) if name not in queues]
+            left = sum([(await broker.state(name)).waiting for name in former])
+            if left:
+                logger.warning(
+                    "queue %s is cut into %d partitions, and %d tasks wait in others (%s): they are run too, "
+                    "and their keys may lie in two partitions until then",
+                    queue, len(cuts.parts(queue)), left, ", ".join(former),
+                )  # fmt: skip
+            queues += former
+        return queues
 
     def _new_lease(self) -> str:
         lease = new_lease()
