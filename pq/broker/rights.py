@@ -7,12 +7,12 @@ of its own that it takes away again; what is refused is named, with the line tha
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from ..errors import StoreRefused
 from .contract import Broker
 from .keys import Keys
+from .scripts import script
 
 # Each command with arguments that change nothing, or nothing that the end does not take away.
 _PROBES = """
@@ -60,8 +60,9 @@ async def check_rights(broker: Broker, namespace: str) -> None:
     try:
         refused = sorted({word.decode() for word in await run("EVAL", _SCRIPT, 1, key, *arguments)})
         await run("BLPOP", key, "0.01")  # in a script nobody may block
-        await run("SCRIPT", "LOAD", b"return 1")
-        await run("EVALSHA", hashlib.sha1(b"return 1", usedforsecurity=False).hexdigest(), 0)
+        # One of ours: should the store forget it in between, it is loaded again as any other.
+        await run("SCRIPT", "LOAD", script("inspect").source)
+        await run("EVALSHA", script("inspect").digest, 1, keys.prefix("@rights"), "")
     except StoreRefused as exc:
         raise StoreRefused(
             f"{exc.message}; this user of the store may not do all that a worker has to",

@@ -141,7 +141,9 @@ class RedisSubscription:
         """The server said something by itself: called by the connection, as it arrives."""
         self._heard_count += 1
         self._news.set()
-        if isinstance(reply, redis_errors.ResponseError):
+        if isinstance(
+            reply, redis_errors.RedisError
+        ):  # not all that a server answers is a ResponseError: LOADING is none
             # A channel that was not subscribed would never be heard: all of it once more, or, where there is no
             # right to it, whoever waits for it is told.
             self._refused = translate(reply, self._where)

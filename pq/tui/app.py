@@ -83,6 +83,8 @@ class Top(App[int]):
     # ---------------------------------------------------------------------------------- drawing
     def draw(self) -> None:
         """Show what the board says."""
+        if not self.screen_stack:
+            return  # it is put up, or taken down
         view = self.screen_stack[0]
         heads = view.query("#head").results(Static)
         alarm = self.board.alarm()

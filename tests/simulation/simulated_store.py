@@ -468,6 +468,8 @@ class SimulatedStore:
         if connection.timer is not None:
             connection.timer.cancel()
             connection.timer = None
+        if not connection.inbox:
+            return  # it was cut since it got its token, which is lost then
         _, of = connection.inbox.popleft()
         self._replied(connection, reply, of)
         self._serve(connection)
