@@ -71,6 +71,23 @@ def _attends_once(self: Engine, duty: Callable[[], Any]) -> None:
     self.spawn(duty())
 
 
+async def _takes_no_stock(self: Consumer) -> None:
+    self._counted = self._context.broker.connected_since
+
+
+def both(*breakages: Callable[[], Any]) -> Callable[[], Any]:
+    """All of them at once."""
+
+    @contextlib.contextmanager
+    def applied() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for breakage in breakages:
+                stack.enter_context(breakage())
+            yield
+
+    return applied
+
+
 def _hears_no_refusal(self: RedisSubscription, reply: Any) -> None:
     if not isinstance(reply, redis_errors.ResponseError):
         _heard(self, reply)
@@ -107,7 +124,7 @@ LATE = {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}
 BREAKAGES = {
     "settle has no fence": Breakage(
         text("settle", "if redis.call('SREM', held, member) == 1 then", "redis.call('SREM', held, member) if true then"),
-        "S2 S3 S4 X", (17, 28, 87),
+        "S2 S3 S4 X", (115, 219, 230),
     ),
     "reclaim forgets to queue": Breakage(
         text("lib", "if place_front(p, id) and charge then", "if charge then"), "S1 X", (2, 3)
@@ -120,8 +137,11 @@ BREAKAGES = {
         text("reserve", "if last[i] == batch then", "if false then"), "S1", (29, 32, 58)
     ),
     "a call that was given up takes tasks": Breakage(
-        text("reserve", "fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)", "fresh = fresh and last[i] ~= batch"), "S1", (119, 231),
-        LATE,
+        both(
+            text("reserve", "fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)", "fresh = fresh and last[i] ~= batch"),
+            put(Consumer, "_take_stock", _takes_no_stock),  # which finds most of them as well, on the next connection
+        ),
+        "S1", (3, 210), LATE,
     ),
     "a call that found nothing is not noted": Breakage(
         text("reserve", "redis.call('HSET', stands .. 'batches', lease, batch)", ""), "S1", (52, 111), {"jobs": ("work",), "faults": ["standstill"]}
@@ -144,7 +164,7 @@ BREAKAGES = {
         lambda: mock.patch.object(Engine, "insists", property(lambda self: False, lambda self, value: None), create=True), "S7", (4, 59),
         {"jobs": ("parent",), "faults": ["outage"], "settings": {"max_requests": 2}},
     ),
-    "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (5, 9, 12), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
+    "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (17, 35, 57), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
     "a suspect is never trusted": Breakage(put(Consumer, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
     "a suspect blocks for ever": Breakage(put(Consumer, "_blocked_long", lambda self: False), "S1", (17,), ALONE),
     "a service that was cancelled stays down": Breakage(put(Service, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
