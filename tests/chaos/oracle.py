@@ -6,6 +6,7 @@ processes share.
 
     b <number> <attempt> <pid> <kind of job> <seconds>      the job of this task began
     e <number> <pid> <seconds>                              and came to its end
+    x <number> <pid> <seconds>                              or this attempt failed, and another one follows
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ def begin(task, n, kind):
 def end(n):
     os.write(_oracle, f"e {n} {os.getpid()} {time.monotonic():.6f}\\n".encode())
     return n * 3 + 1
+
+
+def failed(n):
+    os.write(_oracle, f"x {n} {os.getpid()} {time.monotonic():.6f}\\n".encode())
 
 
 @api.job()
@@ -61,6 +66,7 @@ async def fails_once(self, n, ms=0):
     begin(self.task, n, "retry")
     await asyncio.sleep(ms / 1000)
     if self.task.retry == 1:
+        failed(n)
         raise RuntimeError("the first attempt fails")
     return end(n)
 '''
@@ -81,7 +87,7 @@ class Story:
     """Number of a task → when it was begun, and in which process."""
     ended: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     at_it: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
-    """Process → numbers that it has begun and not ended."""
+    """Process → numbers that it has begun, and that have neither ended nor failed there."""
     recent: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=400))
     """The last that began something: process and kind of job."""
     _offset: int = 0
@@ -105,8 +111,9 @@ class Story:
                 self.recent.append((pid, words[4]))
             else:
                 n, pid = int(words[1]), int(words[2])
-                self.ended[n].append((float(words[3]), pid))
                 self.at_it[pid].discard(n)
+                if words[0] == "e":
+                    self.ended[n].append((float(words[3]), pid))
 
     def workers(self) -> list[int]:
         """Processes that ran jobs of the loop or of threads lately: workers, and no children of theirs."""
@@ -120,6 +127,9 @@ class Story:
         """
         longest = None
         for n in self.at_it.get(pid, ()):
+            before = [(at, who) for at, who in self.begun[n] if at <= killed_at]
+            if before and max(before)[1] != pid:
+                continue  # it was taken from this one before (a zombie's), and is another's to lose
             later = [at for at, other in self.begun[n] if at > killed_at and other != pid]
             if later:
                 longest = max(longest or 0.0, min(later) - killed_at)

@@ -38,3 +38,17 @@ def test_the_oracle_is_read_as_it_grows(tmp_path: Path) -> None:
     assert story.begun[3] == [(5.3, 11)]
     assert story.recovery(10, 6.0) == 0.5
     assert story.recovery(11, 6.0) is None, "it was begun nowhere else"
+
+
+def test_only_what_a_process_was_at_when_it_died_counts_as_recovered(tmp_path: Path) -> None:
+    """Not an attempt that had failed there, nor one that somebody else had begun since."""
+    path = tmp_path / "oracle.txt"
+    path.write_text(
+        "b 1 1 10 loop 5.0\nx 1 10 5.1\nb 2 1 10 loop 5.0\nb 2 1 11 loop 5.5\nb 3 1 10 loop 5.2\n"
+    )
+    story = Story(path)
+    story.read()
+    with path.open("a") as file:
+        file.write("b 1 2 12 loop 9.0\nb 2 1 12 loop 9.0\nb 3 1 12 loop 6.25\n")
+    story.read()
+    assert story.recovery(10, 6.0) == 0.25
