@@ -23,6 +23,7 @@
     │   ├── PayloadTooLarge             it could, but is larger than a message may be
     │   └── NoApi                       nobody said which api to queue to, and none or several are there
     ├── LockTimeout                     a lock was not free in time (a TimeoutError too)
+    ├── StreamBroken                    what was read of a stream is not all of it, or does not count any more
     ├── WaitInLoop                      `.wait()` was called where only `await` works
     ├── UnreadableMessage               bytes in the store are no message of ours
     │   └── PayloadMissing              it was put aside, and its file cannot be read here
@@ -214,6 +215,12 @@ class LockTimeout(PqError, TimeoutError):
     """A lock was not to be had within the time that was given."""
 
     slug = "lock-timeout"
+
+
+class StreamBroken(PqError):
+    """What was read of a stream is not all of it, or is of an attempt that does not count any more."""
+
+    slug = "stream-broken"
 
 
 class WaitInLoop(PqError, RuntimeError):

@@ -104,6 +104,7 @@ class QueueDump:
     timers: dict[str, int] = field(default_factory=dict)
     rates: dict[str, int] = field(default_factory=dict)
     unique: dict[str, str] = field(default_factory=dict)
+    streams: dict[str, list[bytes]] = field(default_factory=dict)
     paused: bool = False
     renewed: tuple[int, int] = (0, 0)  # the last time, and since when without a gap
     expiring: set[str] = field(default_factory=set)  # ids whose record has a TTL
@@ -118,6 +119,8 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'set' then value = redis.call('SMEMBERS', key)
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'stream' then
+    for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do value[#value + 1] = entry[2][2] end
   elseif kind == 'hash' then value = redis.call('HGETALL', key) end
   out[#out + 1] = { key, redis.call('PTTL', key), value }
 end
@@ -164,6 +167,10 @@ def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump
             queue.holds = dict(zip(texts[::2], texts[1::2], strict=True))
         elif word.startswith("rate:"):
             queue.rates[word[5:]] = int(value[0])
+            if ttl < 0:
+                strangers.append(f"{key} has no TTL")
+        elif word.startswith("stream:"):
+            queue.streams[word[7:]] = value
             if ttl < 0:
                 strangers.append(f"{key} has no TTL")
         elif word.startswith("unique:"):
@@ -219,6 +226,11 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
             timers=dict(data.gates.timers),
             rates=dict(data.gates.rates),
             unique=dict(data.gates.unique),
+            streams={
+                id: [part.body for part in store.kept(name, id, "stream") or ()]
+                for queue, id, what in store.beside
+                if queue == name and what == "stream"
+            },
             paused=data.paused,
             renewed=(data.seen, data.since),
             expiring=set(data.expires),

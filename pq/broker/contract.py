@@ -188,6 +188,29 @@ class Locked(NamedTuple):
     """Milliseconds after which the holder's time is over, unless it is pushed."""
 
 
+class Streamed(NamedTuple):
+    """Parts that a held task streams: numbered from `first` on; those before `oldest` are not kept any more."""
+
+    queue: str
+    id: str
+    batch: int
+    first: int
+    oldest: int
+    parts: Sequence[bytes]
+
+
+class Part(NamedTuple):
+    """A part of what a task has streamed. `attempt` grows with each attempt that streams, `number` counts from 1.
+
+    `token` names who held the task, as in a finished record; `body` is empty for the end of an attempt.
+    """
+
+    attempt: int
+    number: int
+    token: str
+    body: bytes
+
+
 FENCE_KEPT = 86_400_000
 """Milliseconds for which the last fence of a lock stays known after its time."""
 
@@ -368,6 +391,18 @@ class Broker(Protocol):
 
     async def progress(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
         """How far tasks are."""
+        ...
+
+    async def keep_parts(self, lease: str, streamed: Sequence[Streamed], ttl: int) -> list[bool]:
+        """Keep what tasks stream for `ttl` ms, and announce it; for each whether it was accepted.
+
+        Only what is held under `lease` and its batch is. The parts of an attempt take the place of those of the
+        one before. Raises `QueueFull`.
+        """
+        ...
+
+    async def parts(self, queue: str, id: str, after: tuple[int, int] | None, count: int) -> list[Part]:
+        """The first `count` parts after one (attempt, number) that a task has streamed, of those that are kept."""
         ...
 
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:

@@ -31,6 +31,7 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…unique:<key>`   | STRING | who has a unique key: how (f, l or r) and the id in one |
 | `…log:<id>`       | LIST   | the last log lines of a task, with a TTL |
 | `…progress:<id>`  | STRING | how far a running task is, with a TTL |
+| `…stream:<id>`    | STREAM | the parts that a task has streamed, by attempt and number, with a TTL |
 
 A lock is no part of a queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
 the deadline in ms.
@@ -71,6 +72,8 @@ class Keys:
         """Requests to the workers: cancel now."""
         self.lock_channel = f"{namespace}:unlocked"
         """Names of locks that were let go."""
+        self.stream_channel = f"{namespace}:streams"
+        """Ids of tasks that have streamed something; the parts themselves are in the store."""
 
     def prefix(self, queue: str) -> str:
         """What all keys of a queue begin with."""
@@ -87,6 +90,10 @@ class Keys:
     def progress(self, queue: str, id: str) -> str:
         """STRING with a TTL: how far one running task is."""
         return f"{self.namespace}:{{{queue}}}:progress:{id}"
+
+    def stream(self, queue: str, id: str) -> str:
+        """STREAM with a TTL: what one task has streamed."""
+        return f"{self.namespace}:{{{queue}}}:stream:{id}"
 
     def lock(self, name: str) -> str:
         """The lock of that name."""

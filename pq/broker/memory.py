@@ -56,12 +56,14 @@ from .contract import (
     Exchange,
     Locked,
     Message,
+    Part,
     Queued,
     QueueState,
     Renewal,
     Reserved,
     Settlement,
     StoredSchedule,
+    Streamed,
     Tick,
 )
 from .gates import Gates, unique_key
@@ -378,6 +380,7 @@ class MemoryBroker:
             data.dead.pop(entry.id, None)
             data.expires.pop(entry.id, None)
             data.crashes.pop(entry.id, None)
+            self.store.beside.pop((queue, entry.id, "stream"), None)
             data.task[entry.id] = entry.record
             if entry.id in data.revoked:
                 data.revoked.remove(entry.id)
@@ -726,6 +729,32 @@ class MemoryBroker:
     async def progress(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
         return [self.store.kept(queue, id, "progress") for id in ids]
 
+    async def keep_parts(self, lease: str, streamed: Sequence[Streamed], ttl: int) -> list[bool]:
+        with self.store.lock:
+            return [self._keep_parts(lease, each, ttl) for each in streamed]
+
+    def _keep_parts(self, lease: str, streamed: Streamed, ttl: int) -> bool:
+        queue, id, batch, first, oldest, bodies = streamed
+        if (id, batch) not in self.store.queue(queue).held_by(lease):
+            return False
+        token = f"{lease}:{batch}"
+        known: list[Part] = self.store.kept(queue, id, "stream") or []
+        attempt, last = self.store.now(), 0
+        if known and known[-1].token == token:
+            attempt, last = known[-1].attempt, known[-1].number
+        elif known:
+            known, attempt = [], max(attempt, known[-1].attempt + 1)
+        new = [
+            Part(attempt, number, token, body) for number, body in enumerate(bodies, first) if number > last
+        ]
+        self.store.keep(queue, id, "stream", [part for part in known + new if part.number >= oldest], ttl)
+        self.store.publish(self.keys.stream_channel, id.encode())
+        return True
+
+    async def parts(self, queue: str, id: str, after: tuple[int, int] | None, count: int) -> list[Part]:
+        known: list[Part] = self.store.kept(queue, id, "stream") or []
+        return [part for part in known if after is None or part[:2] > after][:count]
+
     async def dead(self, queue: str, count: int = 100) -> list[tuple[str, float]]:
         with self.store.lock:
             dead = self.store.queue(queue).dead
@@ -741,6 +770,7 @@ class MemoryBroker:
                     continue
                 data.dead.pop(id, None)
                 data.expires.pop(id, None)
+                self.store.beside.pop((queue, id, "stream"), None)
                 removed += data.task.pop(id, None) is not None
             return removed
 

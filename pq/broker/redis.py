@@ -35,6 +35,7 @@ from .contract import (
     Entry,
     Exchange,
     Locked,
+    Part,
     Queued,
     QueueState,
     Renewal,
@@ -42,6 +43,7 @@ from .contract import (
     Rival,
     Settlement,
     StoredSchedule,
+    Streamed,
     Tick,
 )
 from .keys import Keys
@@ -600,6 +602,27 @@ class RedisBroker:
         (found,) = await self._repeat(self._side, [("MGET", *[self.keys.progress(queue, id) for id in ids])])
         facts: list[bytes | None] = found
         return facts
+
+    async def keep_parts(self, lease: str, streamed: Sequence[Streamed], ttl: int) -> list[bool]:
+        commands: list[Command] = [
+            (
+                "EVALSHA", script("stream").digest, 1, self.keys.prefix(queue), self.given_time(), id, lease, batch, ttl,
+                self.keys.stream_channel, self.always, first, oldest, *parts,
+            )
+            for queue, id, batch, first, oldest, parts in streamed
+        ]  # fmt: skip
+        return [bool(taken) for taken in await self._repeat(self._side, commands)]
+
+    async def parts(self, queue: str, id: str, after: tuple[int, int] | None, count: int) -> list[Part]:
+        start = "-" if after is None else f"({after[0]}-{after[1]}"
+        (found,) = await self._repeat(
+            self._side, [("XRANGE", self.keys.stream(queue, id), start, "+", "COUNT", count)]
+        )
+        made = []
+        for name, (token, body) in found:
+            attempt, _, number = name.partition(b"-")
+            made.append(Part(int(attempt), int(number), token.decode("ascii", "replace"), body))
+        return made
 
     async def next_due(self, queues: Sequence[str], after: int) -> int | None:
         """When, after that moment, the next delayed task or limit in time is due, ms. For tests that move the clock."""

@@ -21,7 +21,8 @@ hset {k} a 1 | hget {k} a | hmget {k} a | hgetall {k} | hlen {k} | hincrby {k} a
 rpush {k} 1 | lpush {k} 1 | llen {k} | lrange {k} 0 1 | ltrim {k} 0 1 | lrem {k} 0 x | lpop {k} | del {k}
 sadd {k} 1 | scard {k} | smembers {k} | smismember {k} 1 | srandmember {k} | sscan {k} 0 | srem {k} x | spop {k}
 zadd {k} 1 a | zcard {k} | zcount {k} 0 1 | zscore {k} a | zrange {k} 0 1 | zrevrange {k} 0 1 | zrangebyscore {k} 0 1
-zremrangebyscore {k} 5 6 | zrem {k} a | del {k} | scan 0 count 1 | time | publish {c} x | pubsub numsub {c}
+zremrangebyscore {k} 5 6 | zrem {k} a | del {k}
+xadd {k} 1-1 a 1 | xrange {k} - + | xrevrange {k} + - | xtrim {k} maxlen 0 | del {k} | scan 0 count 1 | time | publish {c} x | pubsub numsub {c}
 """
 
 _SCRIPT = b"""

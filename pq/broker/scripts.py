@@ -33,6 +33,7 @@ NAMES = (
     "schedule",
     "replace",
     "displace",
+    "stream",
 )
 
 

@@ -1,6 +1,6 @@
 """A broker between us and another one, which seals what goes into the store and opens what comes out.
 
-All that lies in a store passes here: records, events, log lines, progress, schedules. So no worker, no
+All that lies in a store passes here: records, events, log lines, progress, streams, schedules. So no worker, no
 producer and no verb of the command line knows of keys, and none can forget them. Where no setting asks for a seal this
 class is not used, and costs nothing (`pq.broker.connect`).
 
@@ -19,9 +19,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
 from ..errors import UnreadableMessage
-from ..model.seal import EVENT, FINISHED, LINE, LIVE, PROGRESS, SCHEDULE, Seal, Unopened
+from ..model.seal import EVENT, FINISHED, LINE, LIVE, PART, PROGRESS, SCHEDULE, Seal, Unopened
 from . import records
-from .contract import Broker, Entry, Exchange, Message, Queued, Settlement, StoredSchedule, Subscription, Tick
+from .contract import (
+    Broker,
+    Entry,
+    Exchange,
+    Message,
+    Part,
+    Queued,
+    Settlement,
+    StoredSchedule,
+    Streamed,
+    Subscription,
+    Tick,
+)
 from .keys import Keys
 
 logger = logging.getLogger("pq.broker")
@@ -140,6 +152,26 @@ class SealedBroker:
             except UnreadableMessage:
                 opened.append(None)  # nobody depends on it
         return opened
+
+    # A part is sealed with its number: who can write to the store cannot put it somewhere else in its stream.
+    async def keep_parts(self, lease: str, streamed: Sequence[Streamed], ttl: int) -> list[bool]:
+        closed = [
+            each._replace(
+                parts=[
+                    self._seal.close(part, PART, each.queue, f"{each.id} {number}")
+                    for number, part in enumerate(each.parts, each.first)
+                ]
+            )
+            for each in streamed
+        ]
+        return await self._inner.keep_parts(lease, closed, ttl)
+
+    async def parts(self, queue: str, id: str, after: tuple[int, int] | None, count: int) -> list[Part]:
+        """Raises `UnreadableMessage` where one of them cannot be opened."""
+        return [
+            part._replace(body=self._seal.open(part.body, PART, queue, f"{id} {part.number}"))
+            for part in await self._inner.parts(queue, id, after, count)
+        ]
 
     # ------------------------------------------------------------------------------- schedules
     # The first line stays readable: the script compares it, to know when the ticks have changed.

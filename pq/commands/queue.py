@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from typing import Any
@@ -39,6 +40,9 @@ def queue(command: Command) -> int:
     parser.add_argument(
         "-w", "--wait", action="store_true", help="watch it until it is done, and print its result"
     )
+    parser.add_argument(
+        "--stream", action="store_true", help="the same, and print the parts that it streams as they come"
+    )
     parser.add_argument("--delay", metavar="TIME", help="30s, 5m, 2h, 1d")
     parser.add_argument("--queue", metavar="NAME", help="another queue than the job's")
     parser.add_argument("--timeout", metavar="TIME", help="longest run of one attempt")
@@ -56,6 +60,7 @@ def wait(command: Command) -> int:
     """`pq wait ID`."""
     parser = VerbParser(command, "watch a task until it is done, and print its result")
     parser.add_argument("id", metavar="ID")
+    parser.add_argument("--stream", action="store_true", help="print the parts that it streams as they come")
     parser.add_argument("--timeout", metavar="TIME", help="give up after 30s, 5m, 2h, 1d")
     parser.add_argument("--json", action="store_true", help="print the task as JSON")
     wanted = parser.parse(command.argv)
@@ -92,7 +97,7 @@ async def _queue(
         items = [(wanted.job, args, kwargs)]
         (future,) = api.tasks.queue_many(items, callback=False, **options)
         task = await future
-        if not wanted.wait:
+        if not wanted.wait and not wanted.stream:
             if wanted.json:
                 as_json(task_facts(task))
             else:
@@ -101,7 +106,7 @@ async def _queue(
                     f"queued: {task.name} {task.id[:SHORT]} · {command.program} wait {task.id[:SHORT]} waits for it"
                 )
             return 0
-        return _ended(await _watched(api, task), wanted.json)
+        return _ended(await _watched(api, task, stream=wanted.stream), wanted.json)
 
 
 async def _wait(command: Command, wanted: Any) -> int:
@@ -110,14 +115,16 @@ async def _wait(command: Command, wanted: Any) -> int:
         task = await api.tasks.find(wanted.id)
         try:
             async with asyncio.timeout(None if wanted.timeout is None else duration(wanted.timeout)):
-                return _ended(await _watched(api, task), wanted.json)
+                return _ended(await _watched(api, task, stream=wanted.stream), wanted.json)
         except TimeoutError:
             note(f"{task.name} {task.id[:SHORT]} is not done after {wanted.timeout}; it goes on")
             return 1
 
 
-async def _watched(api: Any, task: Task[Any]) -> Task[Any]:
-    """The task when it is done; meanwhile a bar shows how far it is, on a terminal."""
+async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
+    """The task when it is done; meanwhile a bar shows how far it is, on a terminal, or its parts are printed."""
+    if stream:
+        await _print_parts(api, task)
     if task.done():
         return task
     explains = asyncio.get_running_loop().create_task(_explain(api, task.id))
@@ -138,6 +145,23 @@ async def _watched(api: Any, task: Task[Any]) -> Task[Any]:
         if moves:
             sys.stderr.write(_CLEAR)
     return task
+
+
+async def _print_parts(api: Any, task: Task[Any]) -> None:
+    """A line each: text as it is, anything else as JSON. Another attempt begins from its beginning."""
+    parts = api.tasks.stream(task, gaps=True)
+    explains = asyncio.get_running_loop().create_task(_explain(api, task.id))
+    try:
+        with contextlib.suppress(TaskError):  # which is told when all is printed
+            async for part in parts:
+                explains.cancel()
+                if parts.number == 1 and parts.attempts > 1:
+                    note(f"{task.name} {task.id[:SHORT]} begins anew")
+                say(part if isinstance(part, str) else json.dumps(part, default=repr))
+                sys.stdout.flush()
+    finally:
+        explains.cancel()
+        await asyncio.gather(explains, return_exceptions=True)
 
 
 def bar(task: Task[Any]) -> str:

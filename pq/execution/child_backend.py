@@ -9,6 +9,7 @@ an awaiting job in the worker's loop gets: the worker awaits its own future and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -25,11 +26,13 @@ from ..errors import (
     StoreUnavailable,
     TaskNotAvailable,
 )
+from ..loops import running_loop
+from ..model.backend import NO_WAIT
 from ..model.registry import Registry
 from ..model.serializers import MSGPACK, dump_payload
 from ..model.task import Task
 from .channel import Channel
-from .frames import LOCK, PROGRESS, QUEUE, UNLOCK
+from .frames import LOCK, PROGRESS, QUEUE, STREAM, UNLOCK
 from .output import shorten
 
 # What an errand may raise in the worker, by its slug. A list of ours, so that no message names a class.
@@ -40,6 +43,11 @@ _ERRORS: dict[str | None, type[PqError]] = {
         QueueFull, StoreUnavailable, StoreRefused, LockTimeout,
     )
 }  # fmt: skip
+
+
+PARTS = 64
+"""Parts that a child streams until it asks whether there is room for more, and bytes of them."""
+PART_BYTES = 262_144
 
 
 class ChildBackend:
@@ -54,6 +62,7 @@ class ChildBackend:
     ) -> None:
         self._channel = channel
         self._http: Any = None
+        self._parts = self._part_bytes = 0
         self._cfg = SimpleNamespace(**settings)
         self._tasks = ChildTasks(channel, registry, node_name=node_name, limit=limit)
 
@@ -99,6 +108,35 @@ class ChildBackend:
             )
         except (TypeError, ValueError, OverflowError):
             pass  # no numbers: progress is a courtesy, and never a reason to fail
+
+    def stream(self, task: Any, part: bytes, block: object = None) -> Awaitable[None]:
+        """Send a part to the worker, and now and then wait until it has room for more."""
+        number = self._channel.ask(STREAM, part)
+        self._parts += 1
+        self._part_bytes += len(part)
+        if self._parts < PARTS and self._part_bytes < PART_BYTES:
+            return NO_WAIT
+        if threading.current_thread() is not threading.main_thread():
+            return NO_WAIT  # it cannot wait here: what is too much meets the worker's bound
+        self._parts = self._part_bytes = 0
+        if running_loop() is not None:
+            return _Room(self._channel, number)
+        _read(self._channel.answer_now(number))
+        return NO_WAIT
+
+
+class _Room:
+    """Waits until the worker has room for more than part `number`."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel = channel
+        self._number = number
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        _read(await self._channel.answer(self._number))
 
 
 class ChildTasks:

@@ -42,6 +42,7 @@ from .frames import (
     QUEUE,
     READY,
     RECORD,
+    STREAM,
     TASK,
     UNLOCK,
     frame,
@@ -281,7 +282,7 @@ class CpuBound:
             elif word == RECORD:
                 if self._observer is not None:
                     _safely(self._observer.logged, *fields)
-            elif word in (QUEUE, AWAIT, LOCK, UNLOCK):
+            elif word in (STREAM, QUEUE, AWAIT, LOCK, UNLOCK):
                 self._errand(child, word, fields)
             elif word == READY:
                 self._ready(child)
@@ -414,7 +415,9 @@ class CpuBound:
             errands = self._errands[child] = Errands(
                 child.attempt, child.send, functools.partial(self._tell, child)
             )
-        if word == QUEUE:
+        if word == STREAM:
+            errands.stream(*fields)
+        elif word == QUEUE:
             errands.queue(*fields)
         elif word == LOCK:
             errands.lock(*fields)

@@ -1,4 +1,4 @@
-"""What a job in a child asks of its worker: to queue a task, and what became of it; to hold a lock.
+"""What a job in a child asks of its worker: to queue a task, and what became of it; to hold a lock; to stream.
 
 The worker does it with the backend of the attempt, as the job itself would in the loop. The future that
 comes of it is kept while the attempt lasts and awaited when the job awaits; it is let go with the
@@ -36,6 +36,7 @@ class Errands:
         self._log = log
         self._futures: dict[int, Any] = {}
         self._locks: dict[int, HeldLock] = {}
+        self._streamed = 0
         self._answering: set[asyncio.Task[None]] = set()
         self._ended = False
 
@@ -71,6 +72,15 @@ class Errands:
         if release:
             self._locks.pop(of, None)
 
+    def stream(self, number: int, part: bytes) -> None:
+        """Take in a part. Only what came of the last one is kept: that is where a job waits, and where errors stay."""
+        self._futures.pop(self._streamed, None)
+        self._streamed = number
+        try:
+            self._futures[number] = self._attempt.backend.stream(self._attempt.task, part)
+        except Exception as exc:
+            self._futures[number] = exc
+
     def answer(self, number: int) -> None:
         """Somebody awaits number: answer when it is there."""
         answering = asyncio.ensure_future(self._answer(number))
@@ -94,12 +104,14 @@ class Errands:
 
     async def _answer(self, number: int) -> None:
         future = self._futures.get(number)
+        if future is None and number < self._streamed:
+            future = self._futures.get(self._streamed)  # a part whose place a later one has taken
         try:
             if isinstance(future, Exception):
                 raise future
             if future is None:
                 raise PqError(f"there is no errand {number}")
-            done: Task[Any] | int = await future
+            done: Task[Any] | int | None = await future
             answer = frame(ANSWER, number, done.to_wire() if isinstance(done, Task) else done, None, None)
         except (Exception, asyncio.CancelledError) as exc:
             if self._ended:

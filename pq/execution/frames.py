@@ -14,8 +14,9 @@ and reads them, for a program whose children run its own functions alone.)
                     LOG     level, text
                     RECORD  a packed log record, in place of LOG where the parent wants it whole
                     PROGRESS  done, total, message
+                    STREAM  number, a packed part; the answer, if it is awaited, comes when there is room for more
                     QUEUE   number, name of a job, its packed arguments
-                    AWAIT   number: somebody waits for what came of that QUEUE, LOCK or UNLOCK
+                    AWAIT   number: somebody waits for what came of that QUEUE, LOCK, UNLOCK or STREAM
                     LOCK    number, name, ttl, wait: take a lock; the answer is its fence
                     UNLOCK  number, number of a LOCK, 1 to release it: the answer is 1 when it is ours, not lost
 """
@@ -30,7 +31,7 @@ from ..errors import UnreadableMessage
 from ..model.serializers import MSGPACK, load_payload
 
 TASK, ANSWER, LEVELS = 1, 2, 3
-READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK, RECORD = (
+READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK, RECORD, STREAM = (
     11,
     12,
     13,
@@ -41,6 +42,7 @@ READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK, RECORD = (
     18,
     19,
     20,
+    21,
 )
 
 SLACK = 1_048_576

@@ -6,9 +6,20 @@ this; the job knows only the protocol, so the arrow of imports keeps pointing do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
+
+
+class NoWait:
+    """An awaitable with nothing to wait for."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+NO_WAIT = NoWait()
 
 
 class TasksApi(Protocol):
@@ -74,6 +85,17 @@ class Backend(Protocol):
 
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
         """Tell whoever listens how far `task` is. Never blocks, never raises; may be called from any thread."""
+
+    def stream(
+        self, task: Any, part: bytes, block: Callable[[Awaitable[Any]], Any] | None = None
+    ) -> Awaitable[None]:
+        """Take in a packed part of what `task` streams. May be called from any thread.
+
+        In a loop what it returns waits until there is room for more; elsewhere the call itself does. `block` is
+        how a job in a greenlet waits. Raises `InvalidValue` when far too much waits to be sent, or the task has
+        ended, and `QueueFull` when the store has no room.
+        """
+        ...
 
     def lock(
         self,

@@ -31,13 +31,14 @@ from collections.abc import (
 )
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
-from ..errors import BadArguments, BadSetting, InvalidValue, PqError, ShellError
+from ..errors import BadArguments, BadSetting, InvalidValue, PayloadTooLarge, PqError, ShellError
 from .backend import Backend, HeldLock
 from .limits import WAIT, Debounce, Flow, Key, Limit, Unique, check_partition_key, flow_of
 from .names import LIMITS, check_name, slug
 from .retry import Backoff, tries_again_after
 from .schedule import SKIP, Schedule, check_catch_up, make_schedule
 from .secret import Secret, is_secret
+from .serializers import MSGPACK, dump_payload
 from .task import Task
 
 P = ParamSpec("P")
@@ -236,6 +237,26 @@ class Job:
             yield item
             count += 1
             self.backend.progress(self.task, count, total, message)
+
+    def stream(self, part: Any) -> Awaitable[None]:
+        """Hand out a part of the result while the task runs; `api.tasks.stream(task)` reads them.
+
+            async for word in model(text):
+                await self.stream(word)
+
+        A part is anything that a result may be. In an async job `await` it, so that a slow store slows the job
+        down; in a thread, a process and a green job the call itself waits. Parts are kept for as long as a
+        result, the last 10,000 and 16 MB of them. Raises `NotSerializable`, `PayloadTooLarge`, `QueueFull`.
+        """
+        limit: int = self.cfg.max_message_size
+        try:
+            body = dump_payload(MSGPACK, part, what=f"part that {self.name!r} streams", limit=limit)
+        except PayloadTooLarge as exc:
+            raise PayloadTooLarge(
+                exc.message, hint="stream more and smaller parts, or raise max_message_size"
+            ) from None
+        block = None if self.is_async else self.__dict__.get("wait")  # that of a green job's instance
+        return self.backend.stream(self.task, body, block)
 
     @property
     def http(self) -> Any:

@@ -4,7 +4,8 @@ A sealed message is, in this order:
 
     C1                    a byte that no message of ours begins with, in either format
     layers                1 compressed (zlib), 2 encrypted, 4 signed
-    kind                  what it is: t a live task, d a finished one, e an event, l a log line, p progress, s a schedule
+    kind                  what it is: t a live task, d a finished one, e an event, l a log line, p progress, s a schedule,
+                          r a part of a stream
     queue                 each name with its length in a byte before it
     encryption key id, 16 bytes of salt, 8 of a counter         where it is encrypted
     signing key id                                              where it is signed
@@ -38,7 +39,7 @@ from .names import LIMITS
 from .serializers import CLAIM, SEALED, inflate, is_claim
 
 COMPRESSED, ENCRYPTED, SIGNED = 1, 2, 4
-LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE = b"t", b"d", b"e", b"l", b"p", b"s"
+LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE, PART = b"t", b"d", b"e", b"l", b"p", b"s", b"r"
 
 _COMPRESSED = (LIVE, FINISHED, EVENT)
 """What a program without any of these settings can read compressed: `Task.from_wire` sees to it."""

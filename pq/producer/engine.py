@@ -32,6 +32,7 @@ from ..model.task import Task
 from . import rivals
 from .future import TaskFuture
 from .locks import Turns
+from .streams import Nudges
 from .waiting import nobody, workers
 
 logger = logging.getLogger("pq.producer")
@@ -82,6 +83,7 @@ class Engine:
         self._opened: asyncio.Future[Broker] | None = None
         self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
         self.turns = Turns()
+        self.nudges = Nudges()
         self.insists = False
         """What was queued must get to the store, however long that takes: see `pq.worker.worker`."""
         self.closed = False
@@ -425,6 +427,10 @@ class Engine:
         """Hear which locks are let go."""
         await self.listen_to_tasks(self._keys.lock_channel)
 
+    async def listen_to_streams(self) -> None:
+        """Hear which tasks stream."""
+        await self.listen_to_tasks(self._keys.stream_channel)
+
     async def _listen(self) -> None:
         subscription, reply_channel = self._subscription, self.reply_channel
         assert subscription is not None
@@ -437,8 +443,11 @@ class Engine:
                 # The connection was lost and is back: what was said meanwhile is in the records.
                 self._since.update(dict.fromkeys(self._since, 0.0))
                 self.turns.heard(None)
+                self.nudges.heard(None)
             elif channel == self._keys.lock_channel:
                 self.turns.heard(payload.decode("utf-8", "replace"))
+            elif channel == self._keys.stream_channel:
+                self.nudges.heard(payload.decode("utf-8", "replace"))
             else:
                 self._bus.deliver(self, channel, payload)
 

@@ -35,7 +35,7 @@ from ..execution.executor import Executor
 from ..execution.executors import make_executors
 from ..execution.http import HttpClients
 from ..loops import LoopThread, in_notebook, running_loop
-from ..model.backend import Backend, current_backend
+from ..model.backend import NO_WAIT, Backend, NoWait, current_backend
 from ..model.ending import AGAIN, conclude
 from ..model.events import Callback, Listeners, TaskEvent
 from ..model.manager import Manager
@@ -551,6 +551,10 @@ class Producer:
     def progress(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
         """Progress of a task that is executed here without a queue: noted on the task."""
         task.note(progress={"done": done, "total": total, "message": message})
+
+    def stream(self, task: Task[Any], part: bytes, block: object = None) -> NoWait:
+        """What a task streams that is executed here without a queue: nobody can read it."""
+        return NO_WAIT
 
     def lock(self, name: str, *, ttl: float = 30.0, wait: float | None = None, block: Any = None) -> Lock:
         """A lock on the store, for `async with`, or `with` in a thread.

@@ -44,6 +44,7 @@ from . import listing, waiting
 from .future import AsCompleted, LoopFuture, TaskFuture
 from .rivals import revoked
 from .schedules import Schedules, checked
+from .streams import TaskStream, stream_of
 from .typed import JobFunction, Options, TaskOptions, make_options
 from .waiting import Reason
 
@@ -308,6 +309,31 @@ class Tasks:
                 hint="results are kept for result_ttl; api.tasks.search() shows what there is",
             )
         return task
+
+    def stream(self, task: str | Task[Any] | TaskFuture[Any], *, gaps: bool = False) -> TaskStream:
+        """What a task streams (`self.stream(part)` in its job), part by part, until it has ended.
+
+            async for part in api.tasks.stream(future):
+                print(part, end="")
+
+        In a shell and in threads a plain `for` does the same. What was streamed before is given first.
+
+        Args:
+            task: its future, the `Task`, or its id.
+            gaps: go on where parts are missing, and where the task began anew after it had streamed something;
+                else that raises `StreamBroken`.
+
+        While it is read it raises the error of a task that did not succeed (as `task.get()` does), `TaskLost`, and
+        `InvalidValue` where there is no such task.
+        """
+        if not isinstance(task, (Task, TaskFuture)):
+            check_name("task id", task)
+        return stream_of(self._producer, task, gaps=gaps)
+
+    async def place_of(self, broker: Broker, id: str) -> str | None:
+        """The queue of a task; None where there is none of that id."""
+        found = await self._find(broker, id)
+        return None if found is None else found[0]
 
     def log(self, id: str) -> LoopFuture[list[LogLine]]:
         """What a task logged, and printed in a process of its own: its last thousand lines."""

@@ -40,6 +40,7 @@ from . import weights
 from .context import Context
 from .load import Load, Use
 from .service import Service
+from .streams import Streams
 
 logger = logging.getLogger("pq.worker")
 
@@ -150,6 +151,11 @@ class Consumer(Service):
             Use(self._cpu_running, self._children, cpu_worked),
             time.process_time() - self._cpu_before,
         )
+
+    def holding(self, task: Task[Any]) -> tuple[str, int] | None:
+        """(queue, batch) under which an attempt of `task` is held that runs here; None for any other."""
+        attempt = self._running.get(task.id)
+        return self._holding.get(task.id) if attempt is not None and attempt.task is task else None
 
     def lease_lost(self) -> None:
         """The lease is gone: what runs under it is somebody else's now."""
@@ -544,7 +550,22 @@ class Consumer(Service):
             self._cpu_worked += took
         if self._running.get(task.id) is not attempt:
             return  # renounced with its lease: somebody else's task now
+        streams = self._context.streams
+        if streams is not None and task.id in streams:
+            if outcome.kind != outcomes.RELEASED:
+                self._spawn(self._end_stream(streams, attempt, outcome))
+                return
+            streams.drop(task)
         self._settle(task, attempt.job_class, outcome)
+
+    async def _end_stream(self, streams: Streams, attempt: Attempt, outcome: Outcome) -> None:
+        """Settle an attempt that has streamed something when all of that is in the store."""
+        task = attempt.task
+        try:
+            task.note(streamed=await streams.finish(task))
+        finally:  # also when a job cancels whatever runs in the loop: a reader is told that parts are missing
+            if self._running.get(task.id) is attempt:
+                self._settle(task, attempt.job_class, outcome)
 
     def _settle(self, task: Task[Any], job: type[Job] | None, outcome: Outcome) -> None:
         context = self._context
@@ -685,6 +706,8 @@ class Consumer(Service):
         self._pending.clear()
         self._headers.clear()
         self._solo = self._blocked_since = None
+        if self._context.streams is not None:
+            self._context.streams.drop_all()
         for attempt in given_up:
             attempt.cancel(outcomes.RELEASED)
         if self._blocking is not None:
@@ -745,5 +768,7 @@ class Consumer(Service):
                 if pending:
                     await context.broker.exchange(context.lease, pending, context.queues, 0, self._batch)
                 await context.broker.hand_back(context.lease, context.queues, crashed=False)
+        if self._context.streams is not None:
+            self._context.streams.drop_all()  # who waits for the store with a stream's end waits no longer
         if self._hooks:
             await asyncio.wait(list(self._hooks), timeout=5.0)

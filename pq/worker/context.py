@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..broker.contract import Broker
 from ..broker.keys import Keys
@@ -14,6 +14,9 @@ from ..model.backend import Backend, HeldLock, TasksApi
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..model.task import Task
+
+if TYPE_CHECKING:
+    from .streams import Streams
 
 
 @dataclass(slots=True)
@@ -48,6 +51,8 @@ class Context:
     stopping: bool = False
     sending: Callable[[], Awaitable[None] | None] = lambda: None
     """What to wait for until all that jobs have queued is in the store; None when it is."""
+    streams: Streams | None = None
+    """What jobs stream to; None in a test that has none."""
     report: Callable[[Task[Any]], None] | None = None
     """Tells people of a task that failed for good."""
 
@@ -67,11 +72,13 @@ class WorkerBackend:
         cfg: Any,
         tasks: TasksApi,
         report: Callable[[Task[Any], float, float | None, str | None], None],
+        stream: Callable[..., Awaitable[None]],
         lock: Callable[..., HeldLock],
         http: Callable[[bool], Any],
     ):
         self.cfg = cfg
         self.lock = lock
+        self.stream = stream
         self.http = http
         self._tasks = tasks
         self._report = report

@@ -7,6 +7,7 @@ is there before it, and still there after it:
     executors     the ways to run an attempt
     lease keeper  the right to hold tasks
     progress      reports of running tasks
+    streams       parts of their results
     canceller     requests to stop one
     heartbeat     the world knows of us
     scheduler     ticks of periodic jobs, where the server has to see to them
@@ -44,6 +45,7 @@ from .load import Load
 from .progress import Progress
 from .scheduler import Scheduler
 from .service import Service
+from .streams import Streams
 from .sweeper import Sweeper
 from .tasklines import TaskLines
 
@@ -138,7 +140,9 @@ class Worker:
         # A job's end is told when what it queued is in the store. So that must not be given up in an outage.
         home.insists = True
         lock = functools.partial(producer.lock_in, home)
-        backend = WorkerBackend(cfg, producer.tasks, progress.report, lock, producer.http)
+        backend = WorkerBackend(
+            cfg, producer.tasks, progress.report, lambda *args: streams.stream(*args), lock, producer.http
+        )
         has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
         executors = make_executors(
             backend=backend,
@@ -181,12 +185,14 @@ class Worker:
             watcher=self._watcher,
             on_limit=self.finished.set,
         )
+        streams = context.streams = Streams(context, consumer.holding)
         if cfg.schedule_periodic:
             self.scheduler = Scheduler(context, Schedules(producer))
         services: list[Startable] = [
             Executors(executors),
             keeper,
             progress,
+            streams,
             TaskLines(context),
             Canceller(context, consumer.cancel),
             Heartbeat(context, lambda: consumer.running),

@@ -14,7 +14,19 @@ from proxy import AFTER, BEFORE, HOLE, INSIDE, Proxy, commands_in
 from stores import Hand, dump_server
 
 from pq.broker import records
-from pq.broker.contract import ACK, CHANGE, CRASH, FAIL, RELEASE, RETRY, Entry, Exchange, Settlement, Tick
+from pq.broker.contract import (
+    ACK,
+    CHANGE,
+    CRASH,
+    FAIL,
+    RELEASE,
+    RETRY,
+    Entry,
+    Exchange,
+    Settlement,
+    Streamed,
+    Tick,
+)
 from pq.broker.redis import RedisBroker
 from pq.broker.scripts import NAMES
 from pq.errors import QueueFull, StoreError, StoreRefused
@@ -102,6 +114,9 @@ CALLS = {
     "lock of somebody else": Call("lock", lambda b: b.lock("mine", "you", 60_000)),
     "unlock": Call("unlock", lambda b: b.unlock("mine", "me")),
     "forget": Call("forget", lambda b: b.forget(Q, ["h0", "a"])),
+    "stream": Call(
+        "stream", lambda b: b.keep_parts("L", [Streamed(Q, "h1", 1, 1, 2, [b"one", b"two"])], 60_000)
+    ),
     "tick": Call("tick", lambda b: b.tick(Q, [Tick("s", NOW - 5, "tick", live("tick"))])),
     "schedule": Call("schedule", lambda b: b.change_schedule("pause", "s")),
 }

@@ -271,6 +271,23 @@ MUTANTS = [
     Mutant("lock", "if lock[1] and deadline > now then return { 0, deadline - now } end", ""),
     Mutant("lock", "fence = math.max(fence + 1, now)", "fence = now"),
     Mutant("unlock", "if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end", ""),
+    # --- streams
+    Mutant(
+        "stream",
+        "if redis.call('SISMEMBER', p .. 'held:' .. ARGV[3], id .. ':' .. ARGV[4]) == 0 then return 0 end",
+        "",
+    ),
+    Mutant("stream", "if newest[2][1] == token then", "if true then"),
+    Mutant("stream", "redis.call('DEL', key)\n", "\n"),
+    Mutant("stream", "attempt = math.max(attempt, tonumber(its) + 1)", ""),
+    Mutant("stream", "attempt, last = tonumber(its), tonumber(number)", "attempt = tonumber(its)"),
+    Mutant("stream", "attempt, last = tonumber(its), tonumber(number)", "last = tonumber(number)"),
+    Mutant("stream", "if number > last then redis.call('XADD'", "if true then redis.call('XADD'"),
+    Mutant("stream", "redis.call('XTRIM', key, 'MINID', attempt .. '-' .. ARGV[9])", "return 1"),
+    Mutant("stream", "redis.call('PEXPIRE', key, ARGV[5])", ""),
+    Mutant("stream", "redis.call('PUBLISH', ARGV[6], id)", "return 1"),
+    Mutant("forget", "redis.call('DEL', p .. 'stream:' .. id)", ""),
+    Mutant("retry_dead", "redis.call('DEL', p .. 'stream:' .. id)", ""),
 ]
 
 EQUIVALENT: dict[Mutant, str] = {

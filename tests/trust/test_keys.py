@@ -14,7 +14,7 @@ import pytest
 from pq import api as pq
 from pq.broker import records
 from pq.config import Settings, load
-from pq.errors import BadSetting
+from pq.errors import BadSetting, UnreadableMessage
 from pq.model.keyring import new_key
 from pq.model.task import Task
 
@@ -27,6 +27,7 @@ ROOT = Path(pq.__file__).parents[1]
 async def speaks(self: pq.Job, word: str = "") -> str:
     self.logger.warning("it was told %s", word)
     self.progress(1, 2, word)
+    await self.stream(word)
     return word * 2
 
 
@@ -46,13 +47,15 @@ def everything(client: Any) -> bytes:
             found += client.lrange(key, 0, -1)
         elif kind == b"hash":
             found += client.hgetall(key).values()
+        elif kind == b"stream":
+            found += [value for _, fields in client.xrange(key) for value in fields.values()]
     return b"\n".join(found)
 
 
 async def test_nothing_that_a_task_says_lies_there_in_clear(
     make_app: Any, start_worker: Any, valkey: Any
 ) -> None:
-    """Arguments, results, errors, log lines, progress, schedules; and whoever has the keys reads all of it."""
+    """Arguments, results, errors, log lines, progress, streams, schedules; and whoever has the keys reads all of it."""
     app = make_app(**KEYS)
     heard: list[Any] = []
     async with app.api() as api:
@@ -63,6 +66,7 @@ async def test_nothing_that_a_task_says_lies_there_in_clear(
         done = await api.tasks.queue("speaks", word="hushhush")
         failed = await api.tasks.queue("breaks", word="hushhush")
         assert done.result == "hushhushhushhush"
+        assert [part async for part in api.tasks.stream(done)] == ["hushhush"]
         assert "hushhush" in failed.exception
         async with asyncio.timeout(20):
             while not await api.tasks.log(done.id):
@@ -82,6 +86,26 @@ async def test_nothing_that_a_task_says_lies_there_in_clear(
                 await asyncio.sleep(0.02)
         await api.tasks.cancel(waiting.id)
         await api.tasks.unschedule("daily")
+
+
+async def test_a_part_of_a_stream_belongs_to_its_place(make_app: Any, start_worker: Any, valkey: Any) -> None:
+    """Who can write to the store can take parts away, and that is told; he cannot change or move one."""
+    app = make_app(**KEYS)
+    await start_worker(app)
+    async with app.api() as api:
+        task = await api.tasks.queue("speaks", word="true")
+        key = f"pq:{{{task.queue}}}:stream:{task.id}"
+        (name, fields), (_, end_fields) = valkey.client.xrange(key)
+        valkey.client.delete(key)
+        valkey.client.xadd(key, end_fields, id=name)
+        valkey.client.expire(key, 60)
+        with pytest.raises(UnreadableMessage):
+            [part async for part in api.tasks.stream(task)]
+        valkey.client.delete(key)
+        valkey.client.xadd(key, {next(iter(fields)): b"\xa5false"}, id=name)
+        valkey.client.expire(key, 60)
+        with pytest.raises(UnreadableMessage):
+            [part async for part in api.tasks.stream(task)]
 
 
 async def _end(api: pq.Producer, id: str) -> Task[Any]:

@@ -9,6 +9,7 @@ for _, id in ipairs(ARGV) do
   if first == 'd' or first == '' then
     redis.call('ZREM', p .. 'dead', id)
     removed = removed + redis.call('DEL', p .. 'task:' .. id)
+    redis.call('DEL', p .. 'stream:' .. id)
   end
 end
 return removed

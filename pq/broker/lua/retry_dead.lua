@@ -9,6 +9,7 @@ if redis.call('GETRANGE', p .. 'task:' .. id, 0, 0) ~= 'd' then return 0 end
 redis.call('ZREM', p .. 'dead', id)
 local in_list = redis.call('SREM', p .. 'revoked', id) == 1
 redis.call('HDEL', p .. 'crashes', id)
+redis.call('DEL', p .. 'stream:' .. id)
 redis.call('SET', p .. 'task:' .. id, record)
 if not in_list then place_back(p, id) end  -- else it lies in `ready` still, and is not skipped any more
 wake(p)

@@ -1,0 +1,252 @@
+"""`api.tasks.stream(task)`: what a task streams, part by part, until it has ended.
+
+The parts are in the store, and word of new ones comes over one channel for all; where that is lost, a look now and
+then finds them too. An attempt's last entry is a mark that it has ended, so the end of its task is looked for then.
+
+What is read has to be all of one attempt, and of the one that counts. Where it is not (the worker died and another
+began anew, or parts are not kept any more), reading ends with `StreamBroken`, unless `gaps` says that this is fine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..broker import records
+from ..broker.contract import Broker, Part
+from ..errors import InvalidValue, StreamBroken, TaskLost, WaitInLoop
+from ..loops import running_loop
+from ..model.serializers import MSGPACK, load_payload
+from ..model.states import SUCCESS
+from ..model.task import Task
+from .future import TaskFuture
+
+if TYPE_CHECKING:
+    from .producer import Producer
+
+AT_ONCE = 500
+"""Parts that are fetched in one call."""
+LOOK_AFTER = 1.0
+"""Seconds without word after which the store is looked at all the same."""
+END_AFTER = 0.005
+"""Seconds until a task is looked at whose attempt has ended; each further look comes after twice the time."""
+
+
+class Nudges:
+    """Who waits for word of a task's stream, in one loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    def heard(self, id: str | None) -> None:
+        """A task has streamed something; None: word of some may have been missed."""
+        for events in [self._waiting.get(id, ())] if id is not None else list(self._waiting.values()):
+            for event in events:
+                event.set()
+
+    @contextlib.contextmanager
+    def waiting(self, id: str) -> Iterator[asyncio.Event]:
+        """An event that is set with each word of this task."""
+        event = asyncio.Event()
+        self._waiting.setdefault(id, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[id].discard(event)
+            if not self._waiting[id]:
+                del self._waiting[id]
+
+
+class TaskStream:
+    """The parts of one task's stream: `async for` in a loop, `for` in a shell or a thread; each part is given once.
+
+    Ends with the task. Raises the task's error where it did not succeed (see `Task.get`), `StreamBroken`, `TaskLost`.
+    """
+
+    def __init__(
+        self, producer: Producer, id: str, *, queue: str | None, future: TaskFuture[Any] | None, gaps: bool
+    ) -> None:
+        self._producer = producer
+        self._id = id
+        self._queue = queue
+        self._future = future
+        self._gaps = gaps
+        self._parts: deque[Part] = deque()
+        self._after: tuple[int, int] | None = None
+        self._fetched = ""  # the token of the last part that was fetched
+        self._token = ""  # and of the last one that was given
+        self._ended: Task[Any] | None = None
+        self._end_token = ""
+        self._end_after = 0.0  # where the attempt has ended: when to look for the task's end
+        self._missed = 0
+        self.number = 0
+        """Of the last part given, in its attempt; the first is 1."""
+        self.attempts = 0
+        """Attempts of which parts were given."""
+
+    @property
+    def id(self) -> str:
+        """The id of the task."""
+        return self._future.task.id if self._future is not None else self._id
+
+    def __repr__(self) -> str:
+        return f"<TaskStream of {self.id} at part {self.number}>"
+
+    # --------------------------------------------------------------------------------- iterating
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            while self._parts:
+                if (part := self._take(self._parts.popleft())) is not None:
+                    return load_payload(MSGPACK, part)
+            if self._ended is not None:
+                self._finish(self._ended)
+                raise StopAsyncIteration
+            await self._producer.call(self._fetch())
+
+    def __iter__(self) -> Iterator[Any]:
+        if running_loop() is not None:
+            raise WaitInLoop("a plain `for` would block the running event loop", hint="write `async for`")
+        return self
+
+    def __next__(self) -> Any:
+        while True:
+            while self._parts:
+                if (part := self._take(self._parts.popleft())) is not None:
+                    return load_payload(MSGPACK, part)
+            if self._ended is not None:
+                self._finish(self._ended)
+                raise StopIteration
+            self._producer.call(self._fetch()).wait()
+
+    def _take(self, part: Part) -> bytes | None:
+        """The next part to be given, or None for a mark. Raises `StreamBroken`."""
+        if part.token != self._token:
+            began_anew, self._token = self._token != "", part.token
+            self.number = 0
+            self.attempts += bool(part.body)
+            if began_anew and self.attempts > 1:
+                self._broken(part, "the task began anew: what it had streamed before does not count any more")
+        if not part.body:
+            return None
+        if part.number != self.number + 1:
+            missing = part.number - self.number - 1
+            self.number = part.number - 1
+            self._broken(part, f"{missing:,} parts before number {part.number:,} are not kept any more")
+        self.number = part.number
+        return part.body
+
+    def _finish(self, task: Task[Any]) -> None:
+        """The task has ended: see whether all of its parts were given. Raises its error, or `StreamBroken`."""
+        if task.status != SUCCESS:
+            task.get()
+        streamed = task.run_info.get("streamed", 0)
+        if self._token not in ("", self._end_token):
+            if self.attempts:
+                self._token = self._end_token
+                self._broken(
+                    None,
+                    "the attempt that ended the task has streamed nothing: what one before did does not count",
+                )
+        elif isinstance(streamed, int) and streamed > self.number:
+            missing, self.number = streamed - self.number, streamed
+            self._broken(None, f"its last {missing:,} parts are not in the store (any more)")
+
+    def _broken(self, part: Part | None, text: str) -> None:
+        if self._gaps:
+            return
+        if part is not None:
+            self._parts.appendleft(part)  # whoever goes on after the error has it
+        raise StreamBroken(
+            f"the stream of task {self.id}: {text}",
+            hint="read it again from its beginning, or go on with this one: api.tasks.stream(task, gaps=True) never minds",
+        )
+
+    # ---------------------------------------------------------------------------------- fetching
+    async def _fetch(self) -> None:
+        """Fetch what is there; where there is nothing, wait for word of something for a while."""
+        producer = self._producer
+        if self._parts or self._ended is not None:
+            return
+        broker = await producer.broker()
+        engine = producer.engine()
+        await engine.listen_to_streams()
+        future = self._future
+        if future is not None and future.done() and not future.cancelled() and future.exception() is not None:
+            raise future.exception() or TaskLost("")
+        queue = await self._place(broker)
+        with engine.nudges.waiting(self.id) as news:
+            if await self._fetch_parts(broker, queue):
+                return
+            (record,) = await broker.records(queue, [self.id])
+            if record is not None and records.is_finished(record):
+                # Its parts were in the store before its end was: after a look that found none there are none.
+                if not await self._fetch_parts(broker, queue):
+                    self._end_token = records.token(record)
+                    self._ended = Task.from_wire(records.message(record))
+                return
+            self._missed = self._missed + 1 if record is None else 0
+            if self._missed > 1:
+                raise TaskLost(
+                    f"task {self.id} is not in the store any more",
+                    hint="results are kept for result_ttl; for durability see docs/explain/guarantees.md",
+                )
+            await self._wait(news)
+
+    async def _wait(self, news: asyncio.Event) -> None:
+        future, loop = self._future, asyncio.get_running_loop()
+
+        def done(_: object) -> None:
+            news.set()
+
+        mine = future is not None and future.get_loop() is loop and not future.done()
+        if mine and future is not None:
+            future.add_done_callback(done)
+        try:
+            async with asyncio.timeout(min(self._end_after or LOOK_AFTER, LOOK_AFTER)):
+                await news.wait()
+        except TimeoutError:
+            self._end_after *= 2
+        finally:
+            if mine and future is not None:
+                future.remove_done_callback(done)
+
+    async def _fetch_parts(self, broker: Broker, queue: str) -> bool:
+        found = await broker.parts(queue, self.id, self._after, AT_ONCE)
+        if found:
+            self._after = found[-1][:2]
+            self._parts.extend(found)
+            self._end_after = 0.0 if found[-1].body else END_AFTER
+        return bool(found)
+
+    async def _place(self, broker: Broker) -> str:
+        """The queue of the task. Raises `InvalidValue` where there is no such task."""
+        if self._future is not None and self._future.task.queue is not None:
+            return self._future.task.queue
+        if self._queue is None:
+            found = await self._producer.tasks.place_of(broker, self.id)
+            if found is None:
+                raise InvalidValue(
+                    f"there is no task {self.id}",
+                    hint="results are kept for result_ttl; api.tasks.search() shows what there is",
+                )
+            self._queue = found
+        return self._queue
+
+
+def stream_of(producer: Producer, task: Any, *, gaps: bool) -> TaskStream:
+    """The stream of a task, by its id, its `Task` or its future."""
+    if isinstance(task, TaskFuture):
+        if task.task.queue is None:
+            raise InvalidValue(
+                f"{task!r} is of a task without a queue, which streams to nobody", hint="queue it"
+            )
+        return TaskStream(producer, task.id, queue=None, future=task, gaps=gaps)
+    if isinstance(task, Task):
+        return TaskStream(producer, task.id, queue=task.queue, future=None, gaps=gaps)
+    return TaskStream(producer, task, queue=None, future=None, gaps=gaps)

@@ -1,0 +1,266 @@
+"""What running tasks stream: the parts of their results, on their way to the store.
+
+Parts wait here until they are sent, those of all tasks in one call, and while it is under way the next ones gather;
+so a part that comes alone leaves at once, and many go together. Who streams faster than the store takes it
+waits: `room` is answered when what is unsent has become less.
+
+A task's end must not overtake what it has streamed. So the consumer asks `finish`, which sends the rest and a mark
+that the attempt ends here, before it settles. What has lost its lease sends nothing more: the script refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..broker.contract import Streamed
+from ..errors import InvalidValue, PqError, QueueFull
+from ..loops import running_loop
+from ..model.backend import NO_WAIT
+from ..model.task import Task
+from .context import Context
+from .service import Service
+
+logger = logging.getLogger("pq.worker")
+
+MOST_PARTS = 10_000
+MOST_BYTES = 16_000_000
+"""What is kept of one attempt's stream, the last of it; and what may wait to be sent."""
+ROOM_PARTS = 1_000
+ROOM_BYTES = 1_000_000
+"""What may wait to be sent before whoever streams has to wait."""
+AT_ONCE_PARTS = 500
+AT_ONCE_BYTES = 500_000
+"""What of one task goes in one call."""
+CALL_BYTES = 4_000_000
+"""What goes in one call of all tasks."""
+AGAIN_AFTER = 0.5
+"""Seconds until a call is made again that the store did not answer."""
+
+
+class Outlet:
+    """The stream of one attempt."""
+
+    __slots__ = ("_kept", "_rooms", "_sizes", "error", "number", "oldest", "size", "task", "unsent")
+
+    def __init__(self, task: Task[Any]) -> None:
+        self.task = task
+        self.number = 0
+        self.unsent: deque[bytes] = deque()
+        self.size = 0
+        self.oldest = 1
+        self.error: PqError | None = None
+        self._sizes: deque[int] = deque()
+        self._kept = 0
+        self._rooms: list[tuple[int, asyncio.Future[None]]] = []
+
+    def put(self, part: bytes) -> None:
+        self.number += 1
+        self.unsent.append(part)
+        self.size += len(part)
+        self._sizes.append(len(part))
+        self._kept += len(part)
+        while len(self._sizes) > MOST_PARTS or self._kept > MOST_BYTES:
+            self._kept -= self._sizes.popleft()
+            self.oldest += 1
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.unsent) < ROOM_PARTS and self.size < ROOM_BYTES
+
+    def room(self, least: int = ROOM_PARTS) -> asyncio.Future[None]:
+        """Resolved when fewer than `least` parts are unsent, and there is room; or with the stream's error."""
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._rooms.append((least, room))
+        return room
+
+    def sent(self, count: int) -> None:
+        """The first `count` of what was unsent is in the store."""
+        for _ in range(count):
+            self.size -= len(self.unsent.popleft())
+        if self.has_room:
+            for least, room in self._rooms:
+                if len(self.unsent) < least and not room.done():
+                    room.set_result(None)
+            self._rooms = [(least, room) for least, room in self._rooms if not room.done()]
+
+    def fail(self, error: PqError) -> None:
+        """No more of it gets to the store."""
+        self.error = self.error or error
+        self.unsent.clear()
+        self.size = 0
+        rooms, self._rooms = self._rooms, []
+        for _, room in rooms:
+            if not room.done():
+                room.set_exception(error)
+                room.exception()  # whoever does not await it is told by the next part
+
+    def next_call(self) -> list[bytes]:
+        """What of it goes next."""
+        parts: list[bytes] = []
+        size = 0
+        for part in self.unsent:
+            if parts and (size + len(part) > AT_ONCE_BYTES or len(parts) >= AT_ONCE_PARTS):
+                break
+            parts.append(part)
+            size += len(part)
+        return parts
+
+
+class Streams(Service):
+    """A service, and what jobs stream to. `holding`: (queue, batch) under which an attempt is held that runs here."""
+
+    name = "streams"
+
+    def __init__(self, context: Context, holding: Callable[[Task[Any]], tuple[str, int] | None]) -> None:
+        super().__init__()
+        self._context = context
+        self._holding = holding
+        self._ttl = int(context.cfg.kept * 1000)
+        self._outlets: dict[str, Outlet] = {}
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a task that runs here has streamed something."""
+        return id in self._outlets
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.drop_all()
+
+    # -------------------------------------------------------------------------------- from jobs
+    def stream(
+        self, task: Task[Any], part: bytes, block: Callable[[Awaitable[Any]], Any] | None = None
+    ) -> Awaitable[None]:
+        """See `pq.model.backend.Backend.stream`."""
+        if threading.get_ident() == self._thread:
+            room = self._add(task, part)
+            if room is not None and block is not None:
+                block(room)
+                return NO_WAIT
+            return NO_WAIT if room is None else room
+        giving = self._give(task, part)
+        try:
+            given = asyncio.run_coroutine_threadsafe(giving, self._loop)
+        except RuntimeError:
+            giving.close()
+            raise _ended(task) from None
+        if running_loop() is not None:
+            return asyncio.wrap_future(given)
+        given.result()
+        return NO_WAIT
+
+    async def _give(self, task: Task[Any], part: bytes) -> None:
+        room = self._add(task, part)
+        if room is not None:
+            await room
+
+    def _add(self, task: Task[Any], part: bytes) -> asyncio.Future[None] | None:
+        """Take in a part; what to wait for, where there is no room for more."""
+        outlet = self._outlets.get(task.id)
+        if outlet is None or outlet.task is not task:
+            if self._holding(task) is None:
+                raise _ended(task)
+            outlet = self._outlets[task.id] = Outlet(task)
+        if outlet.error is not None:
+            raise outlet.error
+        if len(outlet.unsent) >= MOST_PARTS or outlet.size + len(part) > MOST_BYTES:
+            raise InvalidValue(
+                f"{len(outlet.unsent):,} parts ({outlet.size:,} bytes) that {task.info()} streams wait to be sent",
+                hint="write `await self.stream(part)` in an `async def`; a plain `def` that streams much is for a thread",
+            )
+        outlet.put(part)
+        self._news.set()
+        return None if outlet.has_room else outlet.room()
+
+    # ---------------------------------------------------------------------------- from the consumer
+    async def finish(self, task: Task[Any]) -> int:
+        """The attempt has ended: see to it that what it streamed is in the store; how many parts that were."""
+        outlet = self._outlets.get(task.id)
+        if outlet is None or outlet.task is not task:
+            return 0
+        number = outlet.number
+        try:
+            if outlet.error is None:
+                outlet.put(b"")  # the mark that tells a reader to look for the task's end
+                self._news.set()
+                await outlet.room(1)
+        except PqError as exc:
+            logger.warning("not all that %s streamed is in the store: %s", task.info(), exc)
+        finally:
+            self.drop(task)
+        return number
+
+    def drop(self, task: Task[Any]) -> None:
+        """The attempt is over, and what is unsent of it does not matter."""
+        outlet = self._outlets.get(task.id)
+        if outlet is not None and outlet.task is task:
+            del self._outlets[task.id]
+            outlet.fail(_ended(task))
+
+    def drop_all(self) -> None:
+        """The lease is lost, or the worker stops."""
+        for outlet in list(self._outlets.values()):
+            self.drop(outlet.task)
+
+    # ------------------------------------------------------------------------------------- sending
+    async def run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while calls := self._next_call():
+                await self._send(calls)
+
+    def _next_call(self) -> list[tuple[Outlet, Streamed]]:
+        calls: list[tuple[Outlet, Streamed]] = []
+        size = 0
+        for outlet in list(self._outlets.values()):
+            if not outlet.unsent:
+                continue
+            held = self._holding(outlet.task)
+            if held is None:
+                self.drop(outlet.task)
+                continue
+            parts = outlet.next_call()
+            first = outlet.number - len(outlet.unsent) + 1
+            calls.append((outlet, Streamed(held[0], outlet.task.id, held[1], first, outlet.oldest, parts)))
+            size += sum(map(len, parts))
+            if size >= CALL_BYTES:
+                break
+        # Who was sent now stands last, so that nobody's stream keeps another's waiting.
+        for outlet, _ in calls:
+            self._outlets[outlet.task.id] = self._outlets.pop(outlet.task.id)
+        return calls
+
+    async def _send(self, calls: list[tuple[Outlet, Streamed]]) -> None:
+        context = self._context
+        try:
+            taken = await context.broker.keep_parts(context.lease, [call for _, call in calls], self._ttl)
+        except QueueFull as exc:
+            for outlet, _ in calls:
+                outlet.fail(exc)
+            return
+        except PqError as exc:
+            logger.debug("what tasks stream is sent later: %s", exc)
+            await asyncio.sleep(AGAIN_AFTER)
+            return
+        for (outlet, call), kept in zip(calls, taken, strict=True):
+            if outlet.error is not None:
+                continue  # dropped meanwhile
+            if kept:
+                outlet.sent(len(call.parts))
+            else:
+                outlet.fail(PqError("this worker has lost the task, and somebody else has it"))
+
+
+def _ended(task: Task[Any]) -> InvalidValue:
+    return InvalidValue(
+        f"{task.info()} does not run here any more, so it can stream nothing",
+        hint="stream from the job itself, before it returns",
+    )
