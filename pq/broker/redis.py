@@ -619,9 +619,9 @@ class RedisBroker:
             self._side, [("XRANGE", self.keys.stream(queue, id), start, "+", "COUNT", count)]
         )
         made = []
-        for name, (token, body) in found:
+        for name, fields in found:
             attempt, _, number = name.partition(b"-")
-            made.append(Part(int(attempt), int(number), token.decode("ascii", "replace"), body))
+            made.append(Part(int(attempt), int(number), fields[0].decode("ascii", "replace"), fields[1]))
         return made
 
     async def next_due(self, queues: Sequence[str], after: int) -> int | None:

@@ -41,6 +41,15 @@ async def held(self: Job) -> str:
     return "let go"
 
 
+@pq.job()
+async def counts(self: Job, upto: int) -> int:
+    for number in range(upto):
+        await self.stream(number)
+        if number % 20 == 0:
+            await asyncio.sleep(0.01)
+    return upto
+
+
 class Journey(NamedTuple):
     """A producer and a worker that reach their store by the same road."""
 
@@ -97,6 +106,26 @@ async def test_200_resets_in_a_row(journey: Journey) -> None:
                 assert (await future).get() == 10_000 + n - 9 + 1
     await all_done(journey.api, 0, 500)
     assert set(ran.values()) == {1}
+    assert journey.road.used > 20, "they came back again and again"
+
+
+async def test_streams_over_a_road_that_is_cut(journey: Journey) -> None:
+    """Each part arrives once and in its place, however often the connections of writer and reader are reset."""
+    futures = [journey.api.tasks.queue("counts", 1500) for _ in range(3)]
+
+    async def read(future: Any) -> list[Any]:
+        return [part async for part in journey.api.tasks.stream(future)]
+
+    reading = [asyncio.ensure_future(read(future)) for future in futures]
+    while not all(reader.done() for reader in reading):
+        await asyncio.sleep(0.01)
+        journey.road.cut()
+        if journey.road.used > 400:
+            break
+    async with asyncio.timeout(60):
+        for reader in reading:
+            assert await reader == list(range(1500))
+        assert [(await future).get() for future in futures] == [1500] * 3
     assert journey.road.used > 20, "they came back again and again"
 
 
