@@ -1,16 +1,21 @@
 """The big run: `./run chaos [--tasks N] [--kills N] [--store-kills N] [--seed N] [--appendfsync always]`.
 
 Prints a report. Exit code 1 when anything was lost, settled twice, left hanging or left behind.
+
+`./run chaos --failovers 200` has so many primaries replaced under load instead, of Sentinels and of a cluster each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+
+import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))
 from chaos import Plan, run
@@ -34,8 +39,18 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=0.4, help="seconds between two blows, on average")
     parser.add_argument("--appendfsync", choices=("always", "everysec"), default="everysec")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--failovers", type=int, help="of Sentinels and of a cluster each, and nothing else")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.failovers:
+        tests = [
+            "test_sentinel.py::test_failovers_under_load",
+            "test_cluster.py::test_masters_fail_over_under_load",
+        ]
+        os.environ["PQ_FAILOVERS"] = str(args.failovers)
+        return int(
+            pytest.main(["-q", "-s", *(str(Path(__file__).parents[1] / "ha" / test) for test in tests)])
+        )
     plan = Plan(
         tasks=args.tasks,
         worker_kills=args.kills,
