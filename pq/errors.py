@@ -23,7 +23,8 @@
     │   ├── PayloadTooLarge             it could, but is larger than a message may be
     │   └── NoApi                       nobody said which api to queue to, and none or several are there
     ├── LockTimeout                     a lock was not free in time (a TimeoutError too)
-    ├── StreamBroken                    what was read of a stream is not all of it, or does not count any more
+    ├── StreamRestarted                 what was read of a stream does not count any more, and it begins anew
+    ├── StreamBroken                    parts of a stream are missing for good
     ├── WaitInLoop                      `.wait()` was called where only `await` works
     ├── UnreadableMessage               bytes in the store are no message of ours
     │   └── PayloadMissing              it was put aside, and its file cannot be read here
@@ -217,8 +218,14 @@ class LockTimeout(PqError, TimeoutError):
     slug = "lock-timeout"
 
 
+class StreamRestarted(PqError):
+    """What was read of a stream is of an attempt that does not count any more; reading on begins with the next one."""
+
+    slug = "stream-restarted"
+
+
 class StreamBroken(PqError):
-    """What was read of a stream is not all of it, or is of an attempt that does not count any more."""
+    """Parts of a stream are missing for good."""
 
     slug = "stream-broken"
 

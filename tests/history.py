@@ -22,6 +22,8 @@ The operations, and the facts of each:
     healthy   nothing will befall the workers themselves, but that they are killed
     quiesce   no more faults from here on: within, the seconds after which all must be done; told, those after which
               who waits must know; behind, those by which the store's clock was set back, and what it delays is late
+    streamed  a body has streamed all its parts: id, run, parts (how many)
+    read      a client reads the stream of a task: id; `ok` with the parts at its end, `fail` with the error
     probe     a task of a healthy system: took, the seconds until its future was resolved
     left      what the store has at the end: queue, held, foreign
 """
@@ -87,7 +89,7 @@ def broken_rules(history: History) -> list[str]:
     found: list[str] = []
     for rule in (
         lost, ended_twice, wrong_results, run_without_right, out_of_order, started_after_cancel,
-        children_lost, ticks_twice, robbed, too_late, left_behind, deaf, crashes,
+        children_lost, ticks_twice, robbed, wrong_streams, too_late, left_behind, deaf, crashes,
     ):  # fmt: skip
         found += rule(history)
     return found
@@ -244,6 +246,27 @@ def robbed(history: History) -> list[str]:
     return [f"S9 {process} lost its lease and was not to blame" for process, n in leases.items() if n > 1]
 
 
+def wrong_streams(history: History) -> list[str]:
+    """S10: a stream that was read to its end has all parts of the run whose result was accepted, in order, and no others."""
+    run_of = {(e["id"], e["value"]): e["run"] for e in history.of("value") if e["value"] is not None}
+    sent = {(e["id"], e["run"]): e["parts"] for e in history.of("streamed")}
+    accepted = {
+        e["id"]: run_of.get((e["id"], e["value"])) for e in history.of("end") if e["status"] == SUCCESS
+    }
+    found = [
+        f"S10 the stream of {read['id']}, which succeeded, ended with {read['error']}"
+        for read in history.of("read", "fail")
+        if read["id"] in accepted
+    ]
+    for read in history.of("read", "ok"):
+        run = accepted.get(read["id"])
+        if read["parts"] != [[run, number] for number in range(sent.get((read["id"], run), 0))]:
+            found.append(
+                f"S10 the stream of {read['id']} was read as {read['parts']}, and run {run} was accepted"
+            )
+    return found
+
+
 # ---------------------------------------------------------------------------------------- liveness
 def too_late(history: History) -> list[str]:
     """L1, L2: after the last fault all tasks end in time, and whoever waits hears of it."""
@@ -278,6 +301,10 @@ def too_late(history: History) -> list[str]:
                     found.append(
                         f"L2 the end of {event['id']} was told {event.time - known:.1f} s after it was known"
                     )
+    reading = {e["id"] for e in history.of("read", "invoke")} - {
+        e["id"] for phase in ("ok", "fail") for e in history.of("read", phase)
+    }
+    found += [f"L2 the stream of {id} never ended" for id in sorted(reading)]
     return found + [f"L2 the future of {id} was never resolved" for id in waits]
 
 

@@ -3,8 +3,9 @@
 The parts are in the store, and word of new ones comes over one channel for all; where that is lost, a look now and
 then finds them too. An attempt's last entry is a mark that it has ended, so the end of its task is looked for then.
 
-What is read has to be all of one attempt, and of the one that counts. Where it is not (the worker died and another
-began anew, or parts are not kept any more), reading ends with `StreamBroken`, unless `gaps` says that this is fine.
+What is read has to be all of one attempt, and of the one that counts. Where the task begins anew (its worker died, say)
+`StreamRestarted` says so, and reading on begins with the first part of the next attempt. Where parts are not kept any more there is
+nothing to go on with: `StreamBroken`, and that again. `gaps` says that both are fine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..broker import records
 from ..broker.contract import Broker, Part
-from ..errors import InvalidValue, StreamBroken, TaskLost, WaitInLoop
+from ..errors import InvalidValue, StreamBroken, StreamRestarted, TaskLost, WaitInLoop
 from ..loops import running_loop
 from ..model.serializers import MSGPACK, load_payload
 from ..model.states import SUCCESS
@@ -63,7 +64,8 @@ class Nudges:
 class TaskStream:
     """The parts of one task's stream: `async for` in a loop, `for` in a shell or a thread; each part is given once.
 
-    Ends with the task. Raises the task's error where it did not succeed (see `Task.get`), `StreamBroken`, `TaskLost`.
+    Ends with the task. Raises the task's error where it did not succeed (see `Task.get`), `StreamRestarted`, `StreamBroken`,
+    `TaskLost`.
     """
 
     def __init__(
@@ -125,46 +127,45 @@ class TaskStream:
             self._producer.call(self._fetch()).wait()
 
     def _take(self, part: Part) -> bytes | None:
-        """The next part to be given, or None for a mark. Raises `StreamBroken`."""
+        """The next part to be given, or None for a mark. Raises `StreamRestarted`, `StreamBroken`."""
         if part.token != self._token:
-            began_anew, self._token = self._token != "", part.token
-            self.number = 0
-            self.attempts += bool(part.body)
-            if began_anew and self.attempts > 1:
-                self._broken(part, "the task began anew: what it had streamed before does not count any more")
+            self._token, self.number = part.token, 0
+            self.attempts += 1
+            if self.attempts > 1 and not self._gaps:
+                self._parts.appendleft(part)  # for whoever reads on
+                raise self._restarted("the task began anew")
         if not part.body:
             return None
-        if part.number != self.number + 1:
-            missing = part.number - self.number - 1
-            self.number = part.number - 1
-            self._broken(part, f"{missing:,} parts before number {part.number:,} are not kept any more")
+        missing = part.number - self.number - 1
+        if missing and not self._gaps:
+            self._parts.appendleft(part)
+            raise self._broken(f"{missing:,} parts before number {part.number:,} are not kept any more")
         self.number = part.number
         return part.body
 
     def _finish(self, task: Task[Any]) -> None:
-        """The task has ended: see whether all of its parts were given. Raises its error, or `StreamBroken`."""
+        """The task has ended: see whether all of its parts were given. Raises its error, or what is wrong with them."""
         if task.status != SUCCESS:
             task.get()
-        streamed = task.run_info.get("streamed", 0)
-        if self._token not in ("", self._end_token):
-            if self.attempts:
-                self._token = self._end_token
-                self._broken(
-                    None,
-                    "the attempt that ended the task has streamed nothing: what one before did does not count",
-                )
-        elif isinstance(streamed, int) and streamed > self.number:
-            missing, self.number = streamed - self.number, streamed
-            self._broken(None, f"its last {missing:,} parts are not in the store (any more)")
-
-    def _broken(self, part: Part | None, text: str) -> None:
         if self._gaps:
             return
-        if part is not None:
-            self._parts.appendleft(part)  # whoever goes on after the error has it
-        raise StreamBroken(
+        streamed = task.run_info.get("streamed", 0)
+        if self._token not in ("", self._end_token):
+            self._token, self.number = self._end_token, 0
+            raise self._restarted("the attempt that ended the task streamed nothing")
+        if isinstance(streamed, int) and streamed > self.number:
+            raise self._broken(f"its last {streamed - self.number:,} parts are not in the store (any more)")
+
+    def _restarted(self, text: str) -> StreamRestarted:
+        return StreamRestarted(
+            f"the stream of task {self.id}: {text}, and what it had streamed before does not count any more",
+            hint="forget what was read, and read on: the next part is the first of the new attempt",
+        )
+
+    def _broken(self, text: str) -> StreamBroken:
+        return StreamBroken(
             f"the stream of task {self.id}: {text}",
-            hint="read it again from its beginning, or go on with this one: api.tasks.stream(task, gaps=True) never minds",
+            hint="api.tasks.stream(task, gaps=True) reads what there is; a longer result_ttl, and fewer and larger parts, keep more",
         )
 
     # ---------------------------------------------------------------------------------- fetching

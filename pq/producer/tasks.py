@@ -320,8 +320,8 @@ class Tasks:
 
         Args:
             task: its future, the `Task`, or its id.
-            gaps: go on where parts are missing, and where the task began anew after it had streamed something;
-                else that raises `StreamBroken`.
+            gaps: go on where parts are missing, which else raises `StreamBroken`, and where the task began anew
+                after something was read of it, which else raises `StreamRestarted`.
 
         While it is read it raises the error of a task that did not succeed (as `task.get()` does), `TaskLost`, and
         `InvalidValue` where there is no such task.

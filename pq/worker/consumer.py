@@ -496,6 +496,8 @@ class Consumer(Service):
         task.node = context.node
         if crashes:
             task.note(crashes=crashes)
+        if task.retry > 1 and task.run_info.pop("streamed", None) is not None:
+            task.note()  # that was another attempt
         if job.concurrency == CPUBOUND:
             self._cpu_running += 1
         attempt = Attempt(task, job, context.backend, self._finished)

@@ -10,7 +10,7 @@ import pytest
 from servers import Serve
 
 from pq.api import Producer
-from pq.errors import StreamBroken
+from pq.errors import StreamRestarted
 
 pytestmark = pytest.mark.lifecycle
 
@@ -36,7 +36,7 @@ def test_a_killed_worker_streams_anew(serve: Serve, api: Producer) -> None:
     first = [next(stream) for _ in range(10)]
     Path("killed").touch()
     os.kill(first[0][1], signal.SIGKILL)
-    with pytest.raises(StreamBroken, match="began anew"):
+    with pytest.raises(StreamRestarted, match="began anew"):
         next(stream)
     second = list(stream)
     task = future.wait(60)

@@ -17,9 +17,11 @@ import simulated_world
 from pq.broker import scripts
 from pq.broker.subscription import RedisSubscription
 from pq.producer.engine import Engine
+from pq.producer.streams import TaskStream
 from pq.worker.consumer import Consumer
 from pq.worker.context import Context
 from pq.worker.service import Service
+from pq.worker.streams import Streams
 
 
 class Breakage(NamedTuple):
@@ -118,6 +120,9 @@ ALONE = {
 }  # fmt: skip
 """One worker, which dies so often that those that wait for another task are suspects."""
 
+STREAMS = {"jobs": ("streaming", "streaming", "work")}
+"""Tasks that stream, and who reads them."""
+
 LATE = {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}}
 """Calls that take longer than who made them waits."""
 
@@ -164,7 +169,7 @@ BREAKAGES = {
         lambda: mock.patch.object(Engine, "insists", property(lambda self: False, lambda self, value: None), create=True), "S7", (4, 59),
         {"jobs": ("parent",), "faults": ["outage"], "settings": {"max_requests": 2}},
     ),
-    "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (17, 35, 57), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
+    "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (27, 108, 144), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
     "a suspect is never trusted": Breakage(put(Consumer, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
     "a suspect blocks for ever": Breakage(put(Consumer, "_blocked_long", lambda self: False), "S1", (17,), ALONE),
     "a service that was cancelled stays down": Breakage(put(Service, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
@@ -174,6 +179,17 @@ BREAKAGES = {
          "settings": {"concurrent_tasks": 8, "max_requests": 0}},
     ),
     "a batch that failed is forgotten": Breakage(put(Consumer, "_outcome_of", _batch_goes_on), "S1", (29, 130, 142)),
+    "a task's end overtakes what it streamed": Breakage(
+        put(Streams, "__contains__", lambda self, id: False), "S10", (5, 9, 12), STREAMS
+    ),
+    "who has lost a task streams on": Breakage(
+        text("stream", "if redis.call('SISMEMBER', p .. 'held:' .. ARGV[3], id .. ':' .. ARGV[4]) == 0 then return 0 end", ""),
+        "S10", (26, 80, 87), {"jobs": ("streaming",), "faults": ["pause", "partition"], "settings": {"lease": 1.5}},
+    ),
+    "attempts stream into one": Breakage(text("stream", "if newest[2][1] == token then", "if true then"), "S10", (1, 2, 3), STREAMS),
+    "a reader takes one attempt for the other": Breakage(
+        lambda: mock.patch.object(TaskStream, "_gaps", property(lambda self: True, lambda self, value: None), create=True), "S10", (1, 2), STREAMS
+    ),
     "who lost his lease at his limit waits for ever": Breakage(
         put(Consumer, "_look_at_limit", lambda self: None), "S1 L1 L3", (1, 12)
     ),

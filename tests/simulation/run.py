@@ -1,6 +1,7 @@
 """Run seeds of the simulation in this process, an answer a line.
 
     run.py FIRST COUNT [-v]       these seeds; with -v each history, and what pq logs
+    run.py FIRST COUNT --streams  the same with tasks that stream, and who reads them
     run.py --notice               each breakage against the seeds that are known to meet it
     run.py --hunt [WORD [MOST]]   which seeds those are
 
@@ -19,13 +20,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__" and os.environ.get("PYTHONHASHSEED") != "0":
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from breakages import BREAKAGES  # noqa: E402
+from breakages import BREAKAGES, STREAMS  # noqa: E402
 from simulated_world import simulate  # noqa: E402
 from stores import Server  # noqa: E402
 
@@ -72,11 +74,11 @@ def notice(socket: str) -> int:
     return 1 if missed else 0
 
 
-def seeds(socket: str, first: int, count: int, verbose: bool) -> int:
+def seeds(socket: str, first: int, count: int, verbose: bool, force: dict[str, Any] | None) -> int:
     failed = 0
     for seed in range(first, first + count):
         began = time.perf_counter()
-        history, found = simulate(seed, socket)
+        history, found = simulate(seed, socket, force)
         gc.collect()
         answer = {
             "seed": seed, "digest": history.digest(), "events": len(history), "broken": found,
@@ -91,6 +93,7 @@ def seeds(socket: str, first: int, count: int, verbose: bool) -> int:
 
 def main(words: list[str]) -> int:
     verbose = "-v" in words
+    force = STREAMS if "--streams" in words else None
     warnings.simplefilter("ignore", RuntimeWarning)  # of what a killed program had begun
     logging.disable(logging.NOTSET if verbose else logging.CRITICAL)
     if verbose:
@@ -111,7 +114,7 @@ def main(words: list[str]) -> int:
                 int(words[2]) if len(words) > 2 else 300,
             )
             return 0
-        return seeds(str(server.socket), int(words[0]), int(words[1]), verbose)
+        return seeds(str(server.socket), int(words[0]), int(words[1]), verbose, force)
     finally:
         server.close()
 

@@ -145,10 +145,35 @@ async def crowd_stopper() -> str:
         return "never"
 
 
+@api.job(max_retries=3, retry_delay=0.2)
+async def streaming(self: Any, parts: int = 5, failures: int = 0, seconds: float = 0.05) -> str:
+    """It streams who it is, and the number of each part."""
+    with Body() as body:
+        for number in range(parts):
+            await self.stream([body.run, number])
+            await asyncio.sleep(seconds)
+            if body.attempt <= failures and number == parts // 2:
+                raise ValueError("not this time")
+        note("streamed", id=body.id, run=body.run, parts=parts)
+        return body.returns()
+
+
 @api.job(run_every=1.7)
 async def ticking() -> str:
     with Body() as body:
         return body.returns()
 
 
-JOBS = [work, flaky, slow, parent, waiting, two_at_once, four_a_second, once, deadly, crowd_stopper]
+JOBS = [
+    work,
+    flaky,
+    slow,
+    parent,
+    waiting,
+    two_at_once,
+    four_a_second,
+    once,
+    deadly,
+    crowd_stopper,
+    streaming,
+]

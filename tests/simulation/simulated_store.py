@@ -494,7 +494,7 @@ class SimulatedStore:
                 connection.channels[channel] = None
                 count = self._channels[channel] = self._channels.get(channel, 0) + 1
                 if count == 1:
-                    self._hub.ask(("SUBSCRIBE", channel))
+                    self._hub_asked(("SUBSCRIBE", channel), b"subscribe")
             self._tell(connection, [b"subscribe", raw, len(connection.channels)])
         return _NOTHING
 
@@ -502,13 +502,17 @@ class SimulatedStore:
         self._channels[channel] -= 1
         if not self._channels[channel]:
             del self._channels[channel]
-            self._hub.ask(("UNSUBSCRIBE", channel))
+            self._hub_asked(("UNSUBSCRIBE", channel), b"unsubscribe")
 
     def _hear(self) -> None:
         if not self._channels:
             return
-        (reply,) = self._hub.ask(("PING",))
-        while reply[0] != b"pong":
+        self._hub_asked(("PING",), b"pong")
+
+    def _hub_asked(self, command: tuple[str, ...], answer: bytes) -> None:
+        """What was published before the answer comes before it."""
+        (reply,) = self._hub.ask(command)
+        while reply[0] != answer:
             self._publish(reply[1].decode(), reply[2])
             reply = self._hub.next()
 

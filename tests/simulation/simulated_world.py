@@ -28,6 +28,7 @@ import pq.broker.subscription
 import pq.execution.async_io
 import pq.producer.engine
 import pq.producer.producer
+import pq.producer.streams
 import pq.worker.consumer
 import pq.worker.worker
 from pq.app import PulsarQueue
@@ -36,7 +37,7 @@ from pq.broker.contract import Renewal
 from pq.broker.link import Link
 from pq.broker.redis import read_renewal
 from pq.broker.scripts import script
-from pq.errors import PqError
+from pq.errors import PqError, StoreUnavailable, StreamRestarted
 from pq.model.registry import Registry
 from pq.producer.producer import Producer
 from pq.worker.lease import LOOK, LeaseKeeper
@@ -348,6 +349,8 @@ class World:
             facts = {"seconds": chance.choice((0.2, 3.0))}
         elif name == "once":
             facts = {"name": chance.choice("ab")}
+        elif name == "streaming":
+            facts = {"parts": chance.choice((0, 1, 4, 9)), "failures": chance.choice((0, 0, 1))}
         elif name == "deadly":
             facts = {"deaths": chance.choice((0, 1, 2, 3))}
         if "stop everything" in self.faults and not self.jobs and chance.random() < 0.1:
@@ -374,6 +377,9 @@ class World:
         cancelling = None
         if chance.random() < 0.12:
             cancelling = asyncio.create_task(self._cancel(api, program, queued.id, chance.uniform(0.0, 1.0)))
+        reading = None
+        if name == "streaming":
+            reading = asyncio.create_task(self._read(api, program, queued, chance.choice((0.0, 0.0, 1.0))))
         self.waits += 1
         wait = f"{queued.id[:9]}/{self.waits}"
         self.note(program.name, "await", "invoke", id=wait)
@@ -388,6 +394,28 @@ class World:
             )
         if cancelling is not None:
             await cancelling
+        if reading is not None:
+            await reading
+
+    async def _read(self, api: Producer, program: Program, task: Any, after: float) -> None:
+        """Read the stream of a task to its end, from its beginning wherever it is broken."""
+        await asyncio.sleep(after)
+        self.note(program.name, "read", "invoke", id=task.id)
+        stream = api.tasks.stream(task)
+        parts: list[Any] = []
+        while True:
+            try:
+                async for part in stream:
+                    parts.append(part)  # noqa: PERF401  what is there when it breaks is thrown away
+                break
+            except StreamRestarted:
+                parts.clear()
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)
+            except PqError as exc:
+                self.note(program.name, "read", "fail", id=task.id, error=type(exc).__name__)
+                return
+        self.note(program.name, "read", "ok", id=task.id, parts=parts)
 
     async def _cancel(self, api: Producer, program: Program, id: str, after: float) -> None:
         await asyncio.sleep(after)
@@ -614,7 +642,8 @@ def simulated(world: World) -> Iterator[None]:
     chance = random.Random(world.seed)
     handlers = list(logging.getLogger().handlers)
     ordered = [
-        pq.broker.redis, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.worker.consumer,
+        pq.broker.redis, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
+        pq.worker.consumer,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context

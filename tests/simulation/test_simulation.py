@@ -81,6 +81,25 @@ def test_no_seed_breaks_a_rule() -> None:
     assert not broken, f"{len(broken)} of {SEEDS} seeds broke a rule:\n" + "\n".join(broken[:10])
 
 
+@pytest.mark.timeout(300 + 10 * SEEDS)
+def test_no_stream_is_read_wrong() -> None:
+    """Who reads a stream to its end has all parts of the run that counts, and no other, whatever happened meanwhile."""
+    size = max(1, SEEDS // 20)
+    running = [begin(1 + part * size, size, "--streams") for part in range(PARTS)]
+    try:
+        found = [answer for process in running for answer in answers(process)]
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait(20)
+    broken = [
+        f"run.py {answer['seed']} 1 --streams -v: {answer['broken'][:3]}"
+        for answer in found
+        if answer["broken"]
+    ]
+    assert not broken, "\n".join(broken)
+
+
 def test_a_seed_is_the_same_in_every_process() -> None:
     """The same steps at the same times, whatever the process, its hash seed, and what ran in it before."""
     first = answers(begin(1, 12))
@@ -150,6 +169,18 @@ BAD = {
     "S7": (*GOOD[:6], ("w", "child", {"id": "a", "run": 1, "child": "c"}), *GOOD[6:]),
     "S8": (("store", "tick", {"schedule": "s", "at": 5}),) * 2,
     "S9": (("world", "healthy", {}), GOOD[0], ("w", "lease", {"lease": "M"})),
+    "S10": (
+        *GOOD,
+        ("p", "read/invoke", {"id": "a"}),
+        ("w", "streamed", {"id": "a", "run": 1, "parts": 2}),
+        ("p", "read/ok", {"id": "a", "parts": [[1, 0]]}),
+    ),
+    "S10 ": (
+        *GOOD,
+        ("p", "read/invoke", {"id": "a"}),
+        ("p", "read/fail", {"id": "a", "error": "StreamBroken"}),
+    ),
+    "L2  ": (*GOOD, ("p", "read/invoke", {"id": "a"})),
     "L1": (*GOOD[:7], GOOD[9], *((("x", "fault", {}),) * 9), GOOD[7]),
     "L2": (*GOOD[:8], GOOD[9]),
     "L2 ": (*GOOD[:8], ("p", "await/fail", {"id": "a/1", "error": "TaskLost"}), GOOD[9]),
