@@ -48,6 +48,8 @@ SHORT = 0.005
 """Seconds; process tasks that take less on average are short."""
 SPARE = 2
 """Short process tasks that may wait for each child."""
+ASIDE = 0.05
+"""Seconds for which a worker that has handed back what it does not know stands aside."""
 UNKNOWN_JOB_TRIES = 8
 """How often a task whose job is unknown here goes back, for a worker that knows it, before it fails."""
 
@@ -115,6 +117,7 @@ class Consumer(Service):
         self._worked = 0.0  # seconds that the attempts which have ended took, and those of process jobs
         self._cpu_worked = 0.0
         self._lease_lost = False
+        self._unfit = False  # a task of a job that is unknown here was taken, and goes back
         self._blocked_since: float | None = None  # a suspect is next, and waits for us to be idle
         self._counted: float | None = None  # the connection on which stock was taken
         self._blocking: asyncio.Task[Exchange] | None = None
@@ -231,6 +234,8 @@ class Consumer(Service):
             if answer.solo and (suspect := answer.tasks[-1].id) in self._running:
                 self._solo = suspect
                 asyncio.get_running_loop().call_later(self._context.cfg.lease, self._trust, suspect)
+            if self._unfit:
+                await self._stand_aside()
         if not answer.blocked:
             self._blocked_since = None
         if answer.left and not answer.blocked:
@@ -251,6 +256,17 @@ class Consumer(Service):
             self._block(want, answer.next_due)
         if answer.tasks:
             await asyncio.sleep(0)  # what is quick ends in this one turn of the loop
+
+    async def _stand_aside(self) -> None:
+        """Hand back what is unknown here, and let others come before us in the line of those that wait for a task.
+
+        A store serves first who has waited for longest. Whoever is told that a task has come back looks and waits
+        anew, so he would stand behind us each time, and the same worker would have the task till its tries are over.
+        """
+        self._unfit = False
+        if self._pending:
+            await self._exchange(0)
+        await asyncio.sleep(ASIDE)
 
     def _blocked_long(self) -> bool:
         """A suspect has waited a whole lease for what runs here, and that may wait for something behind it."""
@@ -525,6 +541,7 @@ class Consumer(Service):
             self._settle(task, None, Outcome(outcomes.FAILED, None, text, None, error.slug))
             return
         logger.warning("task %s: %s; it goes back for a worker that knows it", task.id[:9], error)
+        self._unfit = True
         task.note(unknown=tries)
         task.status = QUEUED
         self._send(task, Ending(RETRY, min(60.0, 2.0 ** (tries - 1))))

@@ -117,6 +117,21 @@ async def test_an_unknown_job_goes_back_for_a_worker_that_knows_it(
         assert task.retry == 1
 
 
+async def test_an_old_worker_does_not_take_what_it_does_not_know_again_and_again(
+    make_app: Any, start_worker: Any, valkey: Any
+) -> None:
+    """Both are idle, and the old one waits for longer. What it hands back is the other's, the next time."""
+    await start_worker(make_app(task_paths=[]), name="old")
+    async with make_app().api() as api:
+        await start_worker(make_app(), name="new")
+        for n in range(2):
+            await until(lambda: valkey.client.info("clients")["blocked_clients"] == 2)
+            async with asyncio.timeout(60):
+                task = await api.tasks.queue("addition", a=n, b=1)
+            assert (task.get(), task.worker) == (n + 1, "new")
+            assert task.run_info.get("unknown", 0) <= 2
+
+
 async def test_a_zombie_changes_nothing(
     make_app: Any, app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
