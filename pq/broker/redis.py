@@ -46,6 +46,7 @@ from .contract import (
 )
 from .keys import Keys
 from .link import Caller, Command, Link, ScriptMissing, checked
+from .pauses import pause
 from .scripts import NAMES, script
 from .subscription import RedisSubscription
 from .wire import Maker
@@ -231,12 +232,14 @@ class RedisBroker:
         But for the first `once` of them: these only wait, and whoever repeats has waited.
         """
         started = self._clock.monotonic()
-        pause = 0.02
+        failures = link.failures
         while True:
             try:
                 try:
                     replies = await link.call(commands, timeout=timeout)
-                    return [checked(reply, self.where, self._stated) for reply in replies]
+                    found = [checked(reply, self.where, self._stated) for reply in replies]
+                    link.failures = 0
+                    return found
                 except ScriptMissing:
                     loaded = await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
                     for reply in loaded:
@@ -245,7 +248,9 @@ class RedisBroker:
                     continue
             except StoreUnavailable:
                 commands, once = commands[once:], 0
+                failures += 1
                 if self._clock.monotonic() - started >= self.patience:
+                    link.failures = max(link.failures, failures)
                     raise
                 # Whoever answers "not now" may be the wrong server by now: look it up again. And it may not
                 # know what the old one knew.
@@ -253,8 +258,7 @@ class RedisBroker:
                 self._known_queues.clear()
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
-            await asyncio.sleep(pause * (0.5 + self._clock.random()))
-            pause = min(1.0, pause * 2)
+            await asyncio.sleep(pause(failures, self._clock.random()))
 
     async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Caller | None = None) -> Any:
         command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)

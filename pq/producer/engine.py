@@ -317,7 +317,7 @@ class Engine:
                 if not self.insists or self.closed:
                     raise
                 logger.debug("%d tasks are not queued yet: %s", len(entries), exc)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5 + self._clock.random())
 
     async def _send(self, batch: list[_Outgoing], level: str = "") -> None:
         by_queue: dict[str, list[Entry]] = {}
