@@ -232,7 +232,7 @@ class RedisBroker:
         But for the first `once` of them: these only wait, and whoever repeats has waited.
         """
         started = self._clock.monotonic()
-        failures = link.failures
+        failures, forgotten = link.failures, 0
         while True:
             try:
                 try:
@@ -244,6 +244,14 @@ class RedisBroker:
                     loaded = await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
                     for reply in loaded:
                         checked(reply, self.where)
+                    forgotten += 1
+                    if forgotten > 1:  # once is no trouble: it was started again
+                        raise StoreUnavailable(
+                            f"{self.where} does not keep our scripts: it took them {forgotten} times, and did not know "
+                            "them a moment later",
+                            hint="is it several servers behind one address? Name those, redis+sentinel:// or "
+                            "redis+cluster://. Or somebody runs SCRIPT FLUSH again and again",
+                        ) from None
                     commands, once = commands[once:], 0
                     continue
             except StoreUnavailable:
