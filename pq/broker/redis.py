@@ -274,7 +274,11 @@ class RedisBroker:
 
     async def run(self, *command: Any) -> Any:
         """Run a command that is none of the protocol's."""
-        return (await self._repeat(self._side, [command]))[0]
+        return (await self.run_all(command))[0]
+
+    async def run_all(self, *commands: Command) -> list[Any]:
+        """Run such commands in one round trip; the first that is refused raises."""
+        return await self._repeat(self._side, commands)
 
     # ------------------------------------------------------------------------------------ verbs
     async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
