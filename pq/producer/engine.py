@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import os
 from collections import deque
@@ -30,6 +29,7 @@ from ..errors import PqError, QueueFull, ResultExpired, StoreUnavailable, TaskLo
 from ..model.events import EventBus
 from ..model.task import Task
 from . import rivals
+from .callbacks import Callbacks
 from .future import TaskFuture
 from .locks import Turns
 from .waiting import nobody, workers
@@ -82,6 +82,7 @@ class Engine:
         self._opened: asyncio.Future[Broker] | None = None
         self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
         self.turns = Turns()
+        self.run_callback = Callbacks(self.spawn).call
         self.insists = False
         """What was queued must get to the store, however long that takes: see `pq.worker.worker`."""
         self.closed = False
@@ -528,21 +529,3 @@ class Engine:
             f"task {task.id} is not in the store any more: deleted, or lost with the store's data",
             hint="for durability see docs/explain/guarantees.md",
         )
-
-    # ------------------------------------------------------------------------------ callbacks
-    def run_callback(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call a user's callback; one that raises is logged, and stops nothing."""
-        try:
-            result = callback(*args)
-        except Exception:
-            logger.exception("an event callback raised: %r", callback)
-            return
-        if inspect.isawaitable(result):
-            self.spawn(_guarded(callback, result))
-
-
-async def _guarded(callback: Callable[..., Any], result: Any) -> None:
-    try:
-        await result
-    except Exception:
-        logger.exception("an event callback raised: %r", callback)
