@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import leaks
 import pytest
@@ -13,6 +14,10 @@ from stores import Server, check_server, redis62_binary
 
 from pq.broker.embedded import find_binary
 from pq.errors import NoStore
+
+if TYPE_CHECKING:  # most tests want no worker, and that imports nearly all that there is
+    from pq.api import PulsarQueue
+    from pq.worker.worker import Worker
 
 
 def pytest_configure() -> None:
@@ -152,3 +157,20 @@ def cluster(cluster_servers: Cluster) -> Cluster:
     cluster_servers.settle()
     cluster_servers.flush()
     return cluster_servers
+
+
+# ------------------------------------------------------------------------------------------ workers
+@pytest.fixture
+async def start_worker() -> AsyncIterator[Callable[..., Awaitable[Worker]]]:
+    """Start a worker of an application in this loop; stopped when the test is over."""
+    workers: list[Worker] = []
+
+    async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
+        worker = app.worker(name, **options)
+        await worker.start()
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in reversed(workers):
+        await worker.stop(grace=0.0)

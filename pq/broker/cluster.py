@@ -22,6 +22,7 @@ from ..config.hosts import parse_hosts
 from ..errors import QueueFull, StoreRefused, StoreUnavailable
 from .contract import Exchange, Renewal, Settlement
 from .link import Caller, Command, Link, checked
+from .pauses import pause
 from .redis import BLOCK_MARGIN, RedisBroker, connection_options, read_renewal, read_reserve
 from .scripts import script
 from .slots import Address, ClusterLink, Slots, slot_of
@@ -201,6 +202,7 @@ class ClusterBroker(RedisBroker):
         link = self._side
         assert isinstance(link, ClusterLink)
         started = self._clock.monotonic()
+        failures = 0
         while True:
             found: list[bytes] = []
             try:
@@ -217,7 +219,8 @@ class ClusterBroker(RedisBroker):
             except StoreUnavailable:  # from the beginning: the keys of that node are at another now
                 if self._clock.monotonic() - started >= self.patience:
                     raise
-                await asyncio.sleep(0.1 + 0.2 * self._clock.random())
+                failures += 1
+                await asyncio.sleep(pause(failures, self._clock.random()))
         yield list(dict.fromkeys(found))  # a key on its way is seen at both its nodes
 
     async def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:

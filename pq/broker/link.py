@@ -33,6 +33,9 @@ class ScriptMissing(StoreError):
 class Caller(Protocol):
     """Where calls go: one connection, or one to each node of a cluster."""
 
+    failures: int
+    """How many attempts had failed in a row when the last call was given up: the next one goes on from there."""
+
     @property
     def connected_since(self) -> float | None: ...
 
@@ -63,6 +66,7 @@ class Link:
         self._wire: Wire | None = None
         self._since = 0.0
         self._turn = asyncio.Lock()
+        self.failures = 0
 
     @property
     def connected_since(self) -> float | None:

@@ -48,6 +48,7 @@ from .contract import (
 )
 from .keys import Keys
 from .link import Caller, Command, Link, ScriptMissing, checked
+from .pauses import pause
 from .scripts import NAMES, script
 from .subscription import RedisSubscription
 from .wire import Maker
@@ -233,21 +234,33 @@ class RedisBroker:
         But for the first `once` of them: these only wait, and whoever repeats has waited.
         """
         started = self._clock.monotonic()
-        pause = 0.02
+        failures, forgotten = link.failures, 0
         while True:
             try:
                 try:
                     replies = await link.call(commands, timeout=timeout)
-                    return [checked(reply, self.where, self._stated) for reply in replies]
+                    found = [checked(reply, self.where, self._stated) for reply in replies]
+                    link.failures = 0
+                    return found
                 except ScriptMissing:
                     loaded = await link.call([("SCRIPT", "LOAD", script(name).source) for name in NAMES])
                     for reply in loaded:
                         checked(reply, self.where)
+                    forgotten += 1
+                    if forgotten > 1:  # once is no trouble: it was started again
+                        raise StoreUnavailable(
+                            f"{self.where} does not keep our scripts: it took them {forgotten} times, and did not know "
+                            "them a moment later",
+                            hint="is it several servers behind one address? Name those, redis+sentinel:// or "
+                            "redis+cluster://. Or somebody runs SCRIPT FLUSH again and again",
+                        ) from None
                     commands, once = commands[once:], 0
                     continue
             except StoreUnavailable:
                 commands, once = commands[once:], 0
+                failures += 1
                 if self._clock.monotonic() - started >= self.patience:
+                    link.failures = max(link.failures, failures)
                     raise
                 # Whoever answers "not now" may be the wrong server by now: look it up again. And it may not
                 # know what the old one knew.
@@ -255,8 +268,7 @@ class RedisBroker:
                 self._known_queues.clear()
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
-            await asyncio.sleep(pause * (0.5 + self._clock.random()))
-            pause = min(1.0, pause * 2)
+            await asyncio.sleep(pause(failures, self._clock.random()))
 
     async def _run(self, name: str, keys: Sequence[str], *args: Any, link: Caller | None = None) -> Any:
         command = ("EVALSHA", script(name).digest, len(keys), *keys, *args)
@@ -264,7 +276,11 @@ class RedisBroker:
 
     async def run(self, *command: Any) -> Any:
         """Run a command that is none of the protocol's."""
-        return (await self._repeat(self._side, [command]))[0]
+        return (await self.run_all(command))[0]
+
+    async def run_all(self, *commands: Command) -> list[Any]:
+        """Run such commands in one round trip; the first that is refused raises."""
+        return await self._repeat(self._side, commands)
 
     # ------------------------------------------------------------------------------------ verbs
     async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:

@@ -2,7 +2,7 @@
 
 A user of the store with too few rights (ACL) would let a worker start, take tasks and then fail to end them. And what a
 script may not do, Redis 6.2 says without the command's name. So one script tries each command that the scripts use, on keys
-of its own that it takes away again; what is refused is named, with the line that grants it.
+of its own that it takes away again; what is refused is named, with the line that grants it. All of it is one round trip.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def check_rights(broker: Broker, namespace: str) -> None:
     """Raise `StoreRefused` that names the commands which this user of the store may not use, and a worker needs."""
     if not getattr(broker, "one_server", False):
         return  # the memory of this process asks nobody; the nodes of a cluster may each have rights of their own
-    run: Any = getattr(broker, "run", None)
+    run_all: Any = getattr(broker, "run_all", None)
     keys = Keys(namespace)
     key = keys.prefix("@rights") + "probe"
     arguments: list[str] = []
@@ -59,11 +59,14 @@ async def check_rights(broker: Broker, namespace: str) -> None:
         if words:
             arguments += [str(len(words)), *words]
     try:
-        refused = sorted({word.decode() for word in await run("EVAL", _SCRIPT, 1, key, *arguments)})
-        await run("BLPOP", key, "0.01")  # in a script nobody may block
-        # One of ours: should the store forget it in between, it is loaded again as any other.
-        await run("SCRIPT", "LOAD", script("inspect").source)
-        await run("EVALSHA", script("inspect").digest, 1, keys.prefix("@rights"), "")
+        found, *_ = await run_all(
+            ("EVAL", _SCRIPT, 1, key, *arguments),
+            ("BLPOP", key, "0.01"),  # in a script nobody may block
+            # One of ours: should the store forget it in between, it is loaded again as any other.
+            ("SCRIPT", "LOAD", script("inspect").source),
+            ("EVALSHA", script("inspect").digest, 1, keys.prefix("@rights"), ""),
+        )
+        refused = sorted({word.decode() for word in found})
     except StoreRefused as exc:
         raise StoreRefused(
             f"{exc.message}; this user of the store may not do all that a worker has to",

@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import redis.exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
+from ..clock import SYSTEM, Clock
 from ..config.hosts import parse_hosts
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from .link import translate
+from .pauses import LONGEST, pause
 from .redis import RedisBroker, connection_options
 from .wire import Maker, Wire
 
@@ -29,8 +31,6 @@ ASK = 3.0
 """Seconds that one Sentinel gets to answer."""
 CONNECT = 5.0
 """Seconds that the primary gets: one that was frozen accepts connections and says nothing on them."""
-AWAY = 1.0
-"""Seconds after which a Sentinel that could not be heard is looked for again."""
 
 Address = tuple[str, int]
 
@@ -46,7 +46,14 @@ class Sentinels:
     """Finds the primary of one service."""
 
     def __init__(
-        self, url: str, *, name: str, where: str, stated: str | None, on_moved: Callable[[], None]
+        self,
+        url: str,
+        *,
+        name: str,
+        where: str,
+        stated: str | None,
+        on_moved: Callable[[], None],
+        clock: Clock = SYSTEM,
     ) -> None:
         hosts = parse_hosts(url)
         self._hosts = hosts.hosts
@@ -54,6 +61,7 @@ class Sentinels:
         self._where = where
         self._stated = stated
         self._on_moved = on_moved
+        self._clock = clock
         self._server = {**connection_options(hosts.server), "client_name": name}
         self._sentinel = {**connection_options(hosts.sentinel), "client_name": name}
         self._class = self._server.pop("connection_class")
@@ -97,9 +105,11 @@ class Sentinels:
         await asyncio.gather(*ears, return_exceptions=True)
 
     async def _hear(self, host: Address) -> None:
+        failures = 0
         while True:
             news: asyncio.Queue[Any] = asyncio.Queue()
             wire: Wire | None = None
+            began = self._clock.monotonic()
             try:
                 async with asyncio.timeout(CONNECT):
                     wire = await Wire.open(lambda: self._to_sentinel(host), news.put_nowait)
@@ -112,7 +122,8 @@ class Sentinels:
             finally:
                 if wire is not None:
                     await wire.close()
-            await asyncio.sleep(AWAY)
+            failures = 1 if self._clock.monotonic() - began >= CONNECT + LONGEST else failures + 1
+            await asyncio.sleep(pause(failures, self._clock.random()))
 
     def _announced(self, words: list[str]) -> None:
         """`<service> <old host> <old port> <new host> <new port>`."""
@@ -203,7 +214,12 @@ class SentinelBroker(RedisBroker):
 
     def _use(self, url: str) -> None:
         self.sentinels = Sentinels(
-            url, name=self._name, where=self.where, stated=self._stated, on_moved=self._moved
+            url,
+            name=self._name,
+            where=self.where,
+            stated=self._stated,
+            on_moved=self._moved,
+            clock=self._clock,
         )
 
     async def open(self) -> None:

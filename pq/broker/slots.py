@@ -160,6 +160,7 @@ class ClusterLink:
         self._make_link = make_link
         self._where = where
         self._links: dict[Address, Link] = {}
+        self.failures = 0
 
     @property
     def connected_since(self) -> float | None:

@@ -17,6 +17,7 @@ from ..clock import Clock
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from .contract import Message
 from .link import translate
+from .pauses import LONGEST, pause
 from .wire import Maker, Wire
 
 
@@ -81,7 +82,7 @@ class RedisSubscription:
         return self._closed
 
     async def __aiter__(self) -> AsyncIterator[Message]:
-        pause = 0.02
+        failures = 0
         first = True
         messages = self._messages
         while not self._closed:
@@ -89,10 +90,11 @@ class RedisSubscription:
                 self._news.clear()
                 await self._news.wait()
                 continue
+            stood_from: float | None = None
             try:
                 self._tell_back = not first
                 await self._connect()
-                pause, first = 0.02, False
+                first, stood_from = False, self._clock.monotonic()
                 while not self._closed:
                     while messages:
                         yield messages.popleft()
@@ -105,8 +107,10 @@ class RedisSubscription:
                 if isinstance(error, StoreRefused):
                     raise error from exc
                 first = False
-                await asyncio.sleep(pause * (0.5 + self._clock.random()))
-                pause = min(1.0, pause * 2)
+                # To be let in is not enough: who stands before a store that is away may take connections, and drop them.
+                stood = stood_from is not None and self._clock.monotonic() - stood_from >= LONGEST
+                failures = 1 if stood else failures + 1
+                await asyncio.sleep(pause(failures, self._clock.random()))
 
     async def _connect(self) -> None:
         await self._drop()  # of who listened before and was cancelled

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import os
 from collections import deque
@@ -30,6 +29,7 @@ from ..errors import PqError, QueueFull, ResultExpired, StoreUnavailable, TaskLo
 from ..model.events import EventBus
 from ..model.task import Task
 from . import rivals
+from .callbacks import Callbacks
 from .future import TaskFuture
 from .locks import Turns
 from .streams import Nudges
@@ -84,6 +84,7 @@ class Engine:
         self.on_queued: Callable[[Task[Any]], Coroutine[Any, Any, None]] | None = None
         self.turns = Turns()
         self.nudges = Nudges()
+        self.run_callback = Callbacks(self.spawn).call
         self.insists = False
         """What was queued must get to the store, however long that takes: see `pq.worker.worker`."""
         self.closed = False
@@ -319,7 +320,7 @@ class Engine:
                 if not self.insists or self.closed:
                     raise
                 logger.debug("%d tasks are not queued yet: %s", len(entries), exc)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5 + self._clock.random())
 
     async def _send(self, batch: list[_Outgoing], level: str = "") -> None:
         by_queue: dict[str, list[Entry]] = {}
@@ -537,21 +538,3 @@ class Engine:
             f"task {task.id} is not in the store any more: deleted, or lost with the store's data",
             hint="for durability see docs/explain/guarantees.md",
         )
-
-    # ------------------------------------------------------------------------------ callbacks
-    def run_callback(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call a user's callback; one that raises is logged, and stops nothing."""
-        try:
-            result = callback(*args)
-        except Exception:
-            logger.exception("an event callback raised: %r", callback)
-            return
-        if inspect.isawaitable(result):
-            self.spawn(_guarded(callback, result))
-
-
-async def _guarded(callback: Callable[..., Any], result: Any) -> None:
-    try:
-        await result
-    except Exception:
-        logger.exception("an event callback raised: %r", callback)

@@ -406,7 +406,7 @@ class Producer:
                 await engine.open(self._make_broker)
             except StoreUnavailable as exc:
                 if engine.insists and not engine.closed:
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(0.5 + self.clock.random())
                     continue
                 if not future.done():
                     future.set_exception(exc)

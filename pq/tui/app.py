@@ -76,24 +76,22 @@ class Top(App[int]):
 
     def on_mount(self) -> None:
         self.run_worker(self.feed.run(), exit_on_error=True)
-        self.set_interval(EVERY, self.draw)
+        # A timer of the view, not of the program: it is stopped before anything of the view is taken down.
+        self.screen.set_interval(EVERY, self.draw)
         self.draw()
         self.query_one("#queues").focus()
 
     # ---------------------------------------------------------------------------------- drawing
     def draw(self) -> None:
         """Show what the board says."""
-        if not self.screen_stack:
-            return  # it is put up, or taken down
         view = self.screen_stack[0]
-        heads = view.query("#head").results(Static)
         alarm = self.board.alarm()
         words = [alarm] if alarm else [*self.board.counts(), self.board.store]
         if self.board.filter:
             words.insert(0, f"filter {self.board.filter!r}")
-        for head in heads:  # none, while the view is put up or taken down
-            head.set_class(alarm is not None, "trouble")
-            head.update(Text(" · ".join(["pq top", *words])))
+        head = view.query_one("#head", Static)
+        head.set_class(alarm is not None, "trouble")
+        head.update(Text(" · ".join(["pq top", *words])))
         for table in view.query(Table):
             name = table.pane.name
             rows = self.board.rows(name)

@@ -422,7 +422,7 @@ class Consumer(Service):
                 self._say_outage(exc)
             else:
                 logger.error("the store refused to settle or reserve: %s", exc)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.25 + 0.5 * context.clock.random())  # not all workers at once
             return None
         if self._outage:
             self._outage = False
@@ -737,7 +737,7 @@ class Consumer(Service):
             await self._take_new_lease()
         except PqError as exc:
             logger.warning("no new lease yet: %s", exc)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5 + self._context.clock.random())
             return
         self._lease_lost = False
 

@@ -17,7 +17,7 @@ from .service import Service
 logger = logging.getLogger("pq.worker")
 
 EVERY = 5.0
-"""Seconds between two heartbeats; a consumer that is silent for three of them is taken off the list."""
+"""Seconds between two heartbeats on average; a consumer that is silent for three of them is taken off the list."""
 
 
 MOST_NAMES = 4000
@@ -38,7 +38,7 @@ class Heartbeat(Service):
     async def run(self) -> None:
         while True:
             await self._beat()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(EVERY * (0.75 + 0.5 * self._context.clock.random()))  # not all at once
 
     async def stop(self) -> None:
         await super().stop()

@@ -127,7 +127,7 @@ class LeaseKeeper:
         blocked_since: float | None = None
         named = False
         try:
-            while not self._ended.wait(self._look):
+            while not self._ended.wait(self._until_next_look()):
                 now = clock.monotonic()
                 if self._is_due(now):
                     self._renew(renewer)
@@ -148,6 +148,10 @@ class LeaseKeeper:
                     os._exit(70)
         finally:
             renewer.close()
+
+    def _until_next_look(self) -> float:
+        """Not the same for all: workers that were started together would renew together for ever."""
+        return self._look * (0.75 + 0.5 * self._context.clock.random())
 
     def _plan(self, now: float) -> None:
         """The lease is good: renew it when a third of it is over."""
@@ -173,8 +177,8 @@ class LeaseKeeper:
         """What the store said to a renewal of that lease, or why it said nothing."""
         now = self._context.clock.monotonic()
         if isinstance(answer, PqError):
-            # It is tried again soon: a lease is three renewals long.
-            self._next_renewal = now + min(1.0, self._ttl / 10_000)
+            # It is tried again soon, since a lease is three renewals long; and not by all workers at once.
+            self._next_renewal = now + min(1.0, self._ttl / 10_000) * (0.5 + self._context.clock.random())
             if isinstance(answer, StoreUnavailable):
                 logger.debug("the lease was not renewed: %s", answer)
             else:

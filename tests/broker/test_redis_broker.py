@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import bulk, fake_server, proxy
+from fake_server import bulk, fake_server, ok, proxy
 from redis import exceptions as redis_errors
 from stores import Hand, Server, token_comes
 
@@ -75,6 +76,66 @@ async def test_scripts_forgotten_between_all_calls(store: Any, broker: RedisBrok
     await flushed(broker.pause(Q, True))
     assert (await flushed(broker.state(Q))).paused
     assert await flushed(broker.hand_back("L", [Q], crashed=False)) == 1
+
+
+class Steps:
+    """A clock on which each look takes a tenth of a second, and chance that makes no pause long."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def time(self) -> float:
+        return self._looks / 10
+
+    def monotonic(self) -> float:
+        self._looks += 1
+        return self._looks / 10
+
+    def random(self) -> float:
+        return 0.01
+
+
+async def test_a_store_that_never_keeps_the_scripts(tmp_path: Path) -> None:
+    """Several servers behind one address, or a store that is flushed again and again: patience ends, and it is said why."""
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"SCRIPT":
+            return bulk(hashlib.sha1(command[2]).hexdigest().encode())
+        return b"-NOSCRIPT No matching script. Please use EVAL.\r\n" if command[0] == b"EVALSHA" else ok()
+
+    async with fake_server(tmp_path / "f", answer) as fake:
+        broker = RedisBroker(f"unix://{tmp_path / 'f'}", patience=1.0, clock=Steps())
+        with pytest.raises(StoreUnavailable, match="does not keep our scripts: it took them") as caught:
+            async with asyncio.timeout(30):
+                await broker.poke(Q)
+        assert "SCRIPT FLUSH" in (caught.value.hint or "")
+        asked = sum(command[0] == b"EVALSHA" for command in fake.heard)
+        assert 5 < asked < 20, "it was tried again, and not for ever"
+        assert fake.connections > asked - 3, (
+            "each time from the second on by a new connection, which may lead elsewhere"
+        )
+        await broker.close()
+
+
+async def test_a_store_that_forgets_the_scripts_some_times(tmp_path: Path) -> None:
+    """It knows them in the end: the call succeeds."""
+    forgets = 4
+
+    def answer(command: list[bytes]) -> bytes:
+        nonlocal forgets
+        if command[0] == b"SCRIPT":
+            return bulk(hashlib.sha1(command[2]).hexdigest().encode())
+        if command[0] != b"EVALSHA":
+            return ok()
+        forgets -= 1
+        return b"-NOSCRIPT No matching script. Please use EVAL.\r\n" if forgets >= 0 else b":1\r\n"
+
+    async with fake_server(tmp_path / "f", answer) as fake:
+        broker = RedisBroker(f"unix://{tmp_path / 'f'}", patience=60.0)
+        async with asyncio.timeout(60):
+            await broker.poke(Q)
+        assert sum(command[0] == b"EVALSHA" for command in fake.heard) == 5
+        await broker.close()
 
 
 async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:

@@ -36,6 +36,12 @@ async def addition(self: Job, n: int) -> int:
 
 
 @pq.job()
+async def large(self: Job, n: int) -> str:
+    ran[n] += 1
+    return f"{n} " + "x" * 20_000
+
+
+@pq.job()
 async def held(self: Job) -> str:
     await gate["open"].wait()
     return "let go"
@@ -296,4 +302,35 @@ async def test_a_store_that_cannot_write_its_file(tmp_path: Path) -> None:
         await worker.stop(grace=5.0)
         assert set(ran.values()) == {1}
     finally:
+        server.close()
+
+
+async def test_a_subscriber_whose_buffer_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store cuts who does not read fast enough: every await returns, and who was cut off hears again."""
+    server = Server(find_binary(), "--client-output-buffer-limit", "pubsub 65536 0 0")
+    client = redis.Redis.from_url(server.url)
+
+    def cut() -> int:
+        return int(client.info("stats")["client_output_buffer_limit_disconnections"])
+
+    try:
+        worker = application(server.url).worker("w1")
+        await worker.start()
+        async with application(server.url).api() as api, asyncio.timeout(100):
+            heard: list[str] = []
+            await api.on_events("task", "done", lambda _, event, task: heard.append(task.id))
+            # What it is told in one turn is more than it may have in its buffer.
+            tasks = await api.tasks.map("large", range(300))
+            assert [task.get().partition(" ")[0] for task in tasks] == [str(n) for n in range(300)]
+            assert cut() > 0
+            channel = api.engine().reply_channel
+            await until(lambda: client.pubsub_numsub(channel)[0][1] == 1, "it listens again")
+            # From here on nothing is looked up: only who hears it knows of an end.
+            monkeypatch.setattr("pq.producer.engine.LOOK_AFTER", 10_000.0)
+            task = await api.tasks.queue("addition", 1000)
+            await until(lambda: task.id in heard, "and hears the events of others too")
+        await worker.stop(grace=5.0)
+        assert set(ran.values()) == {1}
+    finally:
+        client.close()
         server.close()

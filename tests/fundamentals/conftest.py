@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from pq.api import Producer, PulsarQueue
-from pq.worker.worker import Worker
 
 MakeApp = Callable[..., PulsarQueue]
 
@@ -34,25 +33,6 @@ def app(make_app: MakeApp) -> PulsarQueue:
     return make_app()
 
 
-StartWorker = Callable[..., Awaitable[Worker]]
-
-
-@pytest.fixture
-async def start_worker() -> AsyncIterator[StartWorker]:
-    """Start a worker of an application in this loop; stopped when the test is over."""
-    workers: list[Worker] = []
-
-    async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
-        worker = app.worker(name, **options)
-        await worker.start()
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in reversed(workers):
-        await worker.stop(grace=0.0)
-
-
 @pytest.fixture
 async def api(app: PulsarQueue) -> AsyncIterator[Producer]:
     """A producer; nobody consumes."""
@@ -61,7 +41,7 @@ async def api(app: PulsarQueue) -> AsyncIterator[Producer]:
 
 
 @pytest.fixture
-async def serving(app: PulsarQueue, start_worker: StartWorker, api: Producer) -> Producer:
+async def serving(app: PulsarQueue, start_worker: Any, api: Producer) -> Producer:
     """A producer whose tasks are consumed by one worker."""
     await start_worker(app)
     return api

@@ -96,6 +96,38 @@ async def test_a_callback_may_be_a_coroutine_and_may_raise(
     assert caplog.text.count("an event callback raised") == 2
 
 
+async def test_calls_of_a_slow_callback_do_not_pile_up(
+    api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many are under way at most; what passes it by is counted and told, and nobody else misses anything."""
+    monkeypatch.setattr("pq.producer.callbacks.MOST", 50)
+    gate = asyncio.Event()
+    slow: list[str] = []
+    plain: list[str] = []
+
+    async def waits(channel: str, event: str, task: Any) -> None:
+        slow.append(task.id)
+        await gate.wait()
+
+    await api.on_events("task", "queued", waits)
+    await api.on_events("task", "queued", lambda _, event, task: plain.append(task.id))
+    with caplog.at_level(logging.WARNING, logger="pq.producer"):
+        tasks = [
+            future.task.id for future in api.tasks.queue_many([("addition", [], {})] * 200, callback=False)
+        ]
+        await until(lambda: len(plain) == 200)
+        await until(lambda: len(slow) == 50)
+        assert plain == tasks
+        assert slow == tasks[:50]
+        assert caplog.text.count("are under way: what comes now passes it by") == 1
+        gate.set()
+        await until(lambda: "150 events have passed it by" in caplog.text)
+        later = await api.tasks.queue("addition", callback=False)
+        await until(lambda: len(plain) == 201)
+        await until(lambda: slow[50:] == [later.id])
+    await api.tasks.flush_queues("default")
+
+
 async def test_a_callback_is_taken_away(serving: Producer) -> None:
     """After `remove_event_callback` nothing comes any more; removing twice is harmless."""
     heard: list[str] = []

@@ -244,3 +244,28 @@ def test_options_are_checked_where_they_are_written(options: dict[str, Any], say
         pq.job("wrong", **options)(by_hand)
     with pytest.raises(pq.ConfigError, match="factor is 0"):
         Backoff(factor=0)
+
+
+# ------------------------------------------------------------------------------------ retry storms
+@pq.job(max_retries=1, backoff=Backoff(base=1000, cap=1000))
+async def all_at_once(self: Job) -> None:
+    raise OSError("the service is away")
+
+
+async def test_those_that_fail_together_get_a_chance_each(
+    make_app: Any, start_worker: Any, valkey: Any
+) -> None:
+    """Two thousand fail within a moment; they are due at any time of the upper half of their wait."""
+    app = make_app(concurrent_tasks=1000)
+    await start_worker(app)
+    async with app.api() as api:
+        futures = api.tasks.queue_many([("all.at.once", [], {})] * 2000, callback=False)
+        for future in futures:
+            await future
+        async with asyncio.timeout(60):
+            while valkey.client.zcard("pq:{default}:delayed") < 2000:
+                await asyncio.sleep(0.02)
+    due = [at for _, at in valkey.client.zrange("pq:{default}:delayed", 0, -1, withscores=True)]
+    first = min(due)
+    slots = [sum(first + n * 50_000 <= at < first + (n + 1) * 50_000 for at in due) for n in range(10)]
+    assert all(100 < count < 300 for count in slots), slots

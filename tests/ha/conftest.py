@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from pq.api import PulsarQueue
-from pq.worker.worker import Worker
 
 MakeApp = Callable[..., PulsarQueue]
-StartWorker = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
@@ -25,19 +23,3 @@ def make_app(request: pytest.FixtureRequest) -> MakeApp:
         return PulsarQueue(**{**defaults, **settings})
 
     return make
-
-
-@pytest.fixture
-async def start_worker() -> AsyncIterator[StartWorker]:
-    """Start a worker of an application in this loop; stopped when the test is over."""
-    workers: list[Worker] = []
-
-    async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
-        worker = app.worker(name, **options)
-        await worker.start()
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in reversed(workers):
-        await worker.stop(grace=0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from pq.api import PulsarQueue
-from pq.worker.worker import Worker
 
 MakeApp = Callable[..., PulsarQueue]
-StartWorker = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
@@ -36,19 +34,3 @@ def make_app(valkey: Any, place: Path, request: pytest.FixtureRequest) -> MakeAp
         return PulsarQueue(**{**defaults, **settings})
 
     return make
-
-
-@pytest.fixture
-async def start_worker() -> AsyncIterator[StartWorker]:
-    """Start a worker of an application in this loop; stopped when the test is over."""
-    workers: list[Worker] = []
-
-    async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
-        worker = app.worker(name, **options)
-        await worker.start()
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in reversed(workers):
-        await worker.stop(grace=0.0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -118,6 +121,25 @@ def test_new_ids_are_valid_and_new() -> None:
 def test_waits_between_attempts(attempt: int, delay: float | None, chance: float, wait: float) -> None:
     """A delay that was named plus a tenth at most; else doubled each time, up to ten minutes."""
     assert retry_wait(attempt, delay, chance) == pytest.approx(wait)
+
+
+def test_20000_that_fail_together_again_and_again_come_back_apart() -> None:
+    """The fullest tenth of a second has no more than chance gives it, and half as many after each attempt."""
+    many, slot = 20_000, 0.1
+    chance = random.Random(85)
+    due = [0.0] * many
+    peaks = []
+    for attempt in range(1, 7):
+        waits = [retry_wait(attempt, None, chance.random()) for _ in range(many)]
+        span = 2.0 ** (attempt - 1)
+        assert all(span / 2 <= wait < span for wait in waits), (
+            "never at once, and never later than it was said"
+        )
+        due = [at + wait for at, wait in zip(due, waits, strict=True)]
+        peaks.append(max(Counter(int(at / slot) for at in due).values()))
+        # Spread evenly over the half of the span, they would be so many in each slot.
+        assert peaks[-1] <= 1.2 * many * slot / (span / 2), peaks
+    assert all(later < 0.65 * sooner for sooner, later in itertools.pairwise(peaks)), peaks
 
 
 # ----------------------------------------------------------------------------------------- outcomes

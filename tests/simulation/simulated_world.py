@@ -78,7 +78,7 @@ class SimulatedKeeper(LeaseKeeper):
         renewer: Any = self._make_renewer()
         self._plan(self._context.clock.monotonic())
         while True:
-            await asyncio.sleep(self._look)
+            await asyncio.sleep(self._until_next_look())
             if self._is_due(self._context.clock.monotonic()):
                 lease = self._context.lease
                 answer: Any

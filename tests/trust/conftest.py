@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pq.api import PulsarQueue
-from pq.worker.worker import Worker
 
 sys.path.append(str(Path(__file__).parents[1] / "lifecycle"))
 from servers import project, serve
@@ -19,7 +18,6 @@ from servers import project, serve
 __all__ = ["project", "serve"]
 
 MakeApp = Callable[..., PulsarQueue]
-StartWorker = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
@@ -32,19 +30,3 @@ def make_app(valkey: Any, request: pytest.FixtureRequest) -> MakeApp:
         return PulsarQueue(**{**defaults, **settings})
 
     return make
-
-
-@pytest.fixture
-async def start_worker() -> AsyncIterator[StartWorker]:
-    """Start a worker of an application in this loop; stopped when the test is over."""
-    workers: list[Worker] = []
-
-    async def start(app: PulsarQueue, name: str = "w1", **options: Any) -> Worker:
-        worker = app.worker(name, **options)
-        await worker.start()
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in reversed(workers):
-        await worker.stop(grace=0.0)

@@ -12,6 +12,9 @@ from acl import as_user, make_user, rules
 
 from pq import api as pq
 from pq.api import PulsarQueue
+from pq.broker.link import Link
+from pq.broker.redis import RedisBroker
+from pq.broker.rights import check_rights
 from pq.errors import StoreRefused
 
 KINDS = ("worker", "producer", "looker")
@@ -182,6 +185,29 @@ async def test_a_right_that_is_missing_is_named_at_the_start(store: Any, missing
             await app_of(store, "worker").worker("w1").start()
     assert caught.value.hint
     assert "secret-word" not in f"{caught.value} {caught.value.hint}"
+    assert not store.client.keys("pq:{@rights}*")
+
+
+async def test_the_rights_are_asked_for_in_one_round_trip(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's start waits for it, and its store may be far away."""
+    calls: list[list[str]] = []
+    call = Link.call
+
+    async def counted(self: Link, commands: Any, **options: Any) -> Any:
+        calls.append([str(command[0]) for command in commands])
+        return await call(self, commands, **options)
+
+    broker = RedisBroker(store.users["worker"])
+    await broker.open()
+    monkeypatch.setattr(Link, "call", counted)
+    await check_rights(broker, "pq")
+    assert calls == [["EVAL", "BLPOP", "SCRIPT", "EVALSHA"]]
+    store.client.script_flush()
+    await check_rights(broker, "pq")
+    assert len(calls) == 2, "also where the store does not know the script"
+    await broker.close()
     assert not store.client.keys("pq:{@rights}*")
 
 

@@ -427,6 +427,24 @@ async def test_it_ends_while_the_store_is_lost(api: pq.Producer, valkey_server: 
     assert not view.top.is_running
 
 
+async def test_nothing_is_drawn_once_the_view_is_taken_down(
+    api: pq.Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer goes before the view, and the view before the program."""
+    monkeypatch.setattr("pq.tui.app.EVERY", 0.001)
+    drawn: list[bool] = []
+    draw = Top.draw
+
+    def noted(top: Top) -> None:
+        drawn.append(bool(top.screen_stack) and len(top.screen_stack[0].query(Table)) == 4)
+        draw(top)
+
+    monkeypatch.setattr(Top, "draw", noted)
+    async with viewed(api) as view:
+        await view.until(lambda: len(drawn) > 5)
+    assert all(drawn)
+
+
 async def test_a_look_costs_the_same_however_many_tasks_there_are(api: pq.Producer, valkey: Any) -> None:
     """Not a command for each task."""
     feed = Feed(api, Board())
