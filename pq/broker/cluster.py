@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -21,8 +21,9 @@ from redis.asyncio.connection import AbstractConnection
 from ..config.hosts import parse_hosts
 from ..errors import QueueFull, StoreRefused, StoreUnavailable
 from .contract import Exchange, Renewal, Settlement
+from .ears import Ear
 from .link import Caller, Command, Link, checked
-from .redis import BLOCK_MARGIN, RedisBroker, connection_options, read_renewal, read_reserve
+from .redis import RedisBroker, connection_options, read_renewal, read_reserve
 from .scripts import script
 from .slots import Address, ClusterLink, Slots, slot_of
 from .wire import Maker
@@ -41,7 +42,7 @@ class ClusterBroker(RedisBroker):
         self._connection_class = options.pop("connection_class")
         self._options = {**options, "client_name": self._name}
         self.slots = Slots(hosts.hosts, self._connection_to, where=self.where, stated=self._stated)
-        self._ears: dict[str, Caller] = {}
+        self._ears: dict[str, Ear] = {}
         self._serving: Sequence[str] = ()
         self._last_batch: tuple[str, int] | None = None
 
@@ -132,16 +133,38 @@ class ClusterBroker(RedisBroker):
             )  # fmt: skip
         # A batch that was begun and not ended may have brought something from any queue: that comes first.
         again, self._last_batch = self._last_batch == (lease, batch), (lease, batch)
-        if block > 0:
+        look = functools.partial(self._reserve_command, lease, batch, note=note, calm=calm)
+        ended = {queue: some for queue, some in settlements.items() if some}
+        if block <= 0:
+            return await self._look_around(look, lease, ended, queues, want, batch, idle, again)
+        try:
             await self.token(queues, block)
-        ended = [(queue, some) for queue, some in settlements.items() if some]
-        settling = [self._settle_command(lease, queue, some) for queue, some in ended]
-        reserving = functools.partial(self._reserve_command, lease, batch, note=note, calm=calm)
+            return await self._look_around(look, lease, ended, queues, want, batch, idle, again, woken=True)
+        except BaseException:
+            await self.call_off()  # a token that a wait took now would be nobody's
+            raise
+
+    async def _look_around(
+        self,
+        look: Callable[..., Command],
+        lease: str,
+        ended: dict[str, list[Settlement]],
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        idle: bool,
+        again: bool,
+        *,
+        woken: bool = False,
+    ) -> Exchange:
+        """Settle, and look at one queue after the other. `woken`: tokens were taken, and waits may go on."""
+        settling = [self._settle_command(lease, queue, some) for queue, some in ended.items()]
         answer = Exchange()
         if again:
-            looks = [reserving([queue], 0, idle=idle) for queue in queues]
-            replies = await self._repeat(self._main, [*settling, *looks])
-            for queue, reply in zip(queues, replies[len(settling) :], strict=True):
+            rings = [ring for queue in queues for ring in self._ring(queue, woken)]
+            looks = [look([queue], 0, idle=idle) for queue in queues]
+            replies = await self._repeat(self._main, [*settling, *rings, *looks])
+            for queue, reply in zip(queues, replies[-len(looks) :], strict=True):
                 read_reserve(answer, queue, batch, reply[0])
             self._read_refused(answer, ended, replies)
             if answer.tasks:
@@ -152,11 +175,11 @@ class ClusterBroker(RedisBroker):
         for queue in queues:
             free = 0 if answer.solo or answer.blocked else want - len(answer.tasks)
             # Where tokens were taken all queues are looked at: whoever finds tasks there leaves the token anew.
-            if free <= 0 and not block:
+            if free <= 0 and not woken:
                 answer.left = True
                 break
-            look = reserving([queue], free, idle=idle and not answer.tasks)
-            replies = await self._repeat(self._main, [*settling, look])
+            reserving = look([queue], free, idle=idle and not answer.tasks)
+            replies = await self._repeat(self._main, [*settling, *self._ring(queue, woken), reserving])
             if settling:
                 self._read_refused(answer, ended, replies)
                 settling = []
@@ -164,37 +187,28 @@ class ClusterBroker(RedisBroker):
         return answer
 
     @staticmethod
-    def _read_refused(
-        answer: Exchange, ended: Sequence[tuple[str, list[Settlement]]], replies: Sequence[Any]
-    ) -> None:
-        for (queue, _), refused in zip(ended, replies, strict=False):
+    def _read_refused(answer: Exchange, ended: Iterable[str], replies: Sequence[Any]) -> None:
+        for queue, refused in zip(ended, replies, strict=False):
             answer.refused.extend((queue, id.decode()) for id in refused)
 
     async def token(self, queues: Sequence[str], seconds: float) -> bool:
         """Wait for a token of one of the queues, which is taken; False when none came in time.
 
-        When one has come the other waits end, and may have taken tokens too: look at all the queues.
+        The other waits go on, and may take tokens too: each is to be rung, and then its queue looked at.
         """
-        waits = [asyncio.ensure_future(self._token_of(queue, seconds)) for queue in queues]
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return any(wait.result() for wait in done)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        for queue in queues:
+            if queue not in self._ears:
+                self._ears[queue] = Ear(self._link(), self.keys, queue, where=self.where, stated=self._stated)
+        waits = [self._ears[queue].listen(seconds) for queue in queues]
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return any(wait.result() for wait in done)
 
-    async def _token_of(self, queue: str, seconds: float) -> bool:
-        ear = self._ears.get(queue)
-        if ear is None:
-            ear = self._ears[queue] = self._link()
-        command: Command = ("BLPOP", self.keys.wake(queue), f"{seconds:.3f}")
-        try:
-            (reply,) = await ear.call([command], timeout=seconds + BLOCK_MARGIN)
-            return checked(reply, self.where, self._stated) is not None
-        except StoreUnavailable:
-            await ear.reset()
-            return True  # whatever it was, it is time to look
+    def _ring(self, queue: str, woken: bool) -> list[Command]:
+        return self._ears[queue].ring() if woken else []
+
+    async def call_off(self) -> None:
+        """End all waits at once, with their connections."""
+        await asyncio.gather(*(ear.stop() for ear in self._ears.values()))
 
     # ------------------------------------------------------------------------------------ looks
     async def _scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
