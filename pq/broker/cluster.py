@@ -12,6 +12,7 @@ Events are published without asking who listens: no node knows the listeners of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ from .redis import RedisBroker, connection_options, read_renewal, read_reserve
 from .scripts import script
 from .slots import Address, ClusterLink, Slots, slot_of
 from .wire import Maker
+
+TAGS = 100_000
+"""So many names are tried to find one in a slot of each master. Who has a handful of all slots may be left out."""
 
 
 class ClusterBroker(RedisBroker):
@@ -210,6 +214,24 @@ class ClusterBroker(RedisBroker):
         """End all waits at once, with their connections."""
         await asyncio.gather(*(ear.stop() for ear in self._ears.values()))
 
+    @contextlib.asynccontextmanager
+    async def apart(self) -> AsyncIterator[list[RedisBroker]]:
+        """Each master as a server by itself, for what belongs to no queue."""
+        await self.slots.fresh()
+        names: dict[Address, int] = {}
+        for n in range(TAGS):
+            if len(names) == len(self.slots.masters):
+                break
+            home = self.slots.node(slot_of(Master.tag.format(n)))
+            if home is not None:
+                names.setdefault(home, n)
+        masters: list[RedisBroker] = [Master(self, node, n) for node, n in names.items()]
+        try:
+            yield masters
+        finally:
+            for master in masters:
+                await master.close()
+
     # ------------------------------------------------------------------------------------ looks
     async def _scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
         link = self._side
@@ -241,3 +263,39 @@ class ClusterBroker(RedisBroker):
         facts = await super().facts()
         facts["kind"] += f" cluster ({len(self.slots.masters)} masters)"
         return facts
+
+
+class Master(RedisBroker):
+    """One master of a cluster. The keys of `@rights`, which are of no queue, are where this one has them."""
+
+    tag = "{{@rights{}}}"
+
+    def __init__(self, cluster: ClusterBroker, node: Address, n: int) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._tag = self.tag.format(n)
+        super().__init__(
+            cluster.url,
+            namespace=cluster.keys.namespace,
+            patience=cluster.patience,
+            timeout=cluster._timeout,
+            name=cluster._name,
+            clock=cluster._clock,
+            stated=cluster._stated,
+        )
+        self.where = f"{node[0]}:{node[1]}"
+
+    def _use(self, url: str) -> None:
+        """The URL is the cluster's."""
+
+    def _link(self) -> Caller:
+        return self._cluster._link_to(self._node)
+
+    async def _repeat(
+        self, link: Caller, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
+    ) -> list[Any]:
+        ours = [tuple(self._ours(word) for word in command) for command in commands]
+        return await super()._repeat(link, ours, timeout=timeout, once=once)
+
+    def _ours(self, word: Any) -> Any:
+        return word.replace("{@rights}", self._tag) if isinstance(word, str) else word
