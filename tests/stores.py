@@ -369,7 +369,10 @@ async def token_comes(broker: Any, queues: list[str], seconds: float) -> bool:
     if isinstance(broker, MemoryBroker):
         return await broker._wait(queues, seconds)
     if isinstance(broker, ClusterBroker):
-        return await broker.token(queues, seconds)
+        try:
+            return await broker.token(queues, seconds)
+        finally:
+            await broker.call_off()
     command = ("BLPOP", *[broker.keys.wake(queue) for queue in queues], seconds)
     (reply,) = await broker._block.call([command], timeout=seconds + 5)
     return reply is not None

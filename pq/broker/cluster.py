@@ -12,8 +12,9 @@ Events are published without asking who listens: no node knows the listeners of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -21,12 +22,16 @@ from redis.asyncio.connection import AbstractConnection
 from ..config.hosts import parse_hosts
 from ..errors import QueueFull, StoreRefused, StoreUnavailable
 from .contract import Exchange, Renewal, Settlement
+from .ears import Ear
 from .link import Caller, Command, Link, checked
 from .pauses import pause
-from .redis import BLOCK_MARGIN, RedisBroker, connection_options, read_renewal, read_reserve
+from .redis import RedisBroker, connection_options, read_renewal, read_reserve
 from .scripts import script
 from .slots import Address, ClusterLink, Slots, slot_of
 from .wire import Maker
+
+TAGS = 100_000
+"""So many names are tried to find one in a slot of each master. Who has a handful of all slots may be left out."""
 
 
 class ClusterBroker(RedisBroker):
@@ -42,7 +47,7 @@ class ClusterBroker(RedisBroker):
         self._connection_class = options.pop("connection_class")
         self._options = {**options, "client_name": self._name}
         self.slots = Slots(hosts.hosts, self._connection_to, where=self.where, stated=self._stated)
-        self._ears: dict[str, Caller] = {}
+        self._ears: dict[str, Ear] = {}
         self._serving: Sequence[str] = ()
         self._last_batch: tuple[str, int] | None = None
 
@@ -133,16 +138,38 @@ class ClusterBroker(RedisBroker):
             )  # fmt: skip
         # A batch that was begun and not ended may have brought something from any queue: that comes first.
         again, self._last_batch = self._last_batch == (lease, batch), (lease, batch)
-        if block > 0:
+        look = functools.partial(self._reserve_command, lease, batch, note=note, calm=calm)
+        ended = {queue: some for queue, some in settlements.items() if some}
+        if block <= 0:
+            return await self._look_around(look, lease, ended, queues, want, batch, idle, again)
+        try:
             await self.token(queues, block)
-        ended = [(queue, some) for queue, some in settlements.items() if some]
-        settling = [self._settle_command(lease, queue, some) for queue, some in ended]
-        reserving = functools.partial(self._reserve_command, lease, batch, note=note, calm=calm)
+            return await self._look_around(look, lease, ended, queues, want, batch, idle, again, woken=True)
+        except BaseException:
+            await self.call_off()  # a token that a wait took now would be nobody's
+            raise
+
+    async def _look_around(
+        self,
+        look: Callable[..., Command],
+        lease: str,
+        ended: dict[str, list[Settlement]],
+        queues: Sequence[str],
+        want: int,
+        batch: int,
+        idle: bool,
+        again: bool,
+        *,
+        woken: bool = False,
+    ) -> Exchange:
+        """Settle, and look at one queue after the other. `woken`: tokens were taken, and waits may go on."""
+        settling = [self._settle_command(lease, queue, some) for queue, some in ended.items()]
         answer = Exchange()
         if again:
-            looks = [reserving([queue], 0, idle=idle) for queue in queues]
-            replies = await self._repeat(self._main, [*settling, *looks])
-            for queue, reply in zip(queues, replies[len(settling) :], strict=True):
+            rings = [ring for queue in queues for ring in self._ring(queue, woken)]
+            looks = [look([queue], 0, idle=idle) for queue in queues]
+            replies = await self._repeat(self._main, [*settling, *rings, *looks])
+            for queue, reply in zip(queues, replies[-len(looks) :], strict=True):
                 read_reserve(answer, queue, batch, reply[0])
             self._read_refused(answer, ended, replies)
             if answer.tasks:
@@ -153,11 +180,11 @@ class ClusterBroker(RedisBroker):
         for queue in queues:
             free = 0 if answer.solo or answer.blocked else want - len(answer.tasks)
             # Where tokens were taken all queues are looked at: whoever finds tasks there leaves the token anew.
-            if free <= 0 and not block:
+            if free <= 0 and not woken:
                 answer.left = True
                 break
-            look = reserving([queue], free, idle=idle and not answer.tasks)
-            replies = await self._repeat(self._main, [*settling, look])
+            reserving = look([queue], free, idle=idle and not answer.tasks)
+            replies = await self._repeat(self._main, [*settling, *self._ring(queue, woken), reserving])
             if settling:
                 self._read_refused(answer, ended, replies)
                 settling = []
@@ -165,37 +192,46 @@ class ClusterBroker(RedisBroker):
         return answer
 
     @staticmethod
-    def _read_refused(
-        answer: Exchange, ended: Sequence[tuple[str, list[Settlement]]], replies: Sequence[Any]
-    ) -> None:
-        for (queue, _), refused in zip(ended, replies, strict=False):
+    def _read_refused(answer: Exchange, ended: Iterable[str], replies: Sequence[Any]) -> None:
+        for queue, refused in zip(ended, replies, strict=False):
             answer.refused.extend((queue, id.decode()) for id in refused)
 
     async def token(self, queues: Sequence[str], seconds: float) -> bool:
         """Wait for a token of one of the queues, which is taken; False when none came in time.
 
-        When one has come the other waits end, and may have taken tokens too: look at all the queues.
+        The other waits go on, and may take tokens too: each is to be rung, and then its queue looked at.
         """
-        waits = [asyncio.ensure_future(self._token_of(queue, seconds)) for queue in queues]
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return any(wait.result() for wait in done)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        for queue in queues:
+            if queue not in self._ears:
+                self._ears[queue] = Ear(self._link(), self.keys, queue, where=self.where, stated=self._stated)
+        waits = [self._ears[queue].listen(seconds) for queue in queues]
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return any(wait.result() for wait in done)
 
-    async def _token_of(self, queue: str, seconds: float) -> bool:
-        ear = self._ears.get(queue)
-        if ear is None:
-            ear = self._ears[queue] = self._link()
-        command: Command = ("BLPOP", self.keys.wake(queue), f"{seconds:.3f}")
+    def _ring(self, queue: str, woken: bool) -> list[Command]:
+        return self._ears[queue].ring() if woken else []
+
+    async def call_off(self) -> None:
+        """End all waits at once, with their connections."""
+        await asyncio.gather(*(ear.stop() for ear in self._ears.values()))
+
+    @contextlib.asynccontextmanager
+    async def apart(self) -> AsyncIterator[list[RedisBroker]]:
+        """Each master as a server by itself, for what belongs to no queue."""
+        await self.slots.fresh()
+        names: dict[Address, int] = {}
+        for n in range(TAGS):
+            if len(names) == len(self.slots.masters):
+                break
+            home = self.slots.node(slot_of(Master.tag.format(n)))
+            if home is not None:
+                names.setdefault(home, n)
+        masters: list[RedisBroker] = [Master(self, node, n) for node, n in names.items()]
         try:
-            (reply,) = await ear.call([command], timeout=seconds + BLOCK_MARGIN)
-            return checked(reply, self.where, self._stated) is not None
-        except StoreUnavailable:
-            await ear.reset()
-            return True  # whatever it was, it is time to look
+            yield masters
+        finally:
+            for master in masters:
+                await master.close()
 
     # ------------------------------------------------------------------------------------ looks
     async def _scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
@@ -230,3 +266,39 @@ class ClusterBroker(RedisBroker):
         facts = await super().facts()
         facts["kind"] += f" cluster ({len(self.slots.masters)} masters)"
         return facts
+
+
+class Master(RedisBroker):
+    """One master of a cluster. The keys of `@rights`, which are of no queue, are where this one has them."""
+
+    tag = "{{@rights{}}}"
+
+    def __init__(self, cluster: ClusterBroker, node: Address, n: int) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._tag = self.tag.format(n)
+        super().__init__(
+            cluster.url,
+            namespace=cluster.keys.namespace,
+            patience=cluster.patience,
+            timeout=cluster._timeout,
+            name=cluster._name,
+            clock=cluster._clock,
+            stated=cluster._stated,
+        )
+        self.where = f"{node[0]}:{node[1]}"
+
+    def _use(self, url: str) -> None:
+        """The URL is the cluster's."""
+
+    def _link(self) -> Caller:
+        return self._cluster._link_to(self._node)
+
+    async def _repeat(
+        self, link: Caller, commands: Sequence[Command], *, timeout: float | None = None, once: int = 0
+    ) -> list[Any]:
+        ours = [tuple(self._ours(word) for word in command) for command in commands]
+        return await super()._repeat(link, ours, timeout=timeout, once=once)
+
+    def _ours(self, word: Any) -> Any:
+        return word.replace("{@rights}", self._tag) if isinstance(word, str) else word

@@ -15,6 +15,7 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…batches`        | HASH   | lease → number of its last reserve call |
 | `…crashes`        | HASH   | id → how many workers died with it |
 | `…wake`           | LIST   | at most one token; idle workers block on it |
+| `…bell:<wait>`    | LIST   | with a TTL: what ends one wait for the token, in a cluster (`pq.broker.ears`) |
 | `…revoked`        | SET    | finished ids that still lie in `ready`, to be skipped |
 | `…cancelling`     | SET    | live ids whose holder is asked to stop them |
 | `…dead`           | ZSET   | id → when it failed for good, ms |
@@ -102,6 +103,10 @@ class Keys:
     def wake(self, queue: str) -> str:
         """The list that idle workers block on."""
         return f"{self.namespace}:{{{queue}}}:wake"
+
+    def bell(self, queue: str, wait: str) -> str:
+        """LIST with a TTL: what ends one wait of an idle worker, which blocks on it too."""
+        return f"{self.namespace}:{{{queue}}}:bell:{wait}"
 
     def reply(self, producer: str) -> str:
         """The channel on which one producer hears of its own tasks."""

@@ -163,7 +163,7 @@ _PASSING = (
     "UNKILLABLE",
     "UNBLOCKED",  # it was a primary when the waiting began
 )
-_REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR DB index")
+REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR DB index")
 
 
 _CLIENT_CERTIFICATE = "ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key to the URL"
@@ -229,7 +229,7 @@ def translate(exc: BaseException, where: str, stated: str | None = None) -> Stor
             f"the store at {where} is full: {text}",
             hint="let the workers catch up, give it more memory (maxmemory), or shorten result_ttl",
         )
-    if isinstance(exc, redis_errors.AuthenticationError) or any(word in text for word in _REFUSALS):
+    if isinstance(exc, redis_errors.AuthenticationError) or any(word in text for word in REFUSALS):
         return StoreRefused(
             f"{where} refused: {text}",
             hint=f"check user, password and rights in {stated or _STATED}; percent-encode @ : / in a password",
@@ -240,14 +240,14 @@ def translate(exc: BaseException, where: str, stated: str | None = None) -> Stor
     if isinstance(exc, (redis_errors.ConnectionError, redis_errors.TimeoutError, TimeoutError, OSError)):
         said = "no answer in time" if isinstance(exc, TimeoutError) else _plainly(text)
         hint = f"start it, or remove {stated or _STATED} to use the embedded server"
-        if where.startswith("rediss://"):
-            if said == "no such socket":
-                return StoreRefused(
-                    f"{where} names a file that is not there",
-                    hint=f"look at ssl_ca_certs, ssl_certfile and ssl_keyfile in {stated or _STATED}",
-                )
-            if "closed" in said:  # so some servers say it, and one that ends does too
-                hint = f"if it asks for a certificate of ours, add {_CLIENT_CERTIFICATE}; else {hint}"
+        if said == "no such socket" and not where.startswith("unix"):  # whoever has a port has no other file
+            return StoreRefused(
+                f"{where}: the URL names a file that is not there",
+                hint=f"look at ssl_ca_certs, ssl_certfile and ssl_keyfile in {stated or _STATED}",
+            )
+        if "closed" in said and where.startswith(("rediss", "valkeys")):
+            # So some servers say it, and one that ends does too.
+            hint = f"if it asks for a certificate of ours, add {_CLIENT_CERTIFICATE}; else {hint}"
         return StoreUnavailable(f"no Redis or Valkey at {where}: {said}", hint=hint)
     if any(word in text for word in _PASSING):
         return StoreUnavailable(f"{where} cannot serve now: {text}", hint="it is repeated until it can")

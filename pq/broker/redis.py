@@ -703,7 +703,8 @@ class RedisBroker:
         made = RedisSubscription(
             self._maker(),
             where=self.where,
-            patience=self.patience,
+            # Whoever begins in a failover should not fail for it here either.
+            patience=max(self.patience, self._patience_at_first()),
             clock=self._clock,
             on_closed=self._subscriptions.discard,
         )

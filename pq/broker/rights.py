@@ -7,12 +7,16 @@ of its own that it takes away again; what is refused is named, with the line tha
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Any
 
-from ..errors import StoreRefused
+from ..errors import StoreError, StoreRefused
 from .contract import Broker
 from .keys import Keys
 from .scripts import script
+
+logger = logging.getLogger("pq.broker")
 
 # Each command with arguments that change nothing, or nothing that the end does not take away.
 _PROBES = """
@@ -78,3 +82,29 @@ async def check_rights(broker: Broker, namespace: str) -> None:
             f"of {namespace}, and a worker has to",
             hint=f"ACL SETUSER <user> ~{namespace}:* &{namespace}:* +{' +'.join(refused)}; docs/how-to/security.md has the whole line",
         )
+
+
+async def check_everywhere(broker: Broker, namespace: str) -> None:
+    """`check_rights` of the store; in a cluster of each master, which may have users of its own."""
+    apart: Any = getattr(broker, "apart", None)
+    if apart is None:
+        await check_rights(broker, namespace)
+        return
+    async with apart() as masters:
+        found = await asyncio.gather(
+            *(_check_master(master, namespace) for master in masters), return_exceptions=True
+        )
+    for refusal in found:
+        if isinstance(refusal, BaseException):
+            raise refusal
+
+
+async def _check_master(master: Any, namespace: str) -> None:
+    try:
+        await check_rights(master, namespace)
+    except StoreRefused as exc:
+        raise StoreRefused(
+            exc.message, hint=f"{exc.hint}; on that node, since each has users of its own"
+        ) from None
+    except StoreError as exc:  # it is away, or its slots have moved: that is no refusal
+        logger.debug("the rights at %s were not asked: %s", master.where, exc)

@@ -22,7 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from ..clock import SYSTEM, Clock
 from ..config.hosts import parse_hosts
 from ..errors import StoreError, StoreRefused, StoreUnavailable
-from .link import translate
+from .link import REFUSALS, translate
 from .pauses import LONGEST, pause
 from .redis import RedisBroker, connection_options
 from .wire import Maker, Wire
@@ -177,6 +177,8 @@ class Sentinels:
         except (redis_errors.RedisError, OSError, TimeoutError) as exc:
             error = translate(exc, f"the Sentinel {spelt}", self._stated)
             if isinstance(error, StoreRefused):
+                if not any(word in error.message for word in REFUSALS):
+                    return error  # TLS, whose hint says what to do
                 return StoreRefused(
                     error.message,
                     hint="a Sentinel has a password of its own: ?sentinel_password=… "

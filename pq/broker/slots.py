@@ -114,6 +114,12 @@ class Slots:
                         f"{address[0]}:{address[1]} is no node of a cluster",
                         hint="name it as redis://host:port",
                     )
+                elif isinstance(exc, redis_errors.NoPermissionError):
+                    failure = StoreRefused(
+                        failure.message,
+                        hint="ACL SETUSER <user> +cluster|info +cluster|slots, on each node; "
+                        "docs/how-to/security.md has the whole line",
+                    )
                 # A refusal says more than a silence.
                 error = error if isinstance(error, StoreRefused) else failure
                 continue

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from ..broker.connect import Store
 from ..broker.contract import Broker
 from ..broker.memory import MemoryBroker
-from ..broker.rights import check_rights
+from ..broker.rights import check_everywhere
 from ..clock import SYSTEM, Clock
 from ..errors import did_you_mean
 from ..execution.executor import Executor
@@ -127,7 +127,7 @@ class Worker:
         broker = await self._store.broker(name=f"pq-{self.name}", patience=1.0)
         try:
             await broker.open()
-            await check_rights(broker, cfg.namespace)
+            await check_everywhere(broker, cfg.namespace)
         except BaseException:
             await broker.close()
             raise

@@ -647,6 +647,8 @@ ROWS = [
     Row("resume what is not paused", "pause", {"wake": ["1"]}, [0], 1, {}),
     Row("poke", "poke", {}, [], 1, {"wake": ["1"]}),
     Row("poke twice", "poke", {"wake": ["1"]}, [], 1, {}),
+    Row("ring", "poke", {"wake": ["1"]}, ["w.1", 60_000], 1, {"bell:w.1": ["1"]}),
+    Row("ring twice", "poke", {"bell:w.1": ["1"]}, ["w.1", 60_000], 1, {}),
     # ------------------------------------------------------------------------------ tick, schedule
     Row(
         "the first tick, the next one, and one that is early",

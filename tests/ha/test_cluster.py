@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
-from fleets import Cluster, Watched
+from fleets import Cluster, Node, Watched
 from load import Load
 from stores import check_server
 
@@ -16,6 +16,7 @@ from pq import api as pq
 from pq.broker.cluster import ClusterBroker
 from pq.broker.connect import make_broker
 from pq.broker.contract import ACK, Entry, Settlement
+from pq.broker.ears import Ear
 from pq.broker.redis import RedisBroker
 from pq.errors import StoreRefused
 from pq.model.partitions import Cuts
@@ -23,6 +24,7 @@ from pq.model.partitions import Cuts
 pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
 
 FAILOVERS = int(os.environ.get("PQ_FAILOVERS", "3"))
+WAKES = 120
 runs: list[int] = []
 
 
@@ -140,6 +142,118 @@ async def test_an_idle_worker_of_many_queues_is_woken_by_each(
             assert (await api.tasks.queue("nap", n, queue=queues[n % 6])).result == n
         assert (await api.tasks.queue("nap", 99, queue=queues[4], delay=0.2)).result == 99
     left_in_order(cluster)
+
+
+def connections_made(cluster: Cluster) -> int:
+    """How many were ever made to the nodes, by whomever."""
+    return sum(int(node.facts("stats")["total_connections_received"]) for node in cluster.nodes)
+
+
+async def test_wakes_make_no_connections(cluster: Cluster, make_app: Any, start_worker: Any) -> None:
+    """An idle worker that is woken at one of six queues calls its other waits off, and keeps their connections."""
+    queues = cluster.queues(2)
+    app = make_app(cluster.url, task_queues=queues, task_pool_timeout=300.0)
+    await start_worker(app)
+    async with app.api() as api, asyncio.timeout(100):
+        for n in range(12):  # until each queue has its connection
+            assert (await api.tasks.queue("nap", n, queue=queues[n % 6])).result == n
+        before = connections_made(cluster)
+        for n in range(WAKES):
+            assert (await api.tasks.queue("nap", n, queue=queues[n * 5 % 6])).result == n
+    made = connections_made(cluster) - before
+    print(f"{made} connections in {WAKES} wakes")
+    assert made < WAKES / 4, "it was five for each wake when a wait that was called off lost its connection"
+    left_in_order(cluster)
+
+
+async def test_a_wait_that_arrives_late_finds_its_bell_rung_and_leaves_the_token(
+    cluster: Cluster, broker: RedisBroker
+) -> None:
+    """Its queue has been looked at already: what it took then would be nobody's."""
+    assert isinstance(broker, ClusterBroker)
+    ear = Ear(broker._link(), broker.keys, "q", where="here", stated=None)
+    node = await asyncio.to_thread(cluster.owner, "{q}")
+    async with asyncio.timeout(60):
+        await broker.poke("q")
+        late = ear.listen(300)
+        for command in ear.ring():  # it has sent nothing yet
+            await broker.run(*command)
+        assert not await late
+        assert node.call("LLEN", broker.keys.wake("q")) == 1
+        assert await ear.listen(300), "the token is there for whoever comes next"
+        assert ear.ring() == []
+        early = ear.listen(300)
+        rings = ear.ring()
+        await broker.poke("q")
+        assert await early
+        for command in rings:  # in vain, and no later wait is disturbed by it
+            await broker.run(*command)
+        await broker.poke("q")
+        assert await ear.listen(300)
+    await ear.close()
+    left_in_order(cluster)
+
+
+async def test_a_wait_that_does_not_answer_its_bell_is_given_up(
+    cluster: Cluster, broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is dead, so the next one waits over a new one."""
+    monkeypatch.setattr("pq.broker.ears.RUNG", 0.05)
+    assert isinstance(broker, ClusterBroker)
+    ear = Ear(broker._link(), broker.keys, "q", where="here", stated=None)
+    node = await asyncio.to_thread(cluster.owner, "{q}")
+    async with asyncio.timeout(60):
+        first = ear.listen(300)  # nobody rings
+        await until_blocked(node, 1)
+        second = ear.listen(300)
+        await asyncio.wait([first])
+        assert first.cancelled()
+        while not second.done():  # a token may go the way of the dead connection yet
+            await broker.poke("q")
+            await asyncio.sleep(0.02)
+        assert await second
+        ear.listen(300)
+        ear.listen(300)
+        await ear.close()
+        await until_blocked(node, 0)
+
+
+async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, broker: RedisBroker) -> None:
+    """Neither while it waits nor when a look fails: a wait that nobody attends would take tokens."""
+    assert isinstance(broker, ClusterBroker)
+    queues = cluster.queues()
+    await broker.open_lease("L", queues, 60_000)
+    nodes = [await asyncio.to_thread(cluster.owner, f"{{{queue}}}") for queue in queues]
+    async with asyncio.timeout(60):
+        waiting = asyncio.ensure_future(broker.exchange("L", {}, queues, 1, 1, block=300))
+        for node in nodes:
+            await until_blocked(node, 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        for node in nodes:
+            await until_blocked(node, 0)
+        waiting = asyncio.ensure_future(broker.exchange("L", {}, queues, 1, 1, block=300))
+        for node in nodes:
+            await until_blocked(node, 1)
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise StoreRefused("not today")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(broker, "_repeat", refuse)
+            nodes[1].call("LPUSH", broker.keys.wake(queues[1]), "1")
+            with pytest.raises(StoreRefused):
+                await waiting
+        for node in nodes:
+            await until_blocked(node, 0)
+    await broker.hand_back("L", queues, crashed=False)
+    left_in_order(cluster)
+
+
+async def until_blocked(node: Node, many: int) -> None:
+    """Wait until so many blocking reads stand at a node."""
+    while node.facts("clients")["blocked_clients"] != many:
+        await asyncio.sleep(0.02)
 
 
 async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(

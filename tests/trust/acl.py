@@ -15,6 +15,12 @@ def rules() -> dict[str, list[str]]:
     return {kind: words.split() for words, kind in lines}
 
 
+def more_in_a_cluster() -> list[str]:
+    """What the page adds to each line for a cluster."""
+    (words,) = re.findall(r"^`(\+cluster\|[^`]*)` more", PAGE.read_text("utf-8"), re.MULTILINE)
+    return words.split()
+
+
 def make_user(client: Any, kind: str, *more: str, old: bool = False) -> str:
     """Make that user, with `more` at the end of its line; `old`: as Redis 6.2 can have it. Returns its name and password."""
     words = [word.replace("%R~", "~") if old else word for word in rules()[kind]]

@@ -1,7 +1,15 @@
--- poke: leave a token for one idle worker, though nothing was queued: a delayed task is due.
+-- poke: leave a token for one idle worker, though nothing was queued: a delayed task is due. Or ring a bell, which ends
+-- the wait of one worker alone.
 --
 -- KEYS[1]  prefix of the queue
+-- ARGV     nothing, or the name of the bell and its time to live in ms
 --@use wake
 redis.call('HDEL', KEYS[1] .. 'meta', '')  -- a removal first, of nothing: it must work on a full server
-wake(KEYS[1])
+if ARGV[1] then
+  local bell = KEYS[1] .. 'bell:' .. ARGV[1]
+  if redis.call('EXISTS', bell) == 0 then redis.call('RPUSH', bell, '1') end
+  redis.call('PEXPIRE', bell, ARGV[2])
+else
+  wake(KEYS[1])
+end
 return 1

@@ -1,4 +1,8 @@
-"""The broker under test: in memory, on Valkey, on Redis 6.2, on a cluster. Time stands still until a test moves it."""
+"""The broker under test: in memory, on Valkey, on Redis 6.2, on a cluster, and where Sentinels say that it is.
+
+Time stands still until a test moves it. Through Sentinel it is the same server and the same scripts, so a handful is run
+there; `PQ_SENTINEL=1 pytest tests/broker/conformance` runs all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleets import Cluster
+from fleets import Cluster, Watched
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
@@ -17,11 +21,36 @@ from pq.broker.cluster import ClusterBroker
 from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
 from pq.broker.memory import MemoryBroker, MemoryStore
 from pq.broker.redis import RedisBroker
+from pq.broker.sentinel import SentinelBroker
 from pq.model.states import FAILURE, REVOKED, SUCCESS
 
 QUEUE = "q"
 LEASE = "lease"
 TTL = 30_000
+
+
+STORES = ("memory", "valkey", "redis62", "cluster")
+BY_SENTINEL = frozenset(
+    {
+        "test_what_is_queued_is_handed_out_with_its_record",
+        "test_a_lost_reply_over_two_queues_is_given_again",
+        "test_a_call_that_was_given_up_takes_nothing",
+        "test_what_expired_is_taken_over_after_a_lease_without_a_gap",
+        "test_a_zombie_is_refused",
+        "test_a_repeated_settlement_is_accepted_and_changes_nothing",
+        "test_a_blocked_reservation_gets_what_comes",
+        "test_a_blocked_reservation_that_was_given_up_can_be_asked_for_again",
+        "test_events_tell_the_life_of_a_task",
+        "test_a_tick_is_claimed_once",
+    }
+)
+"""What is run through Sentinel each time."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "world" in metafunc.fixturenames:
+        by_sentinel = metafunc.function.__name__ in BY_SENTINEL or "PQ_SENTINEL" in os.environ
+        metafunc.parametrize("world", [*STORES, *["sentinel"] * by_sentinel], indirect=True)
 
 
 class World:
@@ -110,7 +139,7 @@ def names(answer: Exchange) -> list[str]:
     return [task.id for task in answer.tasks]
 
 
-@pytest.fixture(params=["memory", "valkey", "redis62", "cluster"])
+@pytest.fixture
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     hand = Hand()
     made: list[Any] = []
@@ -136,6 +165,16 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
             for node in cluster.masters():
                 found.update(dump_server(node.client)[0])
             return found
+    elif request.param == "sentinel":
+        watched: Watched = request.getfixturevalue("watched")
+
+        def more() -> Any:
+            made.append(SentinelBroker(watched.url, patience=20))
+            made[-1].time_override = hand
+            return made[-1]
+
+        def dump() -> Any:
+            return dump_server(watched.primary().client)[0]
     else:
         fresh = request.getfixturevalue(request.param)
         url = fresh.url

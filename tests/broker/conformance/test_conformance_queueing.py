@@ -244,5 +244,7 @@ def _delete(world: World, request: pytest.FixtureRequest, *ids: str) -> None:
         elif world.kind == "cluster":
             key = world.broker.keys.record(QUEUE, id)
             request.getfixturevalue("cluster").owner(key).call("DEL", key)
+        elif world.kind == "sentinel":
+            request.getfixturevalue("watched").primary().call("DEL", world.broker.keys.record(QUEUE, id))
         else:
             request.getfixturevalue(world.kind).client.delete(world.broker.keys.record(QUEUE, id))
