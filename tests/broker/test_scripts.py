@@ -1,7 +1,7 @@
 """Each script by itself: what lay where before, the call, its reply, and what changed.
 
 Keys are written without the prefix of their queue. A list is a LIST, a set a SET, a dictionary of numbers
-a ZSET, one of strings a HASH, bytes a STRING. `changes` names all that is different afterwards; None is gone.
+a ZSET, one of strings a HASH, bytes a STRING, a tuple of (entry, field, value) a STREAM. `changes` names all that is different afterwards; None is gone.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ def schedule(verb: str, name: str = "s", text: Any = "", most: int = 10) -> list
 
 def cancel(*items: Any, at_front: int = 0) -> list[Any]:
     return [NOW, "pq:task", "", 60_000, at_front, *items]
+
+
+def stream(first: int, *parts: bytes, oldest: int = 1, batch: int = 1, lease: str = "L") -> list[Any]:
+    return [NOW, "a", lease, batch, 60_000, "pq:streams", "", first, oldest, *parts]
 
 
 def lock(token: str, *, keep: int = 0) -> list[Any]:
@@ -649,6 +653,49 @@ ROWS = [
     Row("poke twice", "poke", {"wake": ["1"]}, [], 1, {}),
     Row("ring", "poke", {"wake": ["1"]}, ["w.1", 60_000], 1, {"bell:w.1": ["1"]}),
     Row("ring twice", "poke", {"bell:w.1": ["1"]}, ["w.1", 60_000], 1, {}),
+    # ------------------------------------------------------------------------------------- stream
+    Row(
+        "its first parts",
+        "stream",
+        HELD,
+        stream(1, b"x", b""),
+        1,
+        {"stream:a": ((f"{NOW}-1", "L:1", b"x"), (f"{NOW}-2", "L:1", b""))},
+    ),
+    Row(
+        "the next part, and one that is there",
+        "stream",
+        {**HELD, "stream:a": ((f"{NOW - 9}-1", "L:1", b"x"),)},
+        stream(1, b"x", b"y"),
+        1,
+        {"stream:a": ((f"{NOW - 9}-1", "L:1", b"x"), (f"{NOW - 9}-2", "L:1", b"y"))},
+    ),
+    Row(
+        "another holder",
+        "stream",
+        {**HELD, "stream:a": ((f"{NOW - 9}-5", "K:7", b"x"),)},
+        stream(1, b"y"),
+        1,
+        {"stream:a": ((f"{NOW}-1", "L:1", b"y"),)},
+    ),
+    Row(
+        "another holder, after the clock was set back",
+        "stream",
+        {**HELD, "stream:a": ((f"{NOW + 9}-5", "K:7", b"x"),)},
+        stream(1, b"y"),
+        1,
+        {"stream:a": ((f"{NOW + 10}-1", "L:1", b"y"),)},
+    ),
+    Row(
+        "what is too old",
+        "stream",
+        {**HELD, "stream:a": ((f"{NOW}-1", "L:1", b"x"), (f"{NOW}-2", "L:1", b"y"))},
+        stream(3, b"z", oldest=2),
+        1,
+        {"stream:a": ((f"{NOW}-2", "L:1", b"y"), (f"{NOW}-3", "L:1", b"z"))},
+    ),
+    Row("not held", "stream", {"task:a": LIVE}, stream(1, b"x"), 0, {}),
+    Row("held by another call", "stream", HELD, stream(1, b"x", batch=2), 0, {}),
     # ------------------------------------------------------------------------------ tick, schedule
     Row(
         "the first tick, the next one, and one that is early",
@@ -1204,6 +1251,9 @@ def store(client: Any, key: str, value: Any) -> None:
         client.rpush(P + key, *value)
     elif isinstance(value, set):
         client.sadd(P + key, *value)
+    elif isinstance(value, tuple):
+        for entry, field, part in value:
+            client.xadd(P + key, {field: part}, id=entry)
     elif all(isinstance(item, str) for item in value.values()):
         client.hset(P + key, mapping=value)
     else:
@@ -1224,6 +1274,12 @@ def contents(client: Any) -> dict[str, Any]:
             found[name] = [item.decode() for item in client.lrange(key, 0, -1)]
         elif kind == "set":
             found[name] = {item.decode() for item in client.smembers(key)}
+        elif kind == "stream":
+            found[name] = tuple(
+                (entry.decode(), field.decode(), value)
+                for entry, fields in client.xrange(key)
+                for field, value in fields.items()
+            )
         elif kind == "hash":
             found[name] = {k.decode(): v.decode() for k, v in client.hgetall(key).items()}
         else:
