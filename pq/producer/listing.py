@@ -33,7 +33,7 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a list is to have; see `Tasks.search`. Raises `InvalidValue` for a status that is none."""
+    """What a list is to have; see `Tasks.search`. Raises `InvalidValue` for a status that is none, and for what is no text."""
 
     status: str | None
     job: str | None
@@ -42,6 +42,11 @@ class Wanted:
     count: int
 
     def __post_init__(self) -> None:
+        for what, value in (("job", self.job), ("text", self.text)):
+            if value is not None and not isinstance(value, str):
+                raise InvalidValue(
+                    f"{what} is {value!r:.40}, and must be a text", hint=f"{what}={str(value)[:40]!r}"
+                )
         if self.status is not None and str(self.status).upper() not in _PLACES_OF:
             known = [name.lower() for name in _PLACES_OF]
             raise InvalidValue(

@@ -135,6 +135,14 @@ async def test_lists_by_queue_job_text_and_age(serving: Producer) -> None:
     assert len(await tasks.search(count=2)) == 2
 
 
+@pytest.mark.parametrize("what", ["text", "job"])
+async def test_what_is_no_text_is_told(api: Producer, what: str) -> None:
+    """A number that is looked for has to be written as a text."""
+    with pytest.raises(pq.InvalidValue, match=f"{what} is 42, and must be a text") as caught:
+        await api.tasks.search(**{what: 42})  # type: ignore[arg-type]
+    assert caught.value.hint == f"{what}='42'"
+
+
 async def test_a_wrong_status_is_told(api: Producer) -> None:
     """With the nearest one."""
     with pytest.raises(pq.InvalidValue, match="'failled' is no status") as caught:

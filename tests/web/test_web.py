@@ -91,6 +91,8 @@ async def test_a_task_from_its_queueing_to_its_result(http: httpx2.AsyncClient, 
         while (task := (await http.get(f"/tasks/{id}")).json())["status_string"] != "SUCCESS":
             await asyncio.sleep(0.005)
     assert task["result"] == 10
+    assert (await http.get("/tasks", params={"text": "-1"})).json() == []
+    assert id in [task["id"] for task in (await http.get("/tasks", params={"text": "10"})).json()]
     found = (await http.get("/tasks", params={"status": "success", "count": 1})).json()
     assert [task["name"] for task in found] == ["addition"]
 
