@@ -234,6 +234,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
         await broker.pause(Q, False)
         await broker.poke(Q)
         await broker.poke("empty")
+        await broker._run("poke", [broker.keys.prefix(Q)], "wait.1", 60_000)
         assert await broker.hand_back("L", [Q], crashed=True) == 2
         assert (await broker.state(Q)).waiting == 6
     finally:
