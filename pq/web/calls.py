@@ -145,7 +145,7 @@ class Calls:
         count: int = 50,
     ) -> Any:
         """Tasks as they stand now."""
-        if type(text) in (int, float):
+        if text is not None:
             text = str(text)  # in an address a number is one, and here it is looked for
         found = await self._api.tasks.search(
             status, queue=queue, job=job, text=text, since=since, count=count
