@@ -78,8 +78,7 @@ class TaskStream:
         self._gaps = gaps
         self._parts: deque[Part] = deque()
         self._after: tuple[int, int] | None = None
-        self._fetched = ""  # the token of the last part that was fetched
-        self._token = ""  # and of the last one that was given
+        self._token = ""  # of who held the task when it streamed the last part given
         self._ended: Task[Any] | None = None
         self._end_token = ""
         self._end_after = 0.0  # where the attempt has ended: when to look for the task's end
@@ -102,14 +101,11 @@ class TaskStream:
         return self
 
     async def __anext__(self) -> Any:
-        while True:
-            while self._parts:
-                if (part := self._take(self._parts.popleft())) is not None:
-                    return load_payload(MSGPACK, part)
+        while (found := self._next_part()) is None:
             if self._ended is not None:
-                self._finish(self._ended)
                 raise StopAsyncIteration
             await self._producer.call(self._fetch())
+        return load_payload(MSGPACK, found)
 
     def __iter__(self) -> Iterator[Any]:
         if running_loop() is not None:
@@ -117,14 +113,20 @@ class TaskStream:
         return self
 
     def __next__(self) -> Any:
-        while True:
-            while self._parts:
-                if (part := self._take(self._parts.popleft())) is not None:
-                    return load_payload(MSGPACK, part)
+        while (found := self._next_part()) is None:
             if self._ended is not None:
-                self._finish(self._ended)
                 raise StopIteration
             self._producer.call(self._fetch()).wait()
+        return load_payload(MSGPACK, found)
+
+    def _next_part(self) -> bytes | None:
+        """The next part that was fetched; None where there is none. Raises what there is to be told."""
+        while self._parts:
+            if (part := self._take(self._parts.popleft())) is not None:
+                return part
+        if self._ended is not None:
+            self._finish(self._ended)
+        return None
 
     def _take(self, part: Part) -> bytes | None:
         """The next part to be given, or None for a mark. Raises `StreamRestarted`, `StreamBroken`."""
@@ -178,8 +180,8 @@ class TaskStream:
         engine = producer.engine()
         await engine.listen_to_streams()
         future = self._future
-        if future is not None and future.done() and not future.cancelled() and future.exception() is not None:
-            raise future.exception() or TaskLost("")
+        if future is not None and future.done() and not future.cancelled():
+            future.result()  # raises why it was not queued, or is lost
         queue = await self._place(broker)
         with engine.nudges.waiting(self.id) as news:
             if await self._fetch_parts(broker, queue):
@@ -200,13 +202,15 @@ class TaskStream:
             await self._wait(news)
 
     async def _wait(self, news: asyncio.Event) -> None:
-        future, loop = self._future, asyncio.get_running_loop()
+        """For word of a part, or the end of the task where its future is of this loop, or a while."""
+        future = self._future
+        if future is not None and (future.done() or future.get_loop() is not asyncio.get_running_loop()):
+            future = None
 
         def done(_: object) -> None:
             news.set()
 
-        mine = future is not None and future.get_loop() is loop and not future.done()
-        if mine and future is not None:
+        if future is not None:
             future.add_done_callback(done)
         try:
             async with asyncio.timeout(min(self._end_after or LOOK_AFTER, LOOK_AFTER)):
@@ -214,7 +218,7 @@ class TaskStream:
         except TimeoutError:
             self._end_after *= 2
         finally:
-            if mine and future is not None:
+            if future is not None:
                 future.remove_done_callback(done)
 
     async def _fetch_parts(self, broker: Broker, queue: str) -> bool:

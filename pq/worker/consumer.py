@@ -570,7 +570,7 @@ class Consumer(Service):
         if self._running.get(task.id) is not attempt:
             return  # renounced with its lease: somebody else's task now
         streams = self._context.streams
-        if streams is not None and task.id in streams:
+        if streams is not None and streams.outlets and task.id in streams:
             if outcome.kind != outcomes.RELEASED:
                 self._spawn(self._end_stream(streams, attempt, outcome))
                 return
@@ -581,8 +581,8 @@ class Consumer(Service):
         """Settle an attempt that has streamed something when all of that is in the store."""
         task = attempt.task
         try:
-            task.note(streamed=await streams.finish(task))
-        finally:  # also when a job cancels whatever runs in the loop: a reader is told that parts are missing
+            await streams.finish(task)
+        finally:  # also when a job cancels whatever runs in the loop
             if self._running.get(task.id) is attempt:
                 self._settle(task, attempt.job_class, outcome)
 

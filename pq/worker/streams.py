@@ -121,14 +121,15 @@ class Streams(Service):
         self._context = context
         self._holding = holding
         self._ttl = int(context.cfg.kept * 1000)
-        self._outlets: dict[str, Outlet] = {}
+        self.outlets: dict[str, Outlet] = {}
+        """By task, of those that have streamed something."""
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
     def __contains__(self, id: object) -> bool:
         """Whether a task that runs here has streamed something."""
-        return id in self._outlets
+        return id in self.outlets
 
     async def stop(self) -> None:
         await super().stop()
@@ -163,11 +164,11 @@ class Streams(Service):
 
     def _add(self, task: Task[Any], part: bytes) -> asyncio.Future[None] | None:
         """Take in a part; what to wait for, where there is no room for more."""
-        outlet = self._outlets.get(task.id)
+        outlet = self.outlets.get(task.id)
         if outlet is None or outlet.task is not task:
             if self._holding(task) is None:
                 raise _ended(task)
-            outlet = self._outlets[task.id] = Outlet(task)
+            outlet = self.outlets[task.id] = Outlet(task)
         if outlet.error is not None:
             raise outlet.error
         if len(outlet.unsent) >= MOST_PARTS or outlet.size + len(part) > MOST_BYTES:
@@ -180,33 +181,35 @@ class Streams(Service):
         return None if outlet.has_room else outlet.room()
 
     # ---------------------------------------------------------------------------- from the consumer
-    async def finish(self, task: Task[Any]) -> int:
-        """The attempt has ended: see to it that what it streamed is in the store; how many parts that were."""
-        outlet = self._outlets.get(task.id)
+    async def finish(self, task: Task[Any]) -> None:
+        """The attempt has ended: note how many parts it had, and see to it that they are in the store."""
+        outlet = self.outlets.get(task.id)
         if outlet is None or outlet.task is not task:
-            return 0
-        number = outlet.number
+            return
+        task.note(
+            streamed=outlet.number
+        )  # before anything can go wrong: so whoever reads knows what is missing
         try:
-            if outlet.error is None:
-                outlet.put(b"")  # the mark that tells a reader to look for the task's end
-                self._news.set()
-                await outlet.room(1)
+            if outlet.error is not None:
+                raise outlet.error
+            outlet.put(b"")  # the mark that tells a reader to look for the task's end
+            self._news.set()
+            await outlet.room(1)
         except PqError as exc:
             logger.warning("not all that %s streamed is in the store: %s", task.info(), exc)
         finally:
             self.drop(task)
-        return number
 
     def drop(self, task: Task[Any]) -> None:
         """The attempt is over, and what is unsent of it does not matter."""
-        outlet = self._outlets.get(task.id)
+        outlet = self.outlets.get(task.id)
         if outlet is not None and outlet.task is task:
-            del self._outlets[task.id]
+            del self.outlets[task.id]
             outlet.fail(_ended(task))
 
     def drop_all(self) -> None:
         """The lease is lost, or the worker stops."""
-        for outlet in list(self._outlets.values()):
+        for outlet in list(self.outlets.values()):
             self.drop(outlet.task)
 
     # ------------------------------------------------------------------------------------- sending
@@ -220,7 +223,7 @@ class Streams(Service):
     def _next_call(self) -> list[tuple[Outlet, Streamed]]:
         calls: list[tuple[Outlet, Streamed]] = []
         size = 0
-        for outlet in list(self._outlets.values()):
+        for outlet in list(self.outlets.values()):
             if not outlet.unsent:
                 continue
             held = self._holding(outlet.task)
@@ -235,7 +238,7 @@ class Streams(Service):
                 break
         # Who was sent now stands last, so that nobody's stream keeps another's waiting.
         for outlet, _ in calls:
-            self._outlets[outlet.task.id] = self._outlets.pop(outlet.task.id)
+            self.outlets[outlet.task.id] = self.outlets.pop(outlet.task.id)
         return calls
 
     async def _send(self, calls: list[tuple[Outlet, Streamed]]) -> None:
