@@ -54,6 +54,18 @@ def answers(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
+def seeds(count: int, *words: str) -> list[dict[str, Any]]:
+    """What the first so many seeds came to, some processes at once."""
+    size = -(-count // PARTS)
+    running = [begin(1 + part * size, min(size, count - part * size), *words) for part in range(PARTS)]
+    try:
+        return [answer for process in running for answer in answers(process)]
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait(20)
+
+
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_seed_breaks_a_rule() -> None:
     """Nothing lost, nothing ended twice, nobody left waiting, whatever happened before the calm."""
@@ -63,14 +75,7 @@ def test_no_seed_breaks_a_rule() -> None:
         print(err, out, sep="\n")
         assert process.returncode == 0, f"PQ_SIM_SEED={seed}: see its history above"
         return
-    size = -(-SEEDS // PARTS)
-    running = [begin(1 + part * size, min(size, SEEDS - part * size)) for part in range(PARTS)]
-    try:
-        found = [answer for process in running for answer in answers(process)]
-    finally:
-        for process in running:
-            process.terminate()
-            process.wait(20)
+    found = seeds(SEEDS)
     assert len(found) == SEEDS
     broken = [
         f"PQ_SIM_SEED={answer['seed']} ./run test tests/simulation\n    "
@@ -84,14 +89,7 @@ def test_no_seed_breaks_a_rule() -> None:
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_stream_is_read_wrong() -> None:
     """Who reads a stream to its end has all parts of the run that counts, and no other, whatever happened meanwhile."""
-    size = max(1, SEEDS // 20)
-    running = [begin(1 + part * size, size, "--streams") for part in range(PARTS)]
-    try:
-        found = [answer for process in running for answer in answers(process)]
-    finally:
-        for process in running:
-            process.terminate()
-            process.wait(20)
+    found = seeds(SEEDS // 10 + 1, "--streams")
     broken = [
         f"run.py {answer['seed']} 1 --streams -v: {answer['broken'][:3]}"
         for answer in found
