@@ -115,6 +115,8 @@ _DUMP = """
 local out = {}
 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   local kind, value = redis.call('TYPE', key).ok, {}
+  if kind == 'string' and ARGV[2] == 'live' and string.find(key, '}:task:', 1, true)
+    and redis.call('GETRANGE', key, 0, 0) == 'd' then kind = 'none' end
   if kind == 'string' then value = { redis.call('GET', key) }
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'set' then value = redis.call('SMEMBERS', key)
@@ -122,7 +124,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   elseif kind == 'stream' then
     for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do value[#value + 1] = entry[2][2] end
   elseif kind == 'hash' then value = redis.call('HGETALL', key) end
-  out[#out + 1] = { key, redis.call('PTTL', key), value }
+  if kind ~= 'none' then out[#out + 1] = { key, redis.call('PTTL', key), value } end
 end
 return out
 """
@@ -136,11 +138,16 @@ def _texts(values: list[bytes]) -> list[str]:
     return [value.decode() for value in values]
 
 
-def dump_server(client: Any, namespace: str = "pq") -> tuple[dict[str, QueueDump], list[str]]:
-    """The queues on a server, and the keys that belong to none (each with its TTL checked)."""
+def dump_server(
+    client: Any, namespace: str = "pq", *, live: bool = False
+) -> tuple[dict[str, QueueDump], list[str]]:
+    """The queues on a server, and the keys that belong to none (each with its TTL checked).
+
+    `live`: without the records of finished tasks, where there may be a million of them.
+    """
     queues: dict[str, QueueDump] = {}
     strangers = []
-    for raw, ttl, value in client.eval(_DUMP, 0, "*"):
+    for raw, ttl, value in client.eval(_DUMP, 0, "*", "live" if live else ""):
         key = raw.decode()
         if not key.startswith(namespace + ":{"):
             if key not in (f"{namespace}:queues", f"{namespace}:large") and ttl < 0:

@@ -247,8 +247,8 @@ class Chaos:
                 )
 
     def _where_it_stands(self) -> str:
-        with redis.Redis.from_url(self._store.url) as client:
-            queues, _ = dump_server(client)
+        with redis.Redis.from_url(self._store.url, socket_timeout=300) as client:
+            queues, _ = dump_server(client, live=True)
         return ", ".join(
             f"{name}: {len(q.ready)} ready, {len(q.delayed)} delayed, {sum(map(len, q.held.values()))} held"
             f" under {len(q.leases)} leases"
@@ -337,8 +337,9 @@ class Chaos:
         for host in [*self._hosts, *self._ended_hosts]:
             report.refused += sum("refused" in line for line in host.lines)
             wrong += [f"log: {line}" for line in host.lines if "Traceback" in line or "has ended" in line]
-        with redis.Redis.from_url(self._store.url) as client:
-            queues, strangers = dump_server(client)
+        # A script that goes over a million keys takes its time.
+        with redis.Redis.from_url(self._store.url, socket_timeout=300) as client:
+            queues, strangers = dump_server(client, live=True)
             counted: Counter[str] = Counter()
             for key in client.scan_iter("pq:{*}:stats:*", count=1000):
                 counted.update({k.decode(): int(v) for k, v in client.hgetall(key).items()})
