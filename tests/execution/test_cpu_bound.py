@@ -36,7 +36,7 @@ async def pool(bench):
     await pool.start()
     yield pool
     await pool.stop()
-    assert not threads()
+    await until(lambda: not threads(), "the end of the threads that start children")
 
 
 def threads():
