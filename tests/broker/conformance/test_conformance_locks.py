@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from conftest import QUEUE, World
+from conftest import QUEUE, World, ear
 
-from pq.broker.contract import ACK, FAIL, FENCE_KEPT, Message
+from pq.broker.contract import ACK, FAIL, FENCE_KEPT
 
 
 async def test_a_lock_has_one_holder(world: World, broker: Any) -> None:
@@ -67,15 +67,7 @@ async def test_locks_leave_nothing_for_ever(world: World, broker: Any) -> None:
 
 async def test_letting_go_is_announced(world: World, broker: Any) -> None:
     """On a channel of all locks, by name; only when it was let go."""
-    subscription = await world.another().subscription()
-    heard: list[Message] = []
-
-    async def listen() -> None:
-        async for message in subscription:
-            heard.append(message)  # noqa: PERF401  one by one, as they come
-
-    listening = asyncio.ensure_future(listen())
-    await subscription.subscribe(broker.keys.lock_channel)
+    subscription, listening, heard = await ear(world.another(), broker.keys.lock_channel)
     await broker.lock("door", "A", 1000)
     await broker.unlock("door", "B")
     await broker.unlock("door", "A")

@@ -7,7 +7,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from conftest import LEASE, QUEUE, World, finished, live, settlement
+from conftest import LEASE, QUEUE, World, ear, finished, live, settlement
 from stores import token_comes
 
 from pq.broker import records
@@ -181,20 +181,6 @@ async def test_a_blocked_reservation_that_was_given_up_can_be_asked_for_again(
 
 
 # ------------------------------------------------------------------------------------------- events
-async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
-    """A subscription that is read from; what it hears is in the list."""
-    subscription = await broker.subscription()
-    messages: list[Message] = []
-
-    async def read() -> None:
-        async for message in subscription:
-            messages.append(message)  # noqa: PERF401 (it is read while it grows)
-
-    reader = asyncio.ensure_future(read())
-    await subscription.subscribe(*channels)
-    return subscription, reader, messages
-
-
 async def until(come_true: Any) -> None:
     async with asyncio.timeout(10):
         while not come_true():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from conftest import LEASE, QUEUE, World, finished, live
+from conftest import LEASE, QUEUE, World, ear, finished, live
 
-from pq.broker.contract import FAIL, Entry, Message, Part, Reserved, Streamed
+from pq.broker.contract import FAIL, Entry, Part, Reserved, Streamed
 from pq.model.states import SUCCESS
 
 HOUR = 3_600_000
@@ -139,15 +139,7 @@ async def test_who_listens_is_told_that_there_is_something(world: World) -> None
     """By the id alone: the parts are not in the event."""
     task = await taken(world)
     channel = world.broker.keys.stream_channel
-    subscription = await world.another().subscription()
-    heard: list[Message] = []
-
-    async def listen() -> None:
-        async for message in subscription:
-            heard.append(message)  # noqa: PERF401  one by one, as they come
-
-    listening = asyncio.ensure_future(listen())
-    await subscription.subscribe(channel)
+    subscription, listening, heard = await ear(world.another(), channel)
     await stream(world, task, 1, b"one")
     async with asyncio.timeout(20):
         while not heard:
