@@ -27,28 +27,15 @@ import random
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from ..errors import BadSetting, QueueFull, UnreadableMessage
 from ..model.seal import FINISHED, LIVE, Seal
 from ..model.serializers import CLAIM, SEALED, claim_of, unpack_envelope
 from . import records
-from .contract import (
-    ACK,
-    FAIL,
-    RETRY,
-    REVOKE,
-    Broker,
-    Entry,
-    Exchange,
-    Message,
-    Queued,
-    Settlement,
-    Subscription,
-    Tick,
-)
-from .keys import Keys
+from .contract import ACK, FAIL, RETRY, REVOKE, Broker, Exchange, Message, Settlement
+from .layer import Layer
 
 logger = logging.getLogger("pq.broker")
 
@@ -74,24 +61,18 @@ class _Aside(NamedTuple):
     ref: str
 
 
-class ClaimsBroker:
-    """Keeps the contract by another broker. What is not here has no large message, and is the other's own."""
+class ClaimsBroker(Layer):
+    """What of the contract is not here has no large message, and is the other's own."""
 
     def __init__(self, inner: Broker, directory: str, namespace: str, *, above: int, seal: Seal) -> None:
-        self._inner = inner
+        super().__init__(inner, namespace)
         self._directory = directory
         self._above = above
         self._seal = seal
-        keys = Keys(namespace)
-        self._events = keys.task_channel
-        self._replies = keys.reply("")
         self._store = ""
         self._written: OrderedDict[bytes, _Aside] = OrderedDict()
         self._taken: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._warned = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     async def open(self) -> None:
         await self._inner.open()
@@ -116,7 +97,7 @@ class ClaimsBroker:
     def _is_large(self, record: bytes) -> bool:
         return 0 < self._above < len(record)
 
-    async def _claimed(self, record: bytes, queue: str, id: str) -> bytes:
+    async def _down(self, record: bytes, queue: str, id: str) -> bytes:
         """A record, a large one with a claim in it. Raises `QueueFull` where that cannot be."""
         if not self._is_large(record):
             return record
@@ -130,7 +111,7 @@ class ClaimsBroker:
 
     def _put_aside(self, record: bytes, queue: str, id: str) -> bytes:
         """The record with a claim in place of its message, which is in a file when this returns. Blocks."""
-        cut = record.find(b"\n", 0, records.HEADER) + 1
+        cut = records.beginning(record)
         if not cut or not self._is_large(record) or record.startswith(CLAIM, cut):
             return record
         message = record[cut:]
@@ -150,41 +131,12 @@ class ClaimsBroker:
     def _exists(self, ref: str) -> bool:
         return os.path.exists(os.path.join(self._directory, ref))
 
-    async def _entry(self, queue: str, entry: Entry) -> Entry:
-        return entry._replace(record=await self._claimed(entry.record, queue, entry.id))
-
-    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
-        if any(self._is_large(entry.record) for entry in entries):
-            entries = [await self._entry(queue, entry) for entry in entries]
-        return await self._inner.enqueue(queue, entries, durability)
-
-    async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
-        return await self._inner.replace(queue, id, await self._claimed(record, queue, id), delay)
-
-    async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
-        id, record, reply = old
-        ended = (id, await self._claimed(record, queue, id), reply)
-        return await self._inner.displace(queue, ended, await self._entry(queue, entry))
-
-    async def cancel(
-        self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
-    ) -> list[str]:
-        closed = [(id, await self._claimed(record, queue, id), reply) for id, record, reply in items]
-        return await self._inner.cancel(queue, closed, at_front=at_front)
-
-    async def retry_dead(self, queue: str, entry: Entry) -> bool:
-        return await self._inner.retry_dead(queue, await self._entry(queue, entry))
-
-    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
-        closed = [tick._replace(record=await self._claimed(tick.record, queue, tick.id)) for tick in ticks]
-        return await self._inner.tick(queue, closed)
-
-    async def _settlement(self, queue: str, ended: Settlement) -> Settlement:
+    async def _down_settlement(self, queue: str, ended: Settlement) -> Settlement:
         """Work that was done is not lost to a full disk: then the store has it, as if there were no setting."""
         if not self._is_large(ended.record):
             return ended
         try:
-            record = await self._claimed(ended.record, queue, ended.id)
+            record = await self._down(ended.record, queue, ended.id)
         except QueueFull as exc:
             if not self._warned:
                 logger.error("%s; results go into the store until it can", exc)
@@ -202,13 +154,8 @@ class ClaimsBroker:
         batch: int,
         **options: Any,
     ) -> Exchange:
-        if self._above and settlements:
-            settlements = {
-                queue: [await self._settlement(queue, each) for each in ended]
-                if any(self._is_large(each.record) for each in ended)
-                else ended
-                for queue, ended in settlements.items()
-            }
+        if self._above:
+            settlements = await self._down_settlements(settlements)
         answer = await self._inner.exchange(lease, settlements, queues, want, batch, **options)
         if self._taken and settlements and not answer.lost_lease:
             await self._let_go(settlements, set(answer.refused))
@@ -244,7 +191,7 @@ class ClaimsBroker:
         except (OSError, ValueError, UnreadableMessage) as exc:
             logger.warning("the large message of task %s cannot be read: %s", id[:9], exc)
             return record
-        return record[: record.find(b"\n") + 1] + message
+        return record[: records.beginning(record)] + message
 
     def _read(self, ref: str, kind: bytes, queue: str | None, id: str) -> bytes:
         path = os.path.join(self._directory, ref)
@@ -272,10 +219,7 @@ class ClaimsBroker:
                 found[at] = opened
         return found
 
-    async def subscription(self) -> Subscription:
-        return _Whole(await self._inner.subscription(), self._message)
-
-    async def _message(self, message: Message) -> Message:
+    async def _up(self, message: Message) -> Message:
         """An event with the messages that were put aside; broadcasts without those that are gone."""
         channel, payload = message
         told = channel == self._events
@@ -326,31 +270,13 @@ class ClaimsBroker:
         return await asyncio.to_thread(_remove, orphans)
 
 
-class _Whole:
-    """A subscription whose messages are whole."""
-
-    def __init__(self, inner: Subscription, whole: Any) -> None:
-        self._inner = inner
-        self._whole = whole
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        async for message in self._inner:
-            yield await self._whole(message)
-
-    async def subscribe(self, *channels: str) -> None:
-        await self._inner.subscribe(*channels)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
 def _kind(record: bytes) -> bytes:
     return FINISHED if records.is_finished(record) else LIVE
 
 
 def _ref(record: bytes) -> str | None:
     """What a record claims, if its message was put aside. Never a path that leads out of the directory."""
-    cut = record.find(b"\n", 0, records.HEADER) + 1
+    cut = records.beginning(record)
     if not cut or not record.startswith(CLAIM, cut) or type(record) is not bytes:
         return None
     ref, _ = claim_of(record[cut:])
@@ -362,7 +288,7 @@ def _claims_another(record: bytes, path: str) -> bool:
     ref = _ref(record)
     if ref is not None:
         return os.path.basename(ref) != os.path.basename(path)
-    cut = record.find(b"\n", 0, records.HEADER) + 1
+    cut = records.beginning(record)
     return type(record) is bytes and cut > 0 and not record.startswith(SEALED, cut)
 
 

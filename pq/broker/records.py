@@ -47,14 +47,19 @@ def finished_header(status: int, token: str) -> bytes:
     return f"d{status} {token}\n".encode("ascii")
 
 
+def beginning(record: bytes) -> int:
+    """Where the message in a record begins; 0 where there is no header, so that it is no record of ours."""
+    return record.find(b"\n", 0, HEADER) + 1
+
+
 def message(record: bytes) -> bytes:
     """The message in a record. Raises `UnreadableMessage` where there is no header."""
-    cut = record.find(b"\n", 0, HEADER)
     if type(record) is Unopened:
         raise record.why
-    if cut < 0:
+    cut = beginning(record)
+    if not cut:
         raise UnreadableMessage(f"a record of {len(record)} bytes has no header")
-    return record[cut + 1 :]
+    return record[cut:]
 
 
 def is_live(record: bytes) -> bool:

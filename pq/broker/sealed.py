@@ -15,72 +15,42 @@ be opened are dropped: the record is the truth, and whoever waits looks it up.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from ..errors import UnreadableMessage
 from ..model.seal import EVENT, FINISHED, LINE, LIVE, PART, PROGRESS, SCHEDULE, Seal, Unopened
 from . import records
-from .contract import (
-    Broker,
-    Entry,
-    Exchange,
-    Message,
-    Part,
-    Queued,
-    Settlement,
-    StoredSchedule,
-    Streamed,
-    Subscription,
-    Tick,
-)
-from .keys import Keys
+from .contract import Broker, Exchange, Message, Part, Settlement, StoredSchedule, Streamed
+from .layer import Layer
 
 logger = logging.getLogger("pq.broker")
 
 
-class SealedBroker:
-    """Keeps the contract by another broker. What is not here has no payload, and is the other's own."""
+class SealedBroker(Layer):
+    """What of the contract is not here has no payload, and is the other's own."""
 
     def __init__(self, inner: Broker, seal: Seal, namespace: str) -> None:
-        self._inner = inner
+        super().__init__(inner, namespace)
         self._seal = seal
-        keys = Keys(namespace)
-        self._events = keys.task_channel
-        self._replies = keys.reply("")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     # --------------------------------------------------------------------------------- records
-    def _close(self, record: bytes, queue: str, id: str) -> bytes:
+    async def _down(self, record: bytes, queue: str, id: str) -> bytes:
         """The same record, its message sealed for this place."""
-        cut = record.find(b"\n", 0, records.HEADER) + 1
+        cut = records.beginning(record)
         if not cut:
             return record
         return record[:cut] + self._seal.close(record[cut:], _kind(record), queue, id)
 
     def _open(self, record: bytes, queue: str | None, id: str, kinds: bytes = b"") -> bytes:
         """The same record with a message that can be read, or an `Unopened`."""
-        cut = record.find(b"\n", 0, records.HEADER) + 1
+        cut = records.beginning(record)
         if not cut:
             return record  # no record of anybody's
         try:
             return record[:cut] + self._seal.open(record[cut:], kinds or _kind(record), queue, id)
         except UnreadableMessage as exc:
             return Unopened(record, exc)
-
-    async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
-        closed = [entry._replace(record=self._close(entry.record, queue, entry.id)) for entry in entries]
-        return await self._inner.enqueue(queue, closed, durability)
-
-    async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
-        return await self._inner.replace(queue, id, self._close(record, queue, id), delay)
-
-    async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
-        id, record, reply = old
-        entry = entry._replace(record=self._close(entry.record, queue, entry.id))
-        return await self._inner.displace(queue, (id, self._close(record, queue, id), reply), entry)
 
     async def exchange(
         self,
@@ -91,33 +61,11 @@ class SealedBroker:
         batch: int,
         **options: Any,
     ) -> Exchange:
-        closed = {
-            queue: [
-                each._replace(record=self._close(each.record, queue, each.id)) if each.record else each
-                for each in ended
-            ]
-            for queue, ended in settlements.items()
-        }
-        answer = await self._inner.exchange(lease, closed, queues, want, batch, **options)
+        answer = await super().exchange(lease, settlements, queues, want, batch, **options)
         answer.tasks = [
             task._replace(record=self._open(task.record, task.queue, task.id)) for task in answer.tasks
         ]
         return answer
-
-    async def cancel(
-        self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
-    ) -> list[str]:
-        closed = [(id, self._close(record, queue, id), reply) for id, record, reply in items]
-        return await self._inner.cancel(queue, closed, at_front=at_front)
-
-    async def retry_dead(self, queue: str, entry: Entry) -> bool:
-        return await self._inner.retry_dead(
-            queue, entry._replace(record=self._close(entry.record, queue, entry.id))
-        )
-
-    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
-        closed = [tick._replace(record=self._close(tick.record, queue, tick.id)) for tick in ticks]
-        return await self._inner.tick(queue, closed)
 
     async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
         found = await self._inner.records(queue, ids)
@@ -200,16 +148,13 @@ class SealedBroker:
             head, _, body = payload.partition(b"\n")
             closed = []
             for id, record in records.parcels(body):
-                cut = record.find(b"\n", 0, records.HEADER) + 1
+                cut = records.beginning(record)
                 message = self._seal.close(record[cut:], EVENT, "", id)
                 closed.append(records.parcel(id, record[:cut] + message))
             payload = head + b"\n" + b"".join(closed)
         await self._inner.publish(channel, payload)
 
-    async def subscription(self) -> Subscription:
-        return _Opened(await self._inner.subscription(), self._message)
-
-    def _message(self, message: Message) -> Message:
+    async def _up(self, message: Message) -> Message:
         """An event with what can be opened in it."""
         channel, payload = message
         if channel != self._events and not channel.startswith(self._replies):
@@ -224,24 +169,6 @@ class SealedBroker:
             else:
                 logger.debug("an event of task %s was dropped: %s", id[:9], cast("Any", readable).why)
         return Message(channel, head + b"\n" + b"".join(opened))
-
-
-class _Opened:
-    """A subscription that opens what comes."""
-
-    def __init__(self, inner: Subscription, opened: Any) -> None:
-        self._inner = inner
-        self._opened = opened
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        async for message in self._inner:
-            yield self._opened(message)
-
-    async def subscribe(self, *channels: str) -> None:
-        await self._inner.subscribe(*channels)
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def _kind(record: bytes) -> bytes:
