@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
@@ -127,21 +128,19 @@ async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
         await _print_parts(api, task)
     if task.done():
         return task
-    explains = asyncio.get_running_loop().create_task(_explain(api, task.id))
     moves = sys.stderr.isatty()
     try:
-        async for event in task.done_callback:
-            if event.name in ("started", "progress", "done"):
-                explains.cancel()
-            task = event.task
-            if moves and event.name != "log":
-                sys.stderr.write(f"{_CLEAR}{task.name} {task.id[:SHORT]} {bar(task)}")
-                sys.stderr.flush()
-            for line in event.lines:
-                sys.stderr.write(f"{_CLEAR if moves else ''}{line.text}\n")
+        async with _explained(api, task.id) as it_moves:
+            async for event in task.done_callback:
+                if event.name in ("started", "progress", "done"):
+                    it_moves()
+                task = event.task
+                if moves and event.name != "log":
+                    sys.stderr.write(f"{_CLEAR}{task.name} {task.id[:SHORT]} {bar(task)}")
+                    sys.stderr.flush()
+                for line in event.lines:
+                    sys.stderr.write(f"{_CLEAR if moves else ''}{line.text}\n")
     finally:
-        explains.cancel()
-        await asyncio.gather(explains, return_exceptions=True)
         if moves:
             sys.stderr.write(_CLEAR)
     return task
@@ -150,18 +149,14 @@ async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
 async def _print_parts(api: Any, task: Task[Any]) -> None:
     """A line each: text as it is, anything else as JSON. Another attempt begins from its beginning."""
     parts = api.tasks.stream(task, gaps=True)
-    explains = asyncio.get_running_loop().create_task(_explain(api, task.id))
-    try:
+    async with _explained(api, task.id) as it_moves:
         with contextlib.suppress(TaskError):  # which is told when all is printed
             async for part in parts:
-                explains.cancel()
+                it_moves()
                 if parts.number == 1 and parts.attempts > 1:
                     note(f"{task.name} {task.id[:SHORT]} begins anew")
                 say(part if isinstance(part, str) else json.dumps(part, default=repr))
                 sys.stdout.flush()
-    finally:
-        explains.cancel()
-        await asyncio.gather(explains, return_exceptions=True)
 
 
 def bar(task: Task[Any]) -> str:
@@ -174,6 +169,17 @@ def bar(task: Task[Any]) -> str:
         f"\x1b[2m{'━' * (BAR - full)}\x1b[0m" if colours(sys.stderr) else "·" * (BAR - full)
     )
     return f"{drawn} {progress_text(task)}"
+
+
+@contextlib.asynccontextmanager
+async def _explained(api: Any, id: str) -> AsyncIterator[Callable[[], object]]:
+    """While somebody waits for a task: say why it does not start, unless what is yielded is called before."""
+    explains = asyncio.get_running_loop().create_task(_explain(api, id))
+    try:
+        yield explains.cancel
+    finally:
+        explains.cancel()
+        await asyncio.gather(explains, return_exceptions=True)
 
 
 async def _explain(api: Any, id: str) -> None:
