@@ -40,6 +40,7 @@ from ..worker.worker import Worker
 from . import logfiles, nursery, sources
 from .actor import FAILED_TO_START, WorkerSpec, main
 from .mailbox import Mailbox, pair
+from .restarts import Restarts
 from .scaling import Scaling
 from .tasklog import watcher
 
@@ -47,13 +48,8 @@ logger = logging.getLogger("pq.server")
 
 PING = 5.0
 """Seconds between two pings."""
-HEALTHY = 5.0
-"""Seconds a worker must have lived for its death not to count as a failed start."""
-LONGEST_PAUSE = 30.0
 ONE_PRESS = 0.3
 """Seconds within which two signals to stop are one: a press of Ctrl-C, or what a process manager sends twice."""
-STARTS = 3
-"""Workers that may fail to start, with none ever ready, before the server gives up."""
 
 
 class Application(Protocol):
@@ -120,9 +116,7 @@ class Supervisor:
         self._at_once = False
         self._stop_signal_at = float("-inf")
         self._stopping = False
-        self._ever_ready = False
-        self._failed_starts = 0
-        self._pause_until = 0.0
+        self._restarts = Restarts()
         self._succeeded = 0
         self._failed = 0
         self._exit_code = 0
@@ -246,10 +240,9 @@ class Supervisor:
             for member in staying[self._wanted :]:
                 self._dismiss(member, math.inf if self._scaling is not None else None)
         missing = self._wanted - len(staying)
-        if missing > 0 and self._pause_until > time.monotonic():
-            asyncio.get_running_loop().call_at(
-                asyncio.get_running_loop().time() + self._pause_until - time.monotonic(), self._changed.set
-            )
+        pause = self._restarts.wait(time.monotonic())
+        if missing > 0 and pause > 0:
+            asyncio.get_running_loop().call_later(pause, self._changed.set)
             return
         for _ in range(missing):
             if not self._stopping:
@@ -294,9 +287,9 @@ class Supervisor:
                 if message.get("load"):
                     member.load, member.answered = Load.of(message["load"]), True
             elif kind == "ready":
-                member.ready = self._ever_ready = True
+                member.ready = True
                 member.queues = message["queues"]
-                self._failed_starts = 0
+                self._restarts.ready()
                 logger.info(
                     "ready · pid %d · queues %s · %d job%s",
                     member.process.pid,
@@ -334,12 +327,10 @@ class Supervisor:
             await self._hand_back(member, crashed=not self._at_once)
         if member.failure is not None:
             self._report_failure(member.failure)
-        lived = time.monotonic() - member.born
-        if not expected and lived < HEALTHY:
-            self._failed_starts += 1
-            pause = min(LONGEST_PAUSE, 0.25 * 2**self._failed_starts) if self._failed_starts > 1 else 0.0
-            self._pause_until = time.monotonic() + pause
-            if not self._ever_ready and self._failed_starts >= STARTS:
+        if not expected:
+            now = time.monotonic()
+            self._restarts.died(ready=member.ready, lived=now - member.born, workers=self._wanted, now=now)
+            if self._restarts.hopeless:
                 logger.error("no worker could start; the server ends")
                 self._exit_code = 1
                 self._stopping = True
