@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from handouts import Handouts
 from oracle import JOBS, Story, now, result_of
 from stores import Server, broken_invariants, dump_server
 
@@ -91,7 +92,10 @@ class Report:
     starts: int = 0
     blows: Counter[str] = field(default_factory=Counter)
     workers_killed: int = 0
-    recoveries: dict[str, list[float]] = field(default_factory=dict)
+    handed_on: dict[str, list[float]] = field(default_factory=dict)
+    """Who was hit → seconds until the last of its tasks was handed to another."""
+    begun_again: dict[str, list[float]] = field(default_factory=dict)
+    """Who died → seconds until the last of its tasks ran again, whoever was hit meanwhile."""
     refused: int = 0
     lost: int = 0
 
@@ -102,13 +106,13 @@ class Report:
             f"blows: {', '.join(f'{n} {what}' for what, n in sorted(self.blows.items()))}"
             f" ({self.workers_killed:,} workers killed); refused results of zombies: {self.refused}",
         ]
-        for who, times in sorted(self.recoveries.items()):
-            if times:
+        for what, found in (("handed on after", self.handed_on), ("begun again after", self.begun_again)):
+            for who, times in sorted(found.items()):
                 times.sort()
                 p99 = times[min(len(times) - 1, int(len(times) * 0.99))]
                 lines.append(
-                    f"tasks of a dead {who} go on after: median {statistics.median(times):.2f} s,"
-                    f" p99 {p99:.2f} s, longest {times[-1]:.2f} s ({len(times)} times; lease {self.plan.lease:g} s)"
+                    f"tasks of a {who} were {what}: median {statistics.median(times):.2f} s, p99 {p99:.2f} s,"
+                    f" longest {times[-1]:.2f} s ({len(times)} times; lease {self.plan.lease:g} s)"
                 )
         lines.append(
             f"{len(self.wrong)} things wrong"
@@ -127,11 +131,13 @@ class Chaos:
         self._directory = directory
         self._chance = random.Random(plan.seed)
         self._story = Story(directory / "oracle.txt")
+        self._handouts = Handouts()
         self._store = Server(
             find_binary(), "--appendonly", "yes", "--appendfsync", plan.appendfsync, start=False
         )
         self._hosts: list[ServerProcess] = []
         self._ended_hosts: list[ServerProcess] = []
+        self._nodes: dict[int, str] = {}
         self._report = Report(plan)
         self._killed: list[tuple[str, int, float]] = []
         self._store_times: list[tuple[float, float]] = []
@@ -166,6 +172,8 @@ class Chaos:
         app = PulsarQueue(task_paths=[], data_store=self._store.url, name="chaos")
         async with app.api() as api:
             await api.on_events("task", "done", self._on_done)
+            await api.on_events("task", "started", self._on_started)
+            await api.on_events("task", "retry", self._on_retry)
             tries: set[asyncio.Task[None]] = set()
             blows = plan.blows(self._chance)
             per_blow = plan.tasks / max(1, len(blows))
@@ -189,10 +197,18 @@ class Chaos:
 
     def _on_done(self, channel: str, event: str, task: Any) -> None:
         self._done_events[task.id] += 1
+        self._handouts.ended(task.id)
+
+    def _on_started(self, channel: str, event: str, task: Any) -> None:
+        self._handouts.started(task.id, f"{task.node}/{task.worker}", now())
+
+    def _on_retry(self, channel: str, event: str, task: Any) -> None:
+        self._handouts.ended(task.id)
 
     def _new_host(self) -> ServerProcess:
         plan = self.plan
-        return ServerProcess(
+        node = f"host{len(self._nodes)}"
+        host = ServerProcess(
             self._directory,
             *(
                 "-w",
@@ -203,8 +219,10 @@ class Chaos:
                 f"{plan.lease:g}",
             ),
             *("--max-crashes", "100", "--log-level", "warning", "--data-store", self._store.url),
-            env={"PQ_ORACLE": str(self._story.path)},
+            env={"PQ_ORACLE": str(self._story.path), "PQ_NODE_NAME": node},
         )
+        self._nodes[host.process.pid] = node
+        return host
 
     # -------------------------------------------------------------------------------- the work
     async def _work(self, api: Producer, numbers: range) -> None:
@@ -285,9 +303,11 @@ class Chaos:
             self._kill("child", pid)
 
     def _kill(self, what: str, pid: int) -> None:
-        self._killed.append((what, pid, now()))
+        at = now()
         _signal(pid, signal.SIGKILL)
+        self._killed.append((what, pid, at))
         if what == "worker":
+            self._handouts.hit("dead worker", self._story.names[pid], at)
             self._report.workers_killed += 1
 
     async def _hit_freeze(self) -> None:
@@ -295,6 +315,7 @@ class Chaos:
         if pid is None:
             return
         _signal(pid, signal.SIGSTOP)
+        self._handouts.hit("frozen worker", self._story.names[pid], now())
         self._frozen[pid] = asyncio.get_running_loop().call_later(self.plan.lease * 1.7, self._thaw, pid)
 
     def _thaw(self, pid: int) -> None:
@@ -308,6 +329,8 @@ class Chaos:
         at = now()
         workers = [pid for pid in self._story.workers() if _session_of(pid) == session]
         self._killed += [("host", pid, at) for pid in workers]
+        for who in self._handouts.of_node(self._nodes[session]):
+            self._handouts.hit("dead host", who, at)
         self._report.workers_killed += self.plan.workers
         os.killpg(session, signal.SIGKILL)
         for pid in list(self._frozen):
@@ -370,15 +393,15 @@ class Chaos:
 
     def _recoveries(self) -> None:
         for what, pid, at in self._killed:
-            took = self._story.recovery(pid, at)
-            if took is None:
-                continue
-            away = any(
-                begin - self.plan.lease <= at + took and end + 1 >= at for begin, end in self._store_times
-            )
-            self._report.recoveries.setdefault(f"{what} with the store away" if away else what, []).append(
-                took
-            )
+            self._note(self._report.begun_again, f"dead {what}", at, self._story.recovery(pid, at))
+        for case in self._handouts.cases:
+            self._note(self._report.handed_on, case.what, case.at, case.longest)
+
+    def _note(self, to: dict[str, list[float]], what: str, at: float, took: float | None) -> None:
+        if took is None:
+            return
+        away = any(begin - self.plan.lease <= at + took and end + 1 >= at for begin, end in self._store_times)
+        to.setdefault(f"{what} with the store away" if away else what, []).append(took)
 
 
 def _signal(pid: int, number: int) -> None:

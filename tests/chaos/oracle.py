@@ -4,7 +4,7 @@ Each line is one `write` to a file opened for appending, so lines of many proces
 was written stays, whoever is killed after it. Times are of the machine's monotonic clock, which all its
 processes share.
 
-    b <number> <attempt> <pid> <kind of job> <seconds>      the job of this task began
+    b <number> <attempt> <pid> <kind of job> <seconds> <node>/<worker>      the job of this task began
     e <number> <pid> <seconds>                              and came to its end
     x <number> <pid> <seconds>                              or this attempt failed, and another one follows
 """
@@ -15,6 +15,7 @@ import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 JOBS = '''\
 """Jobs that tell an oracle outside of the store what they do."""
@@ -26,7 +27,8 @@ _oracle = os.open(os.environ["PQ_ORACLE"], os.O_WRONLY | os.O_APPEND | os.O_CREA
 
 
 def begin(task, n, kind):
-    os.write(_oracle, f"b {n} {task.retry} {os.getpid()} {kind} {time.monotonic():.6f}\\n".encode())
+    line = f"b {n} {task.retry} {os.getpid()} {kind} {time.monotonic():.6f} {task.node}/{task.worker}\\n"
+    os.write(_oracle, line.encode())
 
 
 def end(n):
@@ -78,16 +80,28 @@ def result_of(n: int) -> int:
     return n * 3 + 1
 
 
+class Begun(NamedTuple):
+    """An attempt of a task, in a process, at a moment."""
+
+    at: float
+    pid: int
+    attempt: int
+
+
 @dataclass
 class Story:
     """What the oracle has told so far. `read` takes in what is new."""
 
     path: Path
-    begun: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
-    """Number of a task → when it was begun, and in which process."""
+    begun: dict[int, list[Begun]] = field(default_factory=lambda: defaultdict(list))
+    """Number of a task → when it was begun, in which process, and which attempt that was."""
     ended: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     at_it: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Process → numbers that it has begun, and that have neither ended nor failed there."""
+    over: dict[int, list[Begun]] = field(default_factory=lambda: defaultdict(list))
+    """Number → when an attempt ended or failed, where, and which."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Process → the worker that it is."""
     recent: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=400))
     """The last that began something: process and kind of job."""
     _offset: int = 0
@@ -106,12 +120,16 @@ class Story:
             words = line.split(" ")
             if words[0] == "b":
                 n, pid = int(words[1]), int(words[3])
-                self.begun[n].append((float(words[5]), pid))
+                self.begun[n].append(Begun(float(words[5]), pid, int(words[2])))
                 self.at_it[pid].add(n)
                 self.recent.append((pid, words[4]))
+                if words[4] != "process":
+                    self.names[pid] = words[6]
             else:
                 n, pid = int(words[1]), int(words[2])
                 self.at_it[pid].discard(n)
+                attempt = max((each.attempt for each in self.begun[n] if each.pid == pid), default=0)
+                self.over[n].append(Begun(float(words[3]), pid, attempt))
                 if words[0] == "e":
                     self.ended[n].append((float(words[3]), pid))
 
@@ -127,10 +145,15 @@ class Story:
         """
         longest = None
         for n in self.at_it.get(pid, ()):
-            before = [(at, who) for at, who in self.begun[n] if at <= killed_at]
-            if before and max(before)[1] != pid:
+            before = [each for each in self.begun[n] if each.at <= killed_at]
+            if not before:
+                continue
+            last = max(before)
+            if last.pid != pid:
                 continue  # it was taken from this one before (a zombie's), and is another's to lose
-            later = [at for at, other in self.begun[n] if at > killed_at and other != pid]
+            if any(each.attempt >= last.attempt and each.at < last.at for each in self.over[n]):
+                continue  # a zombie again, which begins what another has done
+            later = [each.at for each in self.begun[n] if each.at > killed_at and each.pid != pid]
             if later:
                 longest = max(longest or 0.0, min(later) - killed_at)
         return longest

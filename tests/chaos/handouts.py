@@ -1,0 +1,75 @@
+"""Who has which task, by what is announced, and how long the tasks of those that are hit lie with them.
+
+The store announces each hand-out with the name of the worker, and each end. So a task that goes from a dead worker
+to one that is hit in its turn counts for both, for each from its own death on: that is what a lease bounds. How long
+it took until a task really ran again, whoever was hit meanwhile, is what the oracle's file tells (`oracle.Story`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+LATE = 1.0
+"""Seconds for which hand-outs to a dead worker are still heard of: the store had made them before."""
+
+
+@dataclass
+class Case:
+    """One worker that was hit. `longest`: seconds until the last of its tasks was handed to another."""
+
+    what: str
+    who: str
+    at: float
+    longest: float | None = None
+    tasks: int = 0
+
+
+class Handouts:
+    """What events tell. Workers are `<node>/<name>`, times those of the oracle's clock."""
+
+    def __init__(self) -> None:
+        self.cases: list[Case] = []
+        self._holder: dict[str, str] = {}
+        self._held: dict[str, set[str]] = defaultdict(set)
+        self._missed: dict[str, list[Case]] = {}
+        self._last: dict[str, Case] = {}
+
+    def started(self, id: str, who: str, at: float) -> None:
+        """A task was handed to a worker."""
+        missed = self._missed.pop(id, [])
+        for case in missed:
+            if case.who == who:
+                self._missed.setdefault(id, []).append(case)
+            else:
+                case.longest = max(case.longest or 0.0, at - case.at)
+                case.tasks += 1
+        self._leave(id)
+        self._holder[id] = who
+        self._held[who].add(id)
+        last = self._last.get(who)
+        if last is not None and at - last.at < LATE and last not in self._missed.get(id, ()):
+            self._missed.setdefault(id, []).append(last)
+
+    def ended(self, id: str) -> None:
+        """An attempt has ended: nobody has the task any more."""
+        self._leave(id)
+        self._missed.pop(id, None)
+
+    def hit(self, what: str, who: str, at: float) -> None:
+        """A worker is killed, or frozen for longer than its lease."""
+        case = Case(what, who, at)
+        self.cases.append(case)
+        self._last[who] = case
+        for id in self._held.pop(who, ()):
+            self._holder.pop(id, None)
+            self._missed.setdefault(id, []).append(case)
+
+    def of_node(self, node: str) -> list[str]:
+        """The workers of a node that hold something."""
+        return [who for who, ids in self._held.items() if ids and who.startswith(f"{node}/")]
+
+    def _leave(self, id: str) -> None:
+        who = self._holder.pop(id, None)
+        if who is not None:
+            self._held[who].discard(id)
