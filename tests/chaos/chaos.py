@@ -43,6 +43,8 @@ from servers import MANAGE, ServerProcess, alive
 KINDS = {"loop": "by.loop", "thread": "by.thread", "process": "by.process", "retry": "fails.once"}
 WAVE = 200
 """Tasks queued in one call."""
+DEAF = 3.0
+"""Seconds after the return of a store in which events may be missed: clients come back up to 2 s later."""
 
 
 @dataclass
@@ -143,6 +145,7 @@ class Chaos:
         self._store_times: list[tuple[float, float]] = []
         self._frozen: dict[int, asyncio.TimerHandle] = {}
         self._done_events: Counter[str] = Counter()
+        self._deaf: asyncio.TimerHandle | None = None
         self._unacknowledged = 0
         self._queued = 0
 
@@ -156,7 +159,7 @@ class Chaos:
         try:
             await self._run()
         finally:
-            for timer in self._frozen.values():
+            for timer in [*self._frozen.values(), *([self._deaf] if self._deaf else [])]:
                 timer.cancel()
             for pid in self._frozen:
                 _signal(pid, signal.SIGCONT)
@@ -341,10 +344,13 @@ class Chaos:
 
     async def _hit_store(self) -> None:
         at = now()
+        self._handouts.forget()
         self._store.kill()
         await asyncio.sleep(self._chance.uniform(0, 2) * self.plan.store_away)
         await asyncio.to_thread(self._store.start)
         self._store_times.append((at, now()))
+        # Until the subscription is back what happens is not heard.
+        self._deaf = asyncio.get_running_loop().call_later(DEAF, self._handouts.forget)
 
     # ---------------------------------------------------------------------------- looking back
     def _look_at_ends(self) -> None:

@@ -65,6 +65,12 @@ class Handouts:
             self._holder.pop(id, None)
             self._missed.setdefault(id, []).append(case)
 
+    def forget(self) -> None:
+        """Events were lost, a store that dies says nothing: who has what is not known any more."""
+        self._holder.clear()
+        self._held.clear()
+        self._missed.clear()
+
     def of_node(self, node: str) -> list[str]:
         """The workers of a node that hold something."""
         return [who for who, ids in self._held.items() if ids and who.startswith(f"{node}/")]

@@ -99,3 +99,13 @@ def test_a_hand_out_that_is_heard_of_after_a_death_was_made_before_it() -> None:
     handouts.hit("dead worker", "a/w2", 7.0)
     handouts.started("2", "a/w3", 7.1)
     assert [case.longest for case in handouts.cases] == [0.5, None]
+
+
+def test_nothing_is_told_of_what_was_not_heard() -> None:
+    """An end that was announced to nobody must not look like a task that lies with a dead worker."""
+    handouts = Handouts()
+    handouts.started("1", "a/w1", 5.0)
+    handouts.forget()
+    handouts.hit("dead worker", "a/w1", 6.0)
+    handouts.started("1", "a/w2", 20.0)
+    assert [case.longest for case in handouts.cases] == [None]
