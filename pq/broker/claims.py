@@ -31,11 +31,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from ..errors import BadSetting, QueueFull, UnreadableMessage
-from ..model.seal import FINISHED, LIVE, Seal
+from ..model.seal import Seal
 from ..model.serializers import CLAIM, SEALED, claim_of, unpack_envelope
 from . import records
 from .contract import ACK, FAIL, RETRY, REVOKE, Broker, Exchange, Message, Settlement
-from .layer import Layer
+from .layer import Layer, kind_of
 
 logger = logging.getLogger("pq.broker")
 
@@ -119,7 +119,7 @@ class ClaimsBroker(Layer):
         known = hashlib.sha256(b"%s %s\n%s" % (queue.encode(), id.encode(), record)).digest()
         aside = self._written.get(known)
         if aside is None or time.monotonic() - aside.at > REUSED or not self._exists(aside.ref):
-            sealed = self._seal.close(message, _kind(record), queue, id)
+            sealed = self._seal.close(message, kind_of(record), queue, id)
             name = os.urandom(16).hex()
             ref = f"{self._store}/{name[:2]}/{name}"
             _write(os.path.join(self._directory, ref), json.dumps([queue, id]).encode() + b"\n" + sealed)
@@ -145,20 +145,9 @@ class ClaimsBroker(Layer):
         self._warned = False
         return ended._replace(record=record)
 
-    async def exchange(
-        self,
-        lease: str,
-        settlements: dict[str, list[Settlement]],
-        queues: Sequence[str],
-        want: int,
-        batch: int,
-        **options: Any,
-    ) -> Exchange:
-        if self._above:
-            settlements = await self._down_settlements(settlements)
-        answer = await self._inner.exchange(lease, settlements, queues, want, batch, **options)
-        if self._taken and settlements and not answer.lost_lease:
-            await self._let_go(settlements, set(answer.refused))
+    async def _up_exchange(self, settled: dict[str, list[Settlement]], answer: Exchange) -> None:
+        if self._taken and settled and not answer.lost_lease:
+            await self._let_go(settled, set(answer.refused))
         for at, task in enumerate(answer.tasks):
             ref = _ref(task.record)
             if ref is not None:
@@ -166,7 +155,6 @@ class ClaimsBroker(Layer):
                 while len(self._taken) > REMEMBERED:
                     self._taken.popitem(last=False)
                 answer.tasks[at] = task._replace(record=await self._open(task.record, task.queue, task.id))
-        return answer
 
     async def _let_go(self, settlements: dict[str, list[Settlement]], refused: set[tuple[str, str]]) -> None:
         """The files of tasks that have another record now, and nobody but us has run them: need no sweep."""
@@ -187,7 +175,7 @@ class ClaimsBroker(Layer):
         if ref is None:
             return record
         try:
-            message = await asyncio.to_thread(self._read, ref, _kind(record), queue, id)
+            message = await asyncio.to_thread(self._read, ref, kind_of(record), queue, id)
         except (OSError, ValueError, UnreadableMessage) as exc:
             logger.warning("the large message of task %s cannot be read: %s", id[:9], exc)
             return record
@@ -268,10 +256,6 @@ class ClaimsBroker(Layer):
                     if record is None or _claims_another(record, path):
                         orphans.append(path)
         return await asyncio.to_thread(_remove, orphans)
-
-
-def _kind(record: bytes) -> bytes:
-    return FINISHED if records.is_finished(record) else LIVE
 
 
 def _ref(record: bytes) -> str | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+from ..model.seal import FINISHED, LIVE
+from . import records
 from .contract import Broker, Entry, Exchange, Message, Queued, Settlement, Subscription, Tick
 from .keys import Keys
 
@@ -35,18 +37,14 @@ class Layer:
         """A message of a subscription as we are to have it."""
         raise NotImplementedError
 
+    async def _up_exchange(self, settled: dict[str, list[Settlement]], answer: Exchange) -> None:
+        """Make an answer, to settlements as they went down, what we are to have."""
+        raise NotImplementedError
+
     async def _down_settlement(self, queue: str, ended: Settlement) -> Settlement:
         if not ended.record:
             return ended
         return ended._replace(record=await self._down(ended.record, queue, ended.id))
-
-    async def _down_settlements(
-        self, settlements: dict[str, list[Settlement]]
-    ) -> dict[str, list[Settlement]]:
-        return {
-            queue: [await self._down_settlement(queue, each) for each in ended]
-            for queue, ended in settlements.items()
-        }
 
     async def _down_entry(self, queue: str, entry: Entry) -> Entry:
         return entry._replace(record=await self._down(entry.record, queue, entry.id))
@@ -72,8 +70,13 @@ class Layer:
         batch: int,
         **options: Any,
     ) -> Exchange:
-        lower = await self._down_settlements(settlements)
-        return await self._inner.exchange(lease, lower, queues, want, batch, **options)
+        lower = {
+            queue: [await self._down_settlement(queue, each) for each in ended]
+            for queue, ended in settlements.items()
+        }
+        answer = await self._inner.exchange(lease, lower, queues, want, batch, **options)
+        await self._up_exchange(lower, answer)
+        return answer
 
     async def cancel(
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
@@ -108,3 +111,8 @@ class _Read:
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+def kind_of(record: bytes) -> bytes:
+    """What the message of a record is sealed as."""
+    return FINISHED if records.is_finished(record) else LIVE

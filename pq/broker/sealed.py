@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from ..errors import UnreadableMessage
-from ..model.seal import EVENT, FINISHED, LINE, LIVE, PART, PROGRESS, SCHEDULE, Seal, Unopened
+from ..model.seal import EVENT, LINE, PART, PROGRESS, SCHEDULE, Seal, Unopened
 from . import records
 from .contract import Broker, Exchange, Message, Part, Settlement, StoredSchedule, Streamed
-from .layer import Layer
+from .layer import Layer, kind_of
 
 logger = logging.getLogger("pq.broker")
 
@@ -40,7 +40,7 @@ class SealedBroker(Layer):
         cut = records.beginning(record)
         if not cut:
             return record
-        return record[:cut] + self._seal.close(record[cut:], _kind(record), queue, id)
+        return record[:cut] + self._seal.close(record[cut:], kind_of(record), queue, id)
 
     def _open(self, record: bytes, queue: str | None, id: str, kinds: bytes = b"") -> bytes:
         """The same record with a message that can be read, or an `Unopened`."""
@@ -48,24 +48,14 @@ class SealedBroker(Layer):
         if not cut:
             return record  # no record of anybody's
         try:
-            return record[:cut] + self._seal.open(record[cut:], kinds or _kind(record), queue, id)
+            return record[:cut] + self._seal.open(record[cut:], kinds or kind_of(record), queue, id)
         except UnreadableMessage as exc:
             return Unopened(record, exc)
 
-    async def exchange(
-        self,
-        lease: str,
-        settlements: dict[str, list[Settlement]],
-        queues: Sequence[str],
-        want: int,
-        batch: int,
-        **options: Any,
-    ) -> Exchange:
-        answer = await super().exchange(lease, settlements, queues, want, batch, **options)
+    async def _up_exchange(self, settled: dict[str, list[Settlement]], answer: Exchange) -> None:
         answer.tasks = [
             task._replace(record=self._open(task.record, task.queue, task.id)) for task in answer.tasks
         ]
-        return answer
 
     async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
         found = await self._inner.records(queue, ids)
@@ -162,17 +152,13 @@ class SealedBroker(Layer):
         head, _, body = payload.partition(b"\n")
         opened = []
         for id, record in records.parcels(body):
-            kinds = _kind(record) if channel != self._events else _kind(record) + EVENT
+            kinds = kind_of(record) if channel != self._events else kind_of(record) + EVENT
             readable = self._open(record, None, id, kinds)
             if type(readable) is bytes:
                 opened.append(records.parcel(id, readable))
             else:
                 logger.debug("an event of task %s was dropped: %s", id[:9], cast("Any", readable).why)
         return Message(channel, head + b"\n" + b"".join(opened))
-
-
-def _kind(record: bytes) -> bytes:
-    return FINISHED if records.is_finished(record) else LIVE
 
 
 def sealed(broker: Broker, seal: Seal | None, namespace: str) -> Broker:

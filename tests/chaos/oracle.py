@@ -95,7 +95,8 @@ class Story:
     path: Path
     begun: dict[int, list[Begun]] = field(default_factory=lambda: defaultdict(list))
     """Number of a task → when it was begun, in which process, and which attempt that was."""
-    ended: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    ended: set[int] = field(default_factory=set)
+    """Numbers that have come to their end, somewhere."""
     at_it: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Process → numbers that it has begun, and that have neither ended nor failed there."""
     over: dict[int, list[Begun]] = field(default_factory=lambda: defaultdict(list))
@@ -131,7 +132,7 @@ class Story:
                 attempt = max((each.attempt for each in self.begun[n] if each.pid == pid), default=0)
                 self.over[n].append(Begun(float(words[3]), pid, attempt))
                 if words[0] == "e":
-                    self.ended[n].append((float(words[3]), pid))
+                    self.ended.add(n)
 
     def workers(self) -> list[int]:
         """Processes that ran jobs of the loop or of threads lately: workers, and no children of theirs."""

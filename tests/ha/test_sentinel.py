@@ -10,6 +10,7 @@ from typing import Any
 
 import hiredis
 import pytest
+from ears import ear
 from fleets import Node, Watched, until
 from load import Load
 from stores import check_server
@@ -65,15 +66,7 @@ async def test_a_replica_that_was_primary_is_left_by_all_connections(
     watched: Watched, broker: RedisBroker
 ) -> None:
     """READONLY has it look for the new primary; looks, which a replica would answer, go there too."""
-    subscription = await broker.subscription()
-    heard: list[Any] = []
-
-    async def listen() -> None:
-        async for message in subscription:
-            heard.append(message)  # noqa: PERF401 (it is read while it grows)
-
-    listening = asyncio.ensure_future(listen())
-    await subscription.subscribe("channel")
+    subscription, listening, heard = await ear(broker, "channel")
     await broker.enqueue(Q, [Entry("before", b"q\n")])
     await broker.state(Q)
     new = await asyncio.to_thread(watched.failover)

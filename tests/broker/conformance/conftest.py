@@ -6,7 +6,6 @@ there; `PQ_SENTINEL=1 pytest tests/broker/conformance` runs all.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -19,7 +18,7 @@ from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
 from pq.broker.cluster import ClusterBroker
-from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Message, Queued, Reserved, Settlement
+from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
 from pq.broker.memory import MemoryBroker, MemoryStore
 from pq.broker.redis import RedisBroker
 from pq.broker.sentinel import SentinelBroker
@@ -203,17 +202,3 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 @pytest.fixture
 def broker(world: World) -> Any:
     return world.broker
-
-
-async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
-    """A subscription that is read from; what it hears is in the list."""
-    subscription = await broker.subscription()
-    messages: list[Message] = []
-
-    async def read() -> None:
-        async for message in subscription:
-            messages.append(message)  # noqa: PERF401 (it is read while it grows)
-
-    reader = asyncio.ensure_future(read())
-    await subscription.subscribe(*channels)
-    return subscription, reader, messages

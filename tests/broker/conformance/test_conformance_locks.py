@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from conftest import QUEUE, World, ear
+from conftest import QUEUE, World
+from ears import ear
 
 from pq.broker.contract import ACK, FAIL, FENCE_KEPT
 

@@ -7,7 +7,8 @@ import contextlib
 from typing import Any
 
 import pytest
-from conftest import LEASE, QUEUE, World, ear, finished, live, settlement
+from conftest import LEASE, QUEUE, World, finished, live, settlement
+from ears import ear
 from stores import token_comes
 
 from pq.broker import records

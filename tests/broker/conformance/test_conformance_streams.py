@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from conftest import LEASE, QUEUE, World, ear, finished, live
+from conftest import LEASE, QUEUE, World, finished, live
+from ears import ear
 
 from pq.broker.contract import FAIL, Entry, Part, Reserved, Streamed
 from pq.model.states import SUCCESS
