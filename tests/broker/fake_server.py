@@ -10,26 +10,29 @@ from typing import Any
 
 import hiredis
 
+TURNS = 5
+"""Of the loop, and one more than it takes from accepting a connection to `accepted`: what was accepted at last is in
+the set by then, and ends with the others."""
+
 
 @asynccontextmanager
 async def _serving(path: Path, serve: Callable[..., Awaitable[None]]) -> AsyncIterator[None]:
     """`serve` for each connection to the unix socket `path`; all of them end with the context."""
     connections: set[asyncio.Task[None]] = set()
 
-    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(serve(reader, writer))
         connections.add(task)
-        try:
-            await serve(reader, writer)
-        finally:
-            connections.discard(task)
+        task.add_done_callback(connections.discard)
+        task.add_done_callback(lambda _: writer.close())  # also of one that was cancelled before it began
 
-    server = await asyncio.start_unix_server(one, str(path))
+    server = await asyncio.start_unix_server(accepted, str(path))
     try:
         yield
     finally:
         server.close()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         for task in list(connections):
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
