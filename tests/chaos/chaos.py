@@ -45,6 +45,8 @@ WAVE = 200
 """Tasks queued in one call."""
 DEAF = 3.0
 """Seconds after the return of a store in which events may be missed: clients come back up to 2 s later."""
+SHOWN = 5
+"""So many of the cases that took longest are told in full, of each kind of blow."""
 
 
 @dataclass
@@ -97,7 +99,10 @@ class Report:
     handed_on: dict[str, list[float]] = field(default_factory=dict)
     """Who was hit → seconds until the last of its tasks was handed to another."""
     begun_again: dict[str, list[float]] = field(default_factory=dict)
-    """Who died → seconds until the last of its tasks ran again, whoever was hit meanwhile."""
+    """Who died → seconds until the last of its tasks ran again, whoever was hit meanwhile; where the store was killed
+    meanwhile also the part of them since it came back."""
+    longest: list[str] = field(default_factory=list)
+    """What was heard of the tasks that waited longest, for each kind of blow."""
     refused: int = 0
     lost: int = 0
 
@@ -116,6 +121,7 @@ class Report:
                     f"tasks of a {who} were {what}: median {statistics.median(times):.2f} s, p99 {p99:.2f} s,"
                     f" longest {times[-1]:.2f} s ({len(times)} times; lease {self.plan.lease:g} s)"
                 )
+        lines += [f"  {line}" for line in self.longest]
         lines.append(
             f"{len(self.wrong)} things wrong"
             if self.wrong
@@ -399,9 +405,24 @@ class Chaos:
 
     def _recoveries(self) -> None:
         for what, pid, at in self._killed:
-            self._note(self._report.begun_again, f"dead {what}", at, self._story.recovery(pid, at))
+            took = self._story.recovery(pid, at)
+            self._note(self._report.begun_again, f"dead {what}", at, took)
+            back = [
+                end
+                for begin, end in self._store_times
+                if took is not None and at <= begin and end <= at + took
+            ]
+            if took is not None and back:
+                of_it = at + took - max(back)
+                self._report.begun_again.setdefault(
+                    f"dead {what}, from the store's last return on,", []
+                ).append(of_it)
         for case in self._handouts.cases:
             self._note(self._report.handed_on, case.what, case.at, case.longest)
+        cases = [case for case in self._handouts.cases if case.longest is not None]
+        cases.sort(key=lambda case: -(case.longest or 0))
+        for what in dict.fromkeys(case.what for case in cases):
+            self._report.longest += [case.text() for case in cases if case.what == what][:SHOWN]
 
     def _note(self, to: dict[str, list[float]], what: str, at: float, took: float | None) -> None:
         if took is None:

@@ -8,7 +8,7 @@ it took until a task really ran again, whoever was hit meanwhile, is what the or
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LATE = 1.0
 """Seconds for which hand-outs to a dead worker are still heard of: the store had made them before."""
@@ -23,6 +23,13 @@ class Case:
     at: float
     longest: float | None = None
     tasks: int = 0
+    heard: list[tuple[float, str]] = field(default_factory=list)
+    """What was heard of that last task: when, and what."""
+
+    def text(self) -> str:
+        """The story of the task that waited longest, in seconds from the blow on."""
+        story = ", ".join(f"{at - self.at:+.2f} {what}" for at, what in self.heard)
+        return f"{self.what} {self.who}, {self.tasks} tasks: {story}"
 
 
 class Handouts:
@@ -34,16 +41,21 @@ class Handouts:
         self._held: dict[str, set[str]] = defaultdict(set)
         self._missed: dict[str, list[Case]] = {}
         self._last: dict[str, Case] = {}
+        self._heard: dict[str, list[tuple[float, str]]] = {}
 
     def started(self, id: str, who: str, at: float) -> None:
         """A task was handed to a worker."""
+        heard = self._heard.setdefault(id, [])
+        heard.append((at, who))
         missed = self._missed.pop(id, [])
         for case in missed:
             if case.who == who:
                 self._missed.setdefault(id, []).append(case)
-            else:
-                case.longest = max(case.longest or 0.0, at - case.at)
-                case.tasks += 1
+                continue
+            case.tasks += 1
+            if case.longest is None or at - case.at > case.longest:
+                case.longest = at - case.at
+                case.heard = heard[:]
         self._leave(id)
         self._holder[id] = who
         self._held[who].add(id)
@@ -55,6 +67,7 @@ class Handouts:
         """An attempt has ended: nobody has the task any more."""
         self._leave(id)
         self._missed.pop(id, None)
+        self._heard.pop(id, None)
 
     def hit(self, what: str, who: str, at: float) -> None:
         """A worker is killed, or frozen for longer than its lease."""
@@ -64,12 +77,14 @@ class Handouts:
         for id in self._held.pop(who, ()):
             self._holder.pop(id, None)
             self._missed.setdefault(id, []).append(case)
+            self._heard.setdefault(id, []).append((at, what))
 
     def forget(self) -> None:
         """Events were lost, a store that dies says nothing: who has what is not known any more."""
         self._holder.clear()
         self._held.clear()
         self._missed.clear()
+        self._heard.clear()
 
     def of_node(self, node: str) -> list[str]:
         """The workers of a node that hold something."""

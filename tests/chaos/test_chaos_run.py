@@ -87,6 +87,9 @@ def test_who_is_hit_is_told_apart_from_who_is_hit_next() -> None:
     ]
     assert handouts.of_node("a") == ["a/w2"]
     assert handouts.of_node("b") == []
+    assert handouts.cases[1].text() == (
+        "frozen worker b/w1, 1 tasks: -2.00 a/w1, -1.00 dead worker, -0.50 b/w1, +0.00 frozen worker, +4.00 a/w2"
+    )
 
 
 def test_a_hand_out_that_is_heard_of_after_a_death_was_made_before_it() -> None:
