@@ -112,7 +112,7 @@ class ClaimsBroker(Layer):
     def _put_aside(self, record: bytes, queue: str, id: str) -> bytes:
         """The record with a claim in place of its message, which is in a file when this returns. Blocks."""
         cut = records.beginning(record)
-        if not cut or not self._is_large(record) or record.startswith(CLAIM, cut):
+        if not cut or record.startswith(CLAIM, cut):
             return record
         message = record[cut:]
         # A call whose answer was lost comes again: it shall not write another file each time.

@@ -404,29 +404,25 @@ class Chaos:
         self._recoveries()
 
     def _recoveries(self) -> None:
+        again = self._report.begun_again
         for what, pid, at in self._killed:
             took = self._story.recovery(pid, at)
-            self._note(self._report.begun_again, f"dead {what}", at, took)
-            back = [
-                end
-                for begin, end in self._store_times
-                if took is not None and at <= begin and end <= at + took
-            ]
-            if took is not None and back:
+            if took is None:
+                continue
+            self._note(again, f"dead {what}", at, took)
+            back = [end for begin, end in self._store_times if at <= begin and end <= at + took]
+            if back:
                 of_it = at + took - max(back)
-                self._report.begun_again.setdefault(
-                    f"dead {what}, from the store's last return on,", []
-                ).append(of_it)
-        for case in self._handouts.cases:
-            self._note(self._report.handed_on, case.what, case.at, case.longest)
-        cases = [case for case in self._handouts.cases if case.longest is not None]
-        cases.sort(key=lambda case: -(case.longest or 0))
-        for what in dict.fromkeys(case.what for case in cases):
-            self._report.longest += [case.text() for case in cases if case.what == what][:SHOWN]
+                again.setdefault(f"dead {what}, from the store's last return on,", []).append(of_it)
+        told: Counter[str] = Counter()
+        cases = [(case.longest, case) for case in self._handouts.cases if case.longest is not None]
+        for took, case in sorted(cases, key=lambda each: each[0], reverse=True):
+            self._note(self._report.handed_on, case.what, case.at, took)
+            told[case.what] += 1
+            if told[case.what] <= SHOWN:
+                self._report.longest.append(case.text())
 
-    def _note(self, to: dict[str, list[float]], what: str, at: float, took: float | None) -> None:
-        if took is None:
-            return
+    def _note(self, to: dict[str, list[float]], what: str, at: float, took: float) -> None:
         away = any(begin - self.plan.lease <= at + took and end + 1 >= at for begin, end in self._store_times)
         to.setdefault(f"{what} with the store away" if away else what, []).append(took)
 

@@ -16,15 +16,20 @@ LATE = 1.0
 
 @dataclass
 class Case:
-    """One worker that was hit. `longest`: seconds until the last of its tasks was handed to another."""
+    """One worker that was hit."""
 
     what: str
     who: str
     at: float
-    longest: float | None = None
     tasks: int = 0
+    """So many that it held were handed to others."""
     heard: list[tuple[float, str]] = field(default_factory=list)
-    """What was heard of that last task: when, and what."""
+    """What was heard of the last of them, up to that: when, and what."""
+
+    @property
+    def longest(self) -> float | None:
+        """Seconds until the last of its tasks was handed to another."""
+        return self.heard[-1][0] - self.at if self.heard else None
 
     def text(self) -> str:
         """The story of the task that waited longest, in seconds from the blow on."""
@@ -51,10 +56,8 @@ class Handouts:
         for case in missed:
             if case.who == who:
                 self._missed.setdefault(id, []).append(case)
-                continue
-            case.tasks += 1
-            if case.longest is None or at - case.at > case.longest:
-                case.longest = at - case.at
+            else:
+                case.tasks += 1
                 case.heard = heard[:]
         self._leave(id)
         self._holder[id] = who
