@@ -54,8 +54,8 @@ from .model.verdict import Cancel, Retry, Snooze
 from .producer.future import MessageFuture, TaskFuture
 from .producer.locks import Lock
 from .producer.producer import Producer
+from .producer.reasons import Reason
 from .producer.typed import JobFunction, Options, job
-from .producer.waiting import Reason
 
 __all__ = [
     "ASYNC_IO",

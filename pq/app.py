@@ -148,10 +148,10 @@ class PulsarQueue:
 
     def serve(self) -> int:
         """Run a server until it is told to stop; the exit code."""
-        from .server import nursery
+        from .server import forkserver
 
         if not self.cfg.broker_url.startswith("memory://"):
-            nursery.prepare()  # it gets ready while we import the rest
+            forkserver.prepare()  # it gets ready while we import the rest
         from .server.supervisor import serve
 
         return serve(self)

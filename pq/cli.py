@@ -322,7 +322,7 @@ def _add_flag(group: Any, setting: Setting) -> None:
 
 def explained(error: PqError) -> str:
     """A mistake in at most six lines: what happened, its slug, what to type."""
-    from .logs import escape
+    from .logs.formatters import escape
 
     message = error.message.splitlines() or [""]
     hint = (error.hint or "").splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pq.broker.contract import Message
+from pq.broker.contract.work import Message
 
 
 async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:

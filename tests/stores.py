@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pq.broker import records
-from pq.broker.cluster import ClusterBroker
-from pq.broker.gates import gates
-from pq.broker.memory import MemoryBroker, MemoryStore
+from pq.broker.memory.limits import gates
+from pq.broker.memory.work import MemoryBroker, MemoryStore
+from pq.broker.redis.cluster import ClusterBroker
 
 
 class Server:

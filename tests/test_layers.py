@@ -13,15 +13,16 @@ import pq
 ROOT = Path(pq.__file__).parent
 
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "errors", "clock", "loops", "logs"), 0),
+    **dict.fromkeys(("__init__", "errors", "clock", "loops"), 0),
     **dict.fromkeys(("model", "config"), 1),
-    **dict.fromkeys(("broker", "execution"), 2),
-    "producer": 3,
-    "worker": 4,
-    "server": 5,
+    "logs": 2,
+    **dict.fromkeys(("broker", "execution"), 3),
+    "producer": 4,
+    "worker": 5,
+    "server": 6,
 }
 """Rooms and their floors; whatever is not named here is on the top floor (api, app, cli, jobs, …)."""
-TOP = 6
+TOP = 7
 SIBLINGS = (("broker", "execution"), ("execution", "broker"))
 
 
@@ -38,7 +39,7 @@ MODULES = modules()
 
 
 def room(module: str) -> str:
-    """The part of the house a module belongs to: `pq.broker.link` is in `broker`."""
+    """The part of the house a module belongs to: `pq.broker.redis.link` is in `broker`."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -77,9 +78,9 @@ def imports(module: str) -> Iterator[tuple[str, int, bool, bool]]:
 
 def test_there_is_a_house_to_look_at() -> None:
     """The parser finds the modules, and imports of all kinds in them."""
-    assert {"pq.errors", "pq.model.task", "pq.broker.redis"} <= MODULES.keys()
-    seen = {name for name, *_ in imports("pq.broker.redis")}
-    assert {"pq.errors", "pq.broker.contract", "pq.config"} <= seen
+    assert {"pq.errors", "pq.model.task", "pq.broker.redis.work"} <= MODULES.keys()
+    seen = {name for name, *_ in imports("pq.broker.redis.work")}
+    assert {"pq.errors", "pq.broker.contract.work", "pq.config"} <= seen
     assert any(inside for module in MODULES for _, _, inside, _ in imports(module))
 
 

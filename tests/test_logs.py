@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pq import logs
-from pq.logs import ConsoleFormatter, JsonFormatter, TaskLog, duration, escape
+from pq.logs import formatters as logs
+from pq.logs.formatters import ConsoleFormatter, JsonFormatter, TaskLog, duration, escape
 
 
 @pytest.fixture(autouse=True)

@@ -564,4 +564,4 @@ def test_it_costs_nothing_where_it_is_not_used(project: pytest.Pytester) -> None
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert said.stdout.strip() == "['pq', 'pq.testing']"
-    runs(project, "def test_it():\n    import sys\n    assert 'pq.harness' not in sys.modules\n")
+    runs(project, "def test_it():\n    import sys\n    assert 'pq.testing.harness' not in sys.modules\n")

@@ -16,14 +16,14 @@ from ..errors import BadSetting
 from ..model.seal import ceiling, seal_of
 from ..model.serializers import allow_size
 from ..model.task import Task
-from .claims import with_claims
-from .contract import Broker
-from .sealed import sealed
+from .contract.work import Broker
+from .layers.large_payloads import with_claims
+from .layers.sealing import sealed
 
 if TYPE_CHECKING:  # each store's own module is imported where that store is used
     from .embedded import EmbeddedServer
-    from .memory import MemoryStore
-    from .redis import RedisBroker
+    from .memory.work import MemoryStore
+    from .redis.work import RedisBroker
 
 _memory_stores: dict[str, MemoryStore] = {}
 
@@ -69,7 +69,7 @@ class Store:
         self.on_submit: Callable[[Task[Any], asyncio.Future[Task[Any]]], None] | None = None
         """Is told of each task that a producer of this program queues, with its future; for tests."""
         if self._url.startswith("memory://"):
-            from .memory import MemoryStore
+            from .memory.work import MemoryStore
 
             self._memory = _memory_stores.setdefault(self._url, MemoryStore(clock))
 
@@ -118,7 +118,7 @@ class Store:
         settings = self._settings
         ttl: dict[str, Any] = {"result_ttl": settings.result_ttl, "dead_ttl": settings.dead_ttl}
         if self._memory is not None:
-            from .memory import MemoryBroker
+            from .memory.work import MemoryBroker
 
             # Nothing of it leaves this process, so nothing is sealed.
             return MemoryBroker(self._memory, namespace=settings.namespace, **ttl)
@@ -160,14 +160,14 @@ def make_broker(url: str, **options: Any) -> RedisBroker:
     url = _canonical(url)
     kind = kind_of(url)
     if kind == SENTINEL:
-        from .sentinel import SentinelBroker
+        from .redis.sentinel import SentinelBroker
 
         return SentinelBroker(url, **options)
     if kind == CLUSTER:
-        from .cluster import ClusterBroker
+        from .redis.cluster import ClusterBroker
 
         return ClusterBroker(url, **options)
-    from .redis import RedisBroker
+    from .redis.work import RedisBroker
 
     return RedisBroker(url, **options)
 

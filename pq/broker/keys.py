@@ -15,7 +15,7 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…batches`        | HASH   | lease → number of its last reserve call |
 | `…crashes`        | HASH   | id → how many workers died with it |
 | `…wake`           | LIST   | at most one token; idle workers block on it |
-| `…bell:<wait>`    | LIST   | with a TTL: what ends one wait for the token, in a cluster (`pq.broker.ears`) |
+| `…bell:<wait>`    | LIST   | with a TTL: what ends one wait for the token, in a cluster (`pq.broker.redis.queue_wait`) |
 | `…revoked`        | SET    | finished ids that still lie in `ready`, to be skipped |
 | `…cancelling`     | SET    | live ids whose holder is asked to stop them |
 | `…dead`           | ZSET   | id → when it failed for good, ms |

@@ -16,7 +16,7 @@ from typing import Any, TextIO, TypeVar
 
 from ..cli import Command, UsageError
 from ..errors import PqError
-from ..logs import escape
+from ..logs.formatters import escape
 from ..model.task import Task
 from ..producer.future import LoopFuture
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TextIO
 
-from ..logs import duration
+from ..logs.formatters import duration
 
 WIDTH = 50
 """Columns of what is done, and of what came of it; then comes the time."""

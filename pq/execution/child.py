@@ -30,9 +30,9 @@ from . import log_records
 from .attempt import current_task, invoke, raised
 from .channel import Channel
 from .child_backend import ChildBackend
+from .child_output import Allowance, shorten
 from .frames import BROKEN, DONE, LOG, READY, RECORD, SLACK
 from .isolation import isolate
-from .output import Allowance, shorten
 
 LEFTOVER_TIME = 1.0
 """Seconds that asyncio tasks which an async job left running get to end after they were cancelled."""

@@ -32,8 +32,8 @@ from ..model.registry import Registry
 from ..model.serializers import MSGPACK, dump_payload
 from ..model.task import Task
 from .channel import Channel
+from .child_output import shorten
 from .frames import LOCK, PROGRESS, QUEUE, STREAM, UNLOCK
-from .output import shorten
 
 # What an errand may raise in the worker, by its slug. A list of ours, so that no message names a class.
 _ERRORS: dict[str | None, type[PqError]] = {

@@ -30,7 +30,8 @@ from ..model.outcome import CRASHED, FAILED, RELEASED, Outcome, failed
 from ..model.task import Task
 from .attempt import Attempt, current_task
 from .child import ChildSpec
-from .errands import Errands
+from .child_process import Child
+from .child_requests import Errands
 from .frames import (
     AWAIT,
     BROKEN,
@@ -47,7 +48,6 @@ from .frames import (
     UNLOCK,
     frame,
 )
-from .handle import Child
 
 logger = logging.getLogger("pq.execution")
 

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import UnreadableMessage
 from ..model.names import LIMITS
 from ..model.serializers import MSGPACK, load_payload
-from .output import shorten
+from .child_output import shorten
 
 _LEFT = frozenset({"msg", "args", "message", "asctime", "exc_info"})
 """Attributes that others of the packed record stand for."""

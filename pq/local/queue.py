@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from ..config.settings import cores
 from ..errors import BadArguments, InvalidValue
-from ..execution.output import shorten
+from ..execution.child_output import shorten
 from ..execution.pickled import refuse_while_importing
 from .engine import Engine, Terminated
 from .logs import Logs

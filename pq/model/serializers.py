@@ -41,7 +41,7 @@ from .secret import Secret
 SEALED = b"\xc1"
 """The first byte of a sealed message (`pq.model.seal`); no message in either format begins so."""
 CLAIM = SEALED + b"\x08"
-"""The first bytes of a claim: its message was put aside (`pq.broker.claims`)."""
+"""The first bytes of a claim: its message was put aside (`pq.broker.layers.large_payloads`)."""
 
 # --------------------------------------------------------------------- the types beyond JSON's own
 # code -> (type, to text or list, back). Codes are part of the wire format: never change one.

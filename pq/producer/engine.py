@@ -22,18 +22,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..broker import records
-from ..broker.contract import Broker, Entry, Queued, Rival, Subscription
+from ..broker.contract.work import Broker, Entry, Queued, Rival, Subscription
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..errors import PqError, QueueFull, ResultExpired, StoreUnavailable, TaskLost, UnreadableMessage
 from ..model.events import EventBus
 from ..model.task import Task
-from . import rivals
+from . import unique
 from .callbacks import Callbacks
 from .future import TaskFuture
 from .locks import Turns
+from .reasons import nobody, workers
 from .streams import Nudges
-from .waiting import nobody, workers
 
 logger = logging.getLogger("pq.producer")
 
@@ -243,7 +243,7 @@ class Engine:
                 continue
             try:
                 wait = getattr(task, "max_wait", None)
-                other = await rivals.settle(self._broker, task, entry, found[task.id], wait, self._clock)
+                other = await unique.settle(self._broker, task, entry, found[task.id], wait, self._clock)
             except PqError as exc:
                 failures[task.id] = exc
                 continue

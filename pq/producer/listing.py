@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..broker import records
-from ..broker.contract import AT_LIMIT, DEAD, DELAYED, ENDED, RUNNING, WAITING, Broker
+from ..broker.contract.work import AT_LIMIT, DEAD, DELAYED, ENDED, RUNNING, WAITING, Broker
 from ..errors import InvalidValue, PqError, UnreadableMessage, did_you_mean
 from ..model.states import FAILURE, QUEUED, STARTED, status_string
 from ..model.task import Task

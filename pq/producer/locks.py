@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..broker.contract import Broker
+from ..broker.contract.work import Broker
 from ..errors import LockTimeout, PqError, WaitInLoop
 from ..loops import running_loop
 from ..model.job import check_number

@@ -24,9 +24,9 @@ import msgpack
 
 from ..broker import records
 from ..broker.connect import Store
-from ..broker.contract import Broker, Entry
-from ..broker.gates import NO_KEY, unique_key
+from ..broker.contract.work import Broker, Entry
 from ..broker.keys import Keys
+from ..broker.memory.limits import NO_KEY, unique_key
 from ..clock import SYSTEM, Clock
 from ..config import redact
 from ..errors import InvalidValue, StoreUnavailable, UnreadableMessage

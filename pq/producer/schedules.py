@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..broker import records
-from ..broker.contract import (
+from ..broker.contract.work import (
     CHANGE,
     CODE,
     DROP,

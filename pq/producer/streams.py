@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..broker import records
-from ..broker.contract import Broker, Part
+from ..broker.contract.work import Broker, Part
 from ..errors import InvalidValue, StreamBroken, StreamRestarted, TaskLost, WaitInLoop
 from ..loops import running_loop
 from ..model.serializers import MSGPACK, load_payload

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from ..broker import records
-from ..broker.contract import CANCELLED, CANCELLING, Broker, Entry, QueueState
-from ..broker.gates import gates, unique_key
+from ..broker.contract.work import CANCELLED, CANCELLING, Broker, Entry, QueueState
+from ..broker.memory.limits import gates, unique_key
 from ..errors import (
     BadArguments,
     InvalidValue,
@@ -40,13 +40,13 @@ from ..model.plan import ScheduleInfo
 from ..model.serializers import dump_payload
 from ..model.states import QUEUED
 from ..model.task import Task
-from . import listing, waiting
+from . import listing, reasons
 from .future import AsCompleted, LoopFuture, TaskFuture
-from .rivals import revoked
+from .reasons import Reason
 from .schedules import Schedules, checked
 from .streams import TaskStream, stream_of
 from .typed import JobFunction, Options, TaskOptions, make_options
-from .waiting import Reason
+from .unique import revoked
 
 if TYPE_CHECKING:
     from .producer import Producer
@@ -357,7 +357,7 @@ class Tasks:
             return None
         task = Task.from_wire(records.message(found[1]))
         task.queue, task.demands = found[0], records.demands(found[1])
-        return await waiting.why(broker, task)
+        return await reasons.why(broker, task)
 
     def queue_states(self) -> LoopFuture[dict[str, QueueState]]:
         """How much lies where in each queue that was ever used."""
@@ -395,7 +395,7 @@ class Tasks:
         return self._producer.call(self._workers())
 
     async def _workers(self) -> list[dict[str, Any]]:
-        return await waiting.workers(await self._producer.broker())
+        return await reasons.workers(await self._producer.broker())
 
     def forget(self, id: str) -> LoopFuture[bool]:
         """Remove a finished task and its result from the store; resolves to False for any other."""

@@ -28,21 +28,22 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..broker.connect import Store
-from ..broker.contract import Broker
+from ..broker.contract.work import Broker
 from ..broker.keys import Keys
 from ..config import Settings
 from ..errors import BadSetting, PqError, StoreEvicts
+from ..logs import files as logfiles
+from ..logs.watching import observer
 from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..worker.load import Load
 from ..worker.worker import Worker
-from . import logfiles, nursery, sources
-from .actor import FAILED_TO_START, WorkerSpec, main
+from . import forkserver, sources
+from .autoscaling import Scaling
 from .mailbox import Mailbox, pair
 from .restarts import Restarts
-from .scaling import Scaling
-from .tasklog import watcher
+from .worker_process import FAILED_TO_START, WorkerSpec, main
 
 logger = logging.getLogger("pq.server")
 
@@ -104,7 +105,7 @@ class Supervisor:
         self._app = app
         self._cfg = app.cfg
         self._store = app.store  # stays when the settings are reloaded: another store is another server
-        self._context = multiprocessing.get_context(nursery.start_method())
+        self._context = multiprocessing.get_context(forkserver.start_method())
         self._members: dict[str, Member] = {}
         self._wanted = self._cfg.min_workers
         self._scaling: Scaling | None = None
@@ -587,7 +588,7 @@ def serve(app: Application) -> int:
     signal.signal(signal.SIGTERM, _leave)
     if app.store.is_memory:
         return run(_serve_here(app))
-    nursery.prepare()
+    forkserver.prepare()
     return run(Supervisor(app).serve())
 
 
@@ -597,7 +598,7 @@ def _leave(number: int, frame: object) -> None:
 
 async def _serve_here(app: Application) -> int:
     """With `memory://` nobody else can reach the tasks: one worker, in this process."""
-    worker = app.worker("w1", watcher=watcher("w1"))
+    worker = app.worker("w1", observer=observer("w1"))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

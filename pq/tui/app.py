@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from ..commands.common import SHORT
 from ..errors import PqError
-from ..logs import escape
+from ..logs.formatters import escape
 from .board import PANES, Board
 from .feed import Feed
 from .frame import NOTHING

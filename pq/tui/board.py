@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..broker.contract import QueueState
+from ..broker.contract.work import QueueState
 from ..clock import SYSTEM, Clock
 from ..commands.common import SHORT, ago, bar_length, call_text, progress_share, progress_text, span
-from ..logs import escape
+from ..logs.formatters import escape
 from ..model.states import FAILURE, STARTED
 from ..model.task import Task
 

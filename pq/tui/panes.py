@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 
-from ..logs import escape
+from ..logs.formatters import escape
 from .board import Pane, Row
 
 STYLES = {"red": "red", "yellow": "yellow", "dim": "dim", "bold": "bold", "green": "green"}

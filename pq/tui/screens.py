@@ -17,10 +17,10 @@ from textual.widgets import DataTable, Footer, Static
 from ..commands.common import SHORT, STATUS_TINTS, ago, call_text, outcome_text
 from ..commands.tasks import facts_of
 from ..errors import PqError
-from ..logs import escape
+from ..logs.formatters import escape
 from ..model.events import LogLine
 from ..model.task import Task
-from ..producer.waiting import Reason
+from ..producer.reasons import Reason
 from .board import Pane, Row
 from .feed import Feed
 from .panes import STYLES, Table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..broker.contract import Subscription
+from ..broker.contract.work import Subscription
 from .context import Context
 from .service import Service
 

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from ..broker import records
-from ..broker.contract import ACK, RETRY, Exchange, Reserved, Settlement
+from ..broker.contract.work import ACK, RETRY, Exchange, Reserved, Settlement
 from ..errors import PayloadMissing, PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
@@ -32,6 +32,7 @@ from ..model.backend import current_backend
 from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often, too_many
 from ..model.job import CPUBOUND, Job
 from ..model.manager import Manager
+from ..model.observer import TaskObserver
 from ..model.outcome import Outcome
 from ..model.serializers import MSGPACK
 from ..model.states import QUEUED, STARTED, SUCCESS
@@ -63,14 +64,6 @@ def _known_of(exc: UnreadableMessage, id: str) -> Task[Any] | None:
     return task if task is not None and task.id == id else None
 
 
-class Watcher:
-    """Who is told of each task. Does nothing; `pq.logs` and the tests put something here."""
-
-    def started(self, task: Task[Any]) -> None: ...
-
-    def ended(self, task: Task[Any], ending: Ending) -> None: ...
-
-
 class Consumer(Service):
     """See the module's docstring."""
 
@@ -81,14 +74,14 @@ class Consumer(Service):
         context: Context,
         *,
         take_new_lease: Callable[[], Coroutine[Any, Any, str]],
-        watcher: Watcher | None = None,
+        observer: TaskObserver | None = None,
         on_limit: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self._context = context
         self._calm = int(context.cfg.lease * 1000)
         self._take_new_lease = take_new_lease
-        self._watcher = watcher
+        self._observer = observer
         self._on_limit = on_limit
         self._limit: int = context.cfg.max_requests
         self._slots: int = context.cfg.concurrent_tasks
@@ -518,8 +511,8 @@ class Consumer(Service):
             self._cpu_running += 1
         attempt = Attempt(task, job, context.backend, self._finished)
         self._running[id] = attempt
-        if self._watcher is not None:
-            self._watcher.started(task)
+        if self._observer is not None:
+            self._observer.started(task)
         if self._hook:
             self._call_hook(task)
         executor.start_attempt(attempt)
@@ -634,8 +627,8 @@ class Consumer(Service):
             self._solo = None
         if self._empty is not None and not self._running:
             self._empty.set()
-        if self._watcher is not None:
-            self._watcher.ended(task, ending)
+        if self._observer is not None:
+            self._observer.ended(task, ending)
         if self._hook and op in (ACK, FAIL, REVOKE):
             self._call_hook(task)
         if self._limit:

@@ -24,12 +24,12 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..broker.contract import Renewal
+from ..broker.contract.work import Renewal
 from ..errors import PqError, StoreUnavailable
 from .context import Context
 
 if TYPE_CHECKING:  # redis-py takes a tenth of a second to import, and memory:// needs none of it
-    from ..broker.redis import RedisBroker
+    from ..broker.redis.work import RedisBroker
 
 logger = logging.getLogger("pq.worker")
 

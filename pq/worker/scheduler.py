@@ -15,7 +15,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from ..broker.contract import TOO_EARLY, Tick
+from ..broker.contract.work import TOO_EARLY, Tick
 from ..errors import PqError, UnreadableMessage
 from ..model.plan import MOST, Plan
 from ..model.schedule import due

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..broker.contract import Streamed
+from ..broker.contract.work import Streamed
 from ..errors import InvalidValue, PqError, QueueFull
 from ..loops import running_loop
 from ..model.backend import NO_WAIT

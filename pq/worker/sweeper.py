@@ -7,7 +7,7 @@ import logging
 import random
 from typing import Any
 
-from ..broker.claims import SWEPT_EVERY
+from ..broker.layers.large_payloads import SWEPT_EVERY
 from ..errors import PqError
 from .context import Context
 from .service import Service

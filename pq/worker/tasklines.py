@@ -16,7 +16,7 @@ import threading
 from typing import Any
 
 from ..broker import records
-from ..broker.contract import KEPT_LINES
+from ..broker.contract.work import KEPT_LINES
 from ..errors import PqError
 from ..execution.attempt import current_task
 from ..model.task import Task

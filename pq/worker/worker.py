@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..broker.connect import Store
-from ..broker.contract import Broker
-from ..broker.memory import MemoryBroker
-from ..broker.rights import check_everywhere
+from ..broker.contract.work import Broker
+from ..broker.memory.work import MemoryBroker
+from ..broker.redis.acl import check_everywhere
 from ..clock import SYSTEM, Clock
 from ..errors import did_you_mean
 from ..execution.executor import Executor
@@ -33,11 +33,12 @@ from ..execution.executors import make_executors
 from ..model.job import CPUBOUND
 from ..model.manager import Manager
 from ..model.names import new_lease
+from ..model.observer import TaskObserver
 from ..model.registry import Registry
 from ..producer.producer import Producer
 from ..producer.schedules import Schedules
 from .canceller import Canceller
-from .consumer import Consumer, Watcher
+from .consumer import Consumer
 from .context import Context, Counts, WorkerBackend
 from .heartbeat import Heartbeat
 from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
@@ -87,7 +88,7 @@ class Worker:
         registry: the jobs.
         name, node: what it is called.
         manager: the user's hooks, a class.
-        watcher: is told of every task (logs).
+        observer: notified of each attempt (logs).
         on_lease: is told of each lease it takes, so that somebody can hand it back if this process dies.
     """
 
@@ -100,7 +101,7 @@ class Worker:
         name: str,
         node: str,
         manager: type[Manager] = Manager,
-        watcher: Watcher | None = None,
+        observer: TaskObserver | None = None,
         on_lease: Callable[[str, list[str]], None] | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -111,7 +112,7 @@ class Worker:
         self._registry = registry
         self._node = node
         self._manager_class = manager
-        self._watcher = watcher
+        self._observer = observer
         self._on_lease = on_lease
         self._clock = clock
         self._started: list[Startable] = []
@@ -182,7 +183,7 @@ class Worker:
         consumer = self.consumer = Consumer(
             context,
             take_new_lease=keeper.take_new_lease,
-            watcher=self._watcher,
+            observer=self._observer,
             on_limit=self.finished.set,
         )
         streams = context.streams = Streams(context, consumer.holding)

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from pq.broker.claims import ClaimsBroker
-from pq.broker.contract import Broker
-from pq.broker.layer import Layer
-from pq.broker.sealed import SealedBroker
+from pq.broker.contract.work import Broker
+from pq.broker.layers.large_payloads import ClaimsBroker
+from pq.broker.layers.layer import Layer
+from pq.broker.layers.sealing import SealedBroker
 
 CARRIES = re.compile(r"\b(Entry|Settlement|Tick|bytes)\b")
 """What in the type of a parameter may hold a record, or another payload."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_server import fake_server, ok
 
-from pq.broker.redis import RedisBroker
-from pq.broker.sentinel import SentinelBroker
+from pq.broker.redis.sentinel import SentinelBroker
+from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreUnavailable
 
 
@@ -44,7 +44,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
             found.append(failures)
             return 0.0
 
-        monkeypatch.setattr(f"pq.broker.{module}.pause", pause)
+        monkeypatch.setattr(f"pq.broker.redis.{module}.pause", pause)
         return found
 
     return count

@@ -17,9 +17,9 @@ from redis import exceptions as redis_errors
 from stores import Hand, Server, token_comes
 
 from pq.broker import records
-from pq.broker.contract import ACK, FAIL, RELEASE, RETRY, Entry, Message, Settlement
-from pq.broker.link import Link, ScriptMissing, translate
-from pq.broker.redis import RedisBroker
+from pq.broker.contract.work import ACK, FAIL, RELEASE, RETRY, Entry, Message, Settlement
+from pq.broker.redis.link import Link, ScriptMissing, translate
+from pq.broker.redis.work import RedisBroker
 from pq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
 
 Q = "q"

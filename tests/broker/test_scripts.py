@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pq.broker.scripts import NAMES, assemble, script
+from pq.broker.redis.scripts import NAMES, assemble, script
 
 P = "pq:{q}:"
 NOW = 1_700_000_000_000

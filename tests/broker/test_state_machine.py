@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
-from pq.broker.contract import (
+from pq.broker.contract.work import (
     ACK,
     CHANGE,
     CODE,
@@ -45,8 +45,8 @@ from pq.broker.contract import (
     Settlement,
     Tick,
 )
-from pq.broker.memory import MemoryBroker, MemoryStore
-from pq.broker.redis import RedisBroker
+from pq.broker.memory.work import MemoryBroker, MemoryStore
+from pq.broker.redis.work import RedisBroker
 
 STEPS = int(os.environ.get("PQ_STEPS", "6000"))
 PER_EXAMPLE = 60  # and some rules make several

@@ -18,7 +18,7 @@ from docs_project import Project
 from pq import api
 from pq.api import PulsarQueue
 from pq.broker import keys
-from pq.broker.scripts import NAMES
+from pq.broker.redis.scripts import NAMES
 from pq.cli import VERBS, run
 from pq.config import SETTINGS
 from pq.model.task import WIRE

@@ -461,7 +461,7 @@ async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypa
     def refuse():
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("pq.execution.handle.socket.socketpair", refuse)
+    monkeypatch.setattr("pq.execution.child_process.socket.socketpair", refuse)
     assert (await bench.run(pool, jobs.square, 2)).kind == RELEASED
     assert pool.capacity() == 0
     await pool.stop()
@@ -469,7 +469,7 @@ async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypa
 
 async def test_modules_that_take_for_ever(bench, tmp_path, monkeypatch):
     """A child that does not become ready is killed, and the task that waited for it is told why."""
-    monkeypatch.setattr("pq.execution.handle.READY_TIME", 0.3)
+    monkeypatch.setattr("pq.execution.child_process.READY_TIME", 0.3)
     (tmp_path / "slow_jobs.py").write_text("import time; time.sleep(60)")
     monkeypatch.syspath_prepend(str(tmp_path))
     pool = make(bench, task_paths=["slow_jobs"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pq.execution.output import Allowance, Lines, shorten
+from pq.execution.child_output import Allowance, Lines, shorten
 
 
 class HandClock:

@@ -22,9 +22,9 @@ import redis
 from stores import Server, broken_invariants, dump_server
 
 from pq.broker import records
-from pq.broker.contract import ACK, CRASH, FAIL, RELEASE, RETRY, Entry, Reserved, Settlement, Tick
+from pq.broker.contract.work import ACK, CRASH, FAIL, RELEASE, RETRY, Entry, Reserved, Settlement, Tick
 from pq.broker.embedded import find_binary
-from pq.broker.redis import RedisBroker
+from pq.broker.redis.work import RedisBroker
 
 CUTS = int(os.environ.get("PQ_CUTS", "60"))
 SEED = int(os.environ.get("PQ_CUT_SEED", "1"))

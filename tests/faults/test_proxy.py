@@ -14,7 +14,7 @@ from proxy import AFTER, BEFORE, HOLE, INSIDE, Proxy, commands_in
 from stores import Hand, dump_server
 
 from pq.broker import records
-from pq.broker.contract import (
+from pq.broker.contract.work import (
     ACK,
     CHANGE,
     CRASH,
@@ -27,8 +27,8 @@ from pq.broker.contract import (
     Streamed,
     Tick,
 )
-from pq.broker.redis import RedisBroker
-from pq.broker.scripts import NAMES
+from pq.broker.redis.scripts import NAMES
+from pq.broker.redis.work import RedisBroker
 from pq.errors import QueueFull, StoreError, StoreRefused
 
 Q = "q"

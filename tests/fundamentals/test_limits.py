@@ -11,7 +11,7 @@ import pytest
 from pq import api as pq
 from pq.api import Producer
 from pq.broker import records
-from pq.broker.contract import Entry
+from pq.broker.contract.work import Entry
 from pq.model.task import Task
 
 running: Counter[str] = Counter()

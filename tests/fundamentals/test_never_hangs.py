@@ -11,7 +11,7 @@ import pytest
 
 from pq import api as pq
 from pq.api import Job, Producer
-from pq.broker.subscription import RedisSubscription
+from pq.broker.redis.subscription import RedisSubscription
 
 
 @pq.job()

@@ -14,7 +14,7 @@ import pytest
 from pq import api as pq
 from pq.api import Job, Producer, Task
 from pq.broker import records
-from pq.broker.contract import Entry
+from pq.broker.contract.work import Entry
 from pq.worker.worker import Worker
 
 runs: list[str] = []

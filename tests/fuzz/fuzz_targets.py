@@ -20,9 +20,10 @@ from fuzz_inputs import NASTY_TEXT, mutated, packed, text, value
 
 from pq import api as pq
 from pq import cli
-from pq.broker import gates, records
+from pq.broker import records
 from pq.broker.connect import Store, plain_url
-from pq.broker.redis import RedisBroker
+from pq.broker.memory import limits as gates
+from pq.broker.redis.work import RedisBroker
 from pq.config import SETTINGS, Settings, load, redact
 from pq.errors import PqError, UnreadableMessage
 from pq.execution.frames import FrameReader, frame

@@ -15,7 +15,7 @@ from fuzz_targets import Chance, bad_record, good_task, shown
 
 from pq import api as pq
 from pq.broker import records
-from pq.broker.contract import CHANGE, Entry
+from pq.broker.contract.work import CHANGE, Entry
 from pq.web import asgi
 
 TOTAL = int(os.environ.get("PQ_FUZZ", "0"))

@@ -15,10 +15,10 @@ sys.path.append(str(Path(__file__).parents[1] / "trust"))
 from acl import make_user, more_in_a_cluster
 
 from pq import api as pq
-from pq.broker.cluster import ClusterBroker
 from pq.broker.connect import make_broker
-from pq.broker.link import Link
-from pq.broker.rights import check_everywhere
+from pq.broker.redis.acl import check_everywhere
+from pq.broker.redis.cluster import ClusterBroker
+from pq.broker.redis.link import Link
 from pq.errors import StoreRefused
 
 pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once

@@ -13,11 +13,11 @@ from load import Load
 from stores import check_server
 
 from pq import api as pq
-from pq.broker.cluster import ClusterBroker
 from pq.broker.connect import make_broker
-from pq.broker.contract import ACK, Entry, Settlement
-from pq.broker.ears import Ear
-from pq.broker.redis import RedisBroker
+from pq.broker.contract.work import ACK, Entry, Settlement
+from pq.broker.redis.cluster import ClusterBroker
+from pq.broker.redis.queue_wait import Ear
+from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused
 from pq.model.partitions import Cuts
 
@@ -198,7 +198,7 @@ async def test_a_wait_that_does_not_answer_its_bell_is_given_up(
     cluster: Cluster, broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is dead, so the next one waits over a new one."""
-    monkeypatch.setattr("pq.broker.ears.RUNG", 0.05)
+    monkeypatch.setattr("pq.broker.redis.queue_wait.RUNG", 0.05)
     assert isinstance(broker, ClusterBroker)
     ear = Ear(broker._link(), broker.keys, "q", where="here", stated=None)
     node = await asyncio.to_thread(cluster.owner, "{q}")

@@ -11,10 +11,10 @@ from fleets import Cluster, Watched
 from stores import Server
 
 from pq import api as pq
-from pq.broker import redis as store
 from pq.broker.connect import make_broker
-from pq.broker.contract import Entry
+from pq.broker.contract.work import Entry
 from pq.broker.embedded import find_binary
+from pq.broker.redis import work as store
 from pq.errors import BadSetting, InvalidValue, NotDurable, StoreRefused
 
 pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once

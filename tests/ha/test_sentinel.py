@@ -18,10 +18,10 @@ from stores import check_server
 from pq import api
 from pq.broker import records
 from pq.broker.connect import make_broker
-from pq.broker.contract import ACK, Entry, Settlement
+from pq.broker.contract.work import ACK, Entry, Settlement
 from pq.broker.embedded import find_binary
-from pq.broker.redis import RedisBroker
-from pq.broker.sentinel import SentinelBroker
+from pq.broker.redis.sentinel import SentinelBroker
+from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused, TaskLost
 
 pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from pq import api as pq
-from pq.broker import claims, records
-from pq.broker.contract import ACK, FAIL, Entry, Settlement
+from pq.broker import records
+from pq.broker.contract.work import ACK, FAIL, Entry, Settlement
+from pq.broker.layers import large_payloads as claims
 from pq.config import Settings
 from pq.errors import BadSetting, QueueFull
 from pq.model.keyring import new_key

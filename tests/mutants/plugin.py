@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from pq.broker import scripts
+from pq.broker.redis import scripts
 
 _mutant = json.loads(os.environ["PQ_MUTANT"])
 _read = scripts._read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mutants import EQUIVALENT, MUTANTS, Mutant
 
-from pq.broker.scripts import NAMES, _read
+from pq.broker.redis.scripts import NAMES, _read
 
 
 @pytest.mark.parametrize("mutant", [*MUTANTS, *EQUIVALENT], ids=lambda m: f"{m.script}-{m.old[:40]}")

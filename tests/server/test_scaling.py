@@ -10,10 +10,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from pq.broker.contract import Entry, QueueState
-from pq.broker.memory import MemoryBroker
+from pq.broker.contract.work import Entry, QueueState
+from pq.broker.memory.work import MemoryBroker
 from pq.errors import StoreUnavailable
-from pq.server.scaling import Scaling
+from pq.server.autoscaling import Scaling
 from pq.worker.load import Load, Use
 
 

@@ -14,8 +14,8 @@ from unittest import mock
 import redis.exceptions as redis_errors
 import simulated_world
 
-from pq.broker import scripts
-from pq.broker.subscription import RedisSubscription
+from pq.broker.redis import scripts
+from pq.broker.redis.subscription import RedisSubscription
 from pq.producer.engine import Engine
 from pq.producer.streams import TaskStream
 from pq.worker.consumer import Consumer

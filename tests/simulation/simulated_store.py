@@ -22,8 +22,8 @@ from redis._parsers.base import BaseParser
 from simulated_loop import Program, SimulatedLoop
 
 from pq.broker import records
-from pq.broker.redis import RedisBroker
-from pq.broker.scripts import NAMES, script
+from pq.broker.redis.scripts import NAMES, script
+from pq.broker.redis.work import RedisBroker
 from pq.model.task import Task
 
 _NOTHING: Any = object()
@@ -116,7 +116,7 @@ class Connection:
 
 
 class SimulatedWire:
-    """In the place of `pq.broker.wire.Wire`."""
+    """In the place of `pq.broker.redis.wire.Wire`."""
 
     def __init__(self, on_push: Callable[[Any], None] | None) -> None:
         self.on_push = on_push

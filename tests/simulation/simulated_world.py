@@ -22,9 +22,9 @@ from simulated_jobs import JOBS, oracle, ticking
 from simulated_loop import Program, SimulatedLoop, here
 from simulated_store import SimulatedBroker, SimulatedStore, SimulatedWire
 
-import pq.broker.link
-import pq.broker.redis
-import pq.broker.subscription
+import pq.broker.redis.link
+import pq.broker.redis.subscription
+import pq.broker.redis.work
 import pq.execution.async_io
 import pq.producer.engine
 import pq.producer.producer
@@ -33,10 +33,10 @@ import pq.worker.consumer
 import pq.worker.worker
 from pq.app import PulsarQueue
 from pq.broker.connect import Store
-from pq.broker.contract import Renewal
-from pq.broker.link import Link
-from pq.broker.redis import read_renewal
-from pq.broker.scripts import script
+from pq.broker.contract.work import Renewal
+from pq.broker.redis.link import Link
+from pq.broker.redis.scripts import script
+from pq.broker.redis.work import read_renewal
 from pq.errors import PqError, StoreUnavailable, StreamRestarted
 from pq.model.registry import Registry
 from pq.producer.producer import Producer
@@ -99,13 +99,13 @@ class SimulatedRenewer:
     async def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
         prefixes = [self._broker.keys.prefix(queue) for queue in queues]
         (time,) = await self._link.call([("TIME",)])
-        seconds, micros = pq.broker.link.checked(time, "simulated")
+        seconds, micros = pq.broker.redis.link.checked(time, "simulated")
         command = ("EVALSHA", script("renew").digest, len(prefixes), *prefixes, "", lease, ttl)
         (reply,) = await self._link.call([command])
         if isinstance(reply, redis.exceptions.NoScriptError):
             await self._link.call([("SCRIPT", "LOAD", script("renew").source)])
             (reply,) = await self._link.call([command])
-        return read_renewal(pq.broker.link.checked(reply, "simulated")), int(seconds) * 1000 + int(
+        return read_renewal(pq.broker.redis.link.checked(reply, "simulated")), int(seconds) * 1000 + int(
             micros
         ) // 1000
 
@@ -642,13 +642,13 @@ def simulated(world: World) -> Iterator[None]:
     chance = random.Random(world.seed)
     handlers = list(logging.getLogger().handlers)
     ordered = [
-        pq.broker.redis, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
+        pq.broker.redis.work, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
         pq.worker.consumer,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context
-        patch(mock.patch.object(pq.broker.link, "Wire", SimulatedWire))
-        patch(mock.patch.object(pq.broker.subscription, "Wire", SimulatedWire))
+        patch(mock.patch.object(pq.broker.redis.link, "Wire", SimulatedWire))
+        patch(mock.patch.object(pq.broker.redis.subscription, "Wire", SimulatedWire))
         patch(mock.patch.object(pq.worker.worker, "LeaseKeeper", SimulatedKeeper))
         patch(mock.patch.object(os, "urandom", chance.randbytes))
         for module in ordered:

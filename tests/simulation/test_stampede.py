@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pq.broker.embedded import find_binary
-from pq.broker.pauses import FIRST, LONGEST, pause
+from pq.broker.redis.backoff import FIRST, LONGEST, pause
 from pq.errors import NoStore
 
 RUN = Path(__file__).parent / "stampede.py"

@@ -12,9 +12,9 @@ from acl import as_user, make_user, rules
 
 from pq import api as pq
 from pq.api import PulsarQueue
-from pq.broker.link import Link
-from pq.broker.redis import RedisBroker
-from pq.broker.rights import check_rights
+from pq.broker.redis.acl import check_rights
+from pq.broker.redis.link import Link
+from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused
 
 KINDS = ("worker", "producer", "looker")

@@ -140,7 +140,7 @@ async def test_a_task_that_we_did_not_sign_is_set_aside(
 
 
 def _entry(id: str, record: bytes) -> Any:
-    from pq.broker.contract import Entry
+    from pq.broker.contract.work import Entry
 
     return Entry(id, record)
 

@@ -10,7 +10,7 @@ import pytest
 from tls import Authority, tls_server
 
 from pq import api as pq
-from pq.broker.redis import RedisBroker
+from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreError, StoreRefused
 from pq.worker.lease import RedisRenewer
 

@@ -14,9 +14,9 @@ from stores import Hand
 from pq import api as pq
 from pq.api import PulsarQueue
 from pq.broker import records
-from pq.broker.contract import CHANGE, PAUSE, RESUME, Tick
-from pq.broker.memory import MemoryBroker, MemoryStore
-from pq.broker.redis import RedisBroker
+from pq.broker.contract.work import CHANGE, PAUSE, RESUME, Tick
+from pq.broker.memory.work import MemoryBroker, MemoryStore
+from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreUnavailable
 from pq.model.task import Task
 from pq.producer.schedules import Schedules

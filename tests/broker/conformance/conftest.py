@@ -17,11 +17,11 @@ from fleets import Cluster, Watched
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
-from pq.broker.cluster import ClusterBroker
-from pq.broker.contract import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
-from pq.broker.memory import MemoryBroker, MemoryStore
-from pq.broker.redis import RedisBroker
-from pq.broker.sentinel import SentinelBroker
+from pq.broker.contract.work import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
+from pq.broker.memory.work import MemoryBroker, MemoryStore
+from pq.broker.redis.cluster import ClusterBroker
+from pq.broker.redis.sentinel import SentinelBroker
+from pq.broker.redis.work import RedisBroker
 from pq.model.states import FAILURE, REVOKED, SUCCESS
 
 QUEUE = "q"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, names
 
-from pq.broker.contract import ACK, CRASH, FAIL, RELEASE, RETRY, Entry
+from pq.broker.contract.work import ACK, CRASH, FAIL, RELEASE, RETRY, Entry
 
 
 async def cancel(world: World, *ids: str, at_front: bool = False) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from conftest import LEASE, QUEUE, TTL, World, live, names
 
-from pq.broker.contract import FAIL
+from pq.broker.contract.work import FAIL
 
 
 async def test_without_a_lease_nothing_is_handed_out(world: World) -> None:

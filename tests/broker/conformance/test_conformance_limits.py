@@ -7,7 +7,7 @@ from typing import Any
 from conftest import LEASE, QUEUE, World, names
 
 from pq.broker import records
-from pq.broker.contract import ACK, RETRY, Entry, Settlement
+from pq.broker.contract.work import ACK, RETRY, Entry, Settlement
 
 
 def limited(id: str, demands: str, priority: int = 0) -> Entry:

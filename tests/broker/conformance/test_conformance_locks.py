@@ -8,7 +8,7 @@ from typing import Any
 from conftest import QUEUE, World
 from ears import ear
 
-from pq.broker.contract import ACK, FAIL, FENCE_KEPT
+from pq.broker.contract.work import ACK, FAIL, FENCE_KEPT
 
 
 async def test_a_lock_has_one_holder(world: World, broker: Any) -> None:

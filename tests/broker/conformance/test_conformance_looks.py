@@ -12,7 +12,7 @@ from ears import ear
 from stores import token_comes
 
 from pq.broker import records
-from pq.broker.contract import ACK, FAIL, RETRY, REVOKE, Entry, Message
+from pq.broker.contract.work import ACK, FAIL, RETRY, REVOKE, Entry, Message
 
 
 async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import QUEUE, World, finished, live, names
 
-from pq.broker.contract import Entry
+from pq.broker.contract.work import Entry
 from pq.errors import QueueFull
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import QUEUE, World, finished, live, names
 from stores import token_comes
 
-from pq.broker.contract import (
+from pq.broker.contract.work import (
     AS_BEFORE,
     CHANGE,
     CHANGED,

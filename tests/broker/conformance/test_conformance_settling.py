@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, names, settlement
 
-from pq.broker.contract import ACK, CRASH, FAIL, RELEASE, RETRY, REVOKE, Reserved
+from pq.broker.contract.work import ACK, CRASH, FAIL, RELEASE, RETRY, REVOKE, Reserved
 from pq.model.states import FAILURE, SUCCESS
 
 

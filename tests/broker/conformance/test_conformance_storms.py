@@ -8,7 +8,7 @@ from typing import Any
 
 from conftest import LEASE, QUEUE, settlement
 
-from pq.broker.contract import ACK, RETRY
+from pq.broker.contract.work import ACK, RETRY
 from pq.model.retry import retry_wait
 
 MANY = 3000

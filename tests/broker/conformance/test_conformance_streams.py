@@ -7,7 +7,7 @@ import asyncio
 from conftest import LEASE, QUEUE, World, finished, live
 from ears import ear
 
-from pq.broker.contract import FAIL, Entry, Part, Reserved, Streamed
+from pq.broker.contract.work import FAIL, Entry, Part, Reserved, Streamed
 from pq.model.states import SUCCESS
 
 HOUR = 3_600_000

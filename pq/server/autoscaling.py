@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgpack
 
-from ..broker.contract import Broker
+from ..broker.contract.work import Broker
 from ..config import WorkerRange
 from ..errors import PqError
 from ..worker.load import Load

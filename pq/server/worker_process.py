@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 from ..broker.connect import Store
 from ..config import Settings
 from ..errors import PqError
+from ..logs import files as logfiles
+from ..logs.watching import observer
 from ..loops import loop_factory
 from ..model.manager import Manager
 from ..model.registry import Registry
 from ..worker.context import Counts
 from ..worker.worker import Worker
-from . import logfiles
 from .mailbox import Mailbox
-from .tasklog import watcher
 
 logger = logging.getLogger("pq.worker")
 
@@ -88,7 +88,7 @@ class Actor:
         listening = asyncio.create_task(self._listen())
         spec = self._spec
         store = Store(self._cfg, url=spec.store_url)
-        log = watcher(spec.name)
+        log = observer(spec.name)
         worker: Worker | None = None
         counts = Counts()
         try:
@@ -100,7 +100,7 @@ class Actor:
                 name=spec.name,
                 node=spec.node,
                 manager=spec.manager,
-                watcher=log,
+                observer=log,
                 on_lease=lambda lease, queues: mailbox.send("lease", lease=lease, queues=queues),
             )
             if log is not None:

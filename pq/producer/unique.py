@@ -11,8 +11,8 @@ import copy
 from typing import Any
 
 from ..broker import records
-from ..broker.contract import Broker, Entry, Rival
-from ..broker.gates import unique_key
+from ..broker.contract.work import Broker, Entry, Rival
+from ..broker.memory.limits import unique_key
 from ..clock import Clock
 from ..errors import PqError
 from ..model.states import REVOKED

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ..broker.contract import AT_LIMIT, DELAYED, RUNNING, WAITING, Broker
-from ..broker.gates import gates
+from ..broker.contract.work import AT_LIMIT, DELAYED, RUNNING, WAITING, Broker
+from ..broker.memory.limits import gates
 from ..errors import did_you_mean
 from ..model.task import Task
 

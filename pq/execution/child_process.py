@@ -27,8 +27,8 @@ from typing import Any, Protocol
 from ..errors import UnreadableMessage
 from .attempt import Attempt
 from .child import ChildSpec, child_main
+from .child_output import Allowance, Lines
 from .frames import SLACK, FrameReader
-from .output import Allowance, Lines
 
 PRELOAD = ["pq.execution.child", "pq.execution.pickled"]
 """What the fork server imports once for all children: modules of ours alone. Those of the user are

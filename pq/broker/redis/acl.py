@@ -11,9 +11,9 @@ import asyncio
 import logging
 from typing import Any
 
-from ..errors import StoreError, StoreRefused
-from .contract import Broker
-from .keys import Keys
+from ...errors import StoreError, StoreRefused
+from ..contract.work import Broker
+from ..keys import Keys
 from .scripts import script
 
 logger = logging.getLogger("pq.broker")

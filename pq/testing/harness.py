@@ -29,27 +29,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .app import PulsarQueue
-from .broker.connect import plain_url
-from .broker.embedded import EmbeddedServer
-from .broker.redis import RedisBroker
-from .cli import find_app
-from .clock import MovedClock
-from .errors import AppNotFound, InvalidValue, PqError
-from .execution.attempt import Attempt
-from .loops import running_loop
-from .model.ending import AGAIN, conclude
-from .model.job import Job
-from .model.names import LIMITS
-from .model.outcome import OK, REVOKED, Outcome
-from .model.states import STARTED
-from .model.task import Task
-from .model.verdict import Verdict
-from .producer.current import open_apis
-from .producer.future import LoopFuture
-from .producer.producer import Producer
-from .producer.typed import JobFunction
-from .worker.worker import Worker
+from ..app import PulsarQueue
+from ..broker.connect import plain_url
+from ..broker.embedded import EmbeddedServer
+from ..broker.redis.work import RedisBroker
+from ..cli import find_app
+from ..clock import MovedClock
+from ..errors import AppNotFound, InvalidValue, PqError
+from ..execution.attempt import Attempt
+from ..loops import running_loop
+from ..model.ending import AGAIN, conclude
+from ..model.job import Job
+from ..model.names import LIMITS
+from ..model.outcome import OK, REVOKED, Outcome
+from ..model.states import STARTED
+from ..model.task import Task
+from ..model.verdict import Verdict
+from ..producer.current import open_apis
+from ..producer.future import LoopFuture
+from ..producer.producer import Producer
+from ..producer.typed import JobFunction
+from ..worker.worker import Worker
 
 P = ParamSpec("P")
 C = ParamSpec("C")

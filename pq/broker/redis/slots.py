@@ -22,7 +22,7 @@ import redis.exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
 
-from ..errors import StoreError, StoreRefused, StoreUnavailable
+from ...errors import StoreError, StoreRefused, StoreUnavailable
 from .link import Command, Link, translate
 
 Address = tuple[str, int]

@@ -1,6 +1,6 @@
 """The broker in one process: for tests, notebooks, and as the reference model of the protocol.
 
-It keeps the whole contract (`pq.broker.contract`) with plain dicts and lists, so it can be read in one
+It keeps the whole contract (`pq.broker.contract.work`) with plain dicts and lists, so it can be read in one
 sitting; the Lua scripts are held against it by property tests. What it does not have is other
 processes, and data that outlive this one. It is safe within one event loop's thread; the lease thread
 of a worker may renew, so each verb holds a lock.
@@ -17,10 +17,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..clock import SYSTEM, Clock
-from ..errors import QueueFull
-from . import records
-from .contract import (
+from ...clock import SYSTEM, Clock
+from ...errors import QueueFull
+from .. import records
+from ..contract.work import (
     ACK,
     AS_BEFORE,
     AT_LIMIT,
@@ -66,8 +66,8 @@ from .contract import (
     Streamed,
     Tick,
 )
-from .gates import Gates, unique_key
-from .keys import Keys
+from ..keys import Keys
+from .limits import Gates, unique_key
 
 BOUND = 100
 """How much housekeeping one reserve does."""

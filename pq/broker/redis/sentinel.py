@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import redis.exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
-from ..clock import SYSTEM, Clock
-from ..config.hosts import parse_hosts
-from ..errors import StoreError, StoreRefused, StoreUnavailable
+from ...clock import SYSTEM, Clock
+from ...config.hosts import parse_hosts
+from ...errors import StoreError, StoreRefused, StoreUnavailable
+from .backoff import LONGEST, pause
 from .link import REFUSALS, translate
-from .pauses import LONGEST, pause
-from .redis import RedisBroker, connection_options
 from .wire import Maker, Wire
+from .work import RedisBroker, connection_options
 
 ASK = 3.0
 """Seconds that one Sentinel gets to answer."""

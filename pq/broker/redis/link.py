@@ -1,7 +1,7 @@
 """One connection to the store, used with care.
 
 redis-py makes the connection (TCP, TLS, Unix socket, login). What goes over it is ours to decide
-(`pq.broker.wire`), because the client library is part of the protocol:
+(`pq.broker.redis.wire`), because the client library is part of the protocol:
 
 * Nothing is repeated behind our back. Whoever repeats a call knows that it may be repeated.
 * A call that does not end normally (cancelled, timed out, broken) leaves a reply under way, and the
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import hiredis
 import redis.exceptions as redis_errors
 
-from ..errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
+from ...errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
 from .wire import Maker, Wire
 
 Command = tuple[Any, ...]

@@ -18,10 +18,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from ..errors import UnreadableMessage
-from ..model.seal import EVENT, LINE, PART, PROGRESS, SCHEDULE, Seal, Unopened
-from . import records
-from .contract import Broker, Exchange, Message, Part, Settlement, StoredSchedule, Streamed
+from ...errors import UnreadableMessage
+from ...model.seal import EVENT, LINE, PART, PROGRESS, SCHEDULE, Seal, Unopened
+from .. import records
+from ..contract.work import Broker, Exchange, Message, Part, Settlement, StoredSchedule, Streamed
 from .layer import Layer, kind_of
 
 logger = logging.getLogger("pq.broker")

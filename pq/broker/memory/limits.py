@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from . import records
-from .contract import Rival
+from .. import records
+from ..contract.work import Rival
 
 AT_ONCE = 1000
 """Tasks that one opening of a gate moves at most."""

@@ -22,7 +22,7 @@ from typing import TextIO
 
 from ..config import Settings
 from ..errors import BadSetting
-from ..logs import ConsoleFormatter, HarmlessHandler, JsonFormatter, SafeHandler, configure
+from .formatters import ConsoleFormatter, HarmlessHandler, JsonFormatter, SafeHandler, configure
 
 logger = logging.getLogger("pq.server")
 

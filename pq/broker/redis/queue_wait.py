@@ -15,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from ..errors import StoreUnavailable
-from .keys import Keys
+from ...errors import StoreUnavailable
+from ..keys import Keys
 from .link import Caller, Command, checked
-from .redis import BLOCK_MARGIN
 from .scripts import script
+from .work import BLOCK_MARGIN
 
 RUNG = 2.0
 """Seconds that a wait whose bell was rung gets for its answer; then its connection counts as dead."""

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import redis.exceptions as redis_errors
 from redis.asyncio import connection as redis_connection
 
-from ..clock import SYSTEM, Clock
-from ..config import redact
-from ..errors import BadSetting, NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
-from .contract import (
+from ...clock import SYSTEM, Clock
+from ...config import redact
+from ...errors import BadSetting, NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
+from ..contract.work import (
     ACK,
     AT_LIMIT,
     DEAD,
@@ -46,9 +46,9 @@ from .contract import (
     Streamed,
     Tick,
 )
-from .keys import Keys
+from ..keys import Keys
+from .backoff import pause
 from .link import Caller, Command, Link, ScriptMissing, checked
-from .pauses import pause
 from .scripts import NAMES, script
 from .subscription import RedisSubscription
 from .wire import Maker

@@ -13,11 +13,11 @@ from typing import Any
 
 import redis.exceptions as redis_errors
 
-from ..clock import Clock
-from ..errors import StoreError, StoreRefused, StoreUnavailable
-from .contract import Message
+from ...clock import Clock
+from ...errors import StoreError, StoreRefused, StoreUnavailable
+from ..contract.work import Message
+from .backoff import LONGEST, pause
 from .link import translate
-from .pauses import LONGEST, pause
 from .wire import Maker, Wire
 
 

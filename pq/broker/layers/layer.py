@@ -1,7 +1,7 @@
 """What brokers between us and another one have in common: every verb by which a record goes into the store.
 
-Two classes stand on this one: one seals what goes down (`pq.broker.sealed`), one puts large messages aside
-(`pq.broker.claims`). A new verb that carries a record is added here, once, so that neither can forget it.
+Two classes stand on this one: one seals what goes down (`pq.broker.layers.sealing`), one puts large messages aside
+(`pq.broker.layers.large_payloads`). A new verb that carries a record is added here, once, so that neither can forget it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from ..model.seal import FINISHED, LIVE
-from . import records
-from .contract import Broker, Entry, Exchange, Message, Queued, Settlement, Subscription, Tick
-from .keys import Keys
+from ...model.seal import FINISHED, LIVE
+from .. import records
+from ..contract.work import Broker, Entry, Exchange, Message, Queued, Settlement, Subscription, Tick
+from ..keys import Keys
 
 Reader = Callable[[Message], Awaitable[Message]]
 

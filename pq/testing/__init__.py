@@ -1,7 +1,7 @@
 """The pytest plugin: an application on a real store for each test, a worker beside it, and time that can be moved.
 
 It is loaded by every pytest that this package is installed for, so nothing heavy is imported until a fixture is
-used; what the fixtures do is in `pq.harness`.
+used; what the fixtures do is in `pq.testing.harness`.
 
     pq             the application, in a namespace of its own on the session's embedded Valkey
     pq_worker      a worker in this process, in the loop that the test uses
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .app import PulsarQueue
+    from ..app import PulsarQueue
     from .harness import AssertQueued, ClockInHand, Harness, RunJob, WorkerInTest
 
 __all__ = [

@@ -19,16 +19,16 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
-from ..config.hosts import parse_hosts
-from ..errors import QueueFull, StoreRefused, StoreUnavailable
-from .contract import Exchange, Renewal, Settlement
-from .ears import Ear
+from ...config.hosts import parse_hosts
+from ...errors import QueueFull, StoreRefused, StoreUnavailable
+from ..contract.work import Exchange, Renewal, Settlement
+from .backoff import pause
 from .link import Caller, Command, Link, checked
-from .pauses import pause
-from .redis import RedisBroker, connection_options, read_renewal, read_reserve
+from .queue_wait import Ear
 from .scripts import script
 from .slots import Address, ClusterLink, Slots, slot_of
 from .wire import Maker
+from .work import RedisBroker, connection_options, read_renewal, read_reserve
 
 TAGS = 100_000
 """So many names are tried to find one in a slot of each master. Who has a handful of all slots may be left out."""

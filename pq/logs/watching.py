@@ -7,20 +7,19 @@ import logging
 from typing import Any
 
 from ..errors import UnreadableMessage
-from ..logs import TaskLog
 from ..model.ending import ACK, AGAIN, RELEASE, Ending
 from ..model.task import Task
-from ..worker.consumer import Watcher
+from .formatters import TaskLog
 
 logger = logging.getLogger("pq.tasks")
 
 
-def watcher(who: str) -> TaskWatcher | None:
-    """A watcher for the worker `who`, or None where nobody would see what it writes."""
-    return TaskWatcher(who) if logger.isEnabledFor(logging.INFO) else None
+def observer(who: str) -> TaskLogger | None:
+    """An observer for the worker `who`, or None where nobody would see what it writes."""
+    return TaskLogger(who) if logger.isEnabledFor(logging.INFO) else None
 
 
-class TaskWatcher(Watcher):
+class TaskLogger:
     """Turns attempts into lines of the log; `TaskLog` decides which of them are written."""
 
     def __init__(self, who: str, log: TaskLog | None = None) -> None:

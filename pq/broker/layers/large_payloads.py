@@ -30,11 +30,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-from ..errors import BadSetting, QueueFull, UnreadableMessage
-from ..model.seal import Seal
-from ..model.serializers import CLAIM, SEALED, claim_of, unpack_envelope
-from . import records
-from .contract import ACK, FAIL, RETRY, REVOKE, Broker, Exchange, Message, Settlement
+from ...errors import BadSetting, QueueFull, UnreadableMessage
+from ...model.seal import Seal
+from ...model.serializers import CLAIM, SEALED, claim_of, unpack_envelope
+from .. import records
+from ..contract.work import ACK, FAIL, RETRY, REVOKE, Broker, Exchange, Message, Settlement
 from .layer import Layer, kind_of
 
 logger = logging.getLogger("pq.broker")

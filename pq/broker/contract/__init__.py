@@ -1,0 +1,1 @@
+"""The contract that every store keeps: its verbs, by subject, and the values they exchange."""

@@ -1,0 +1,1 @@
+"""The broker of `memory://`: the whole contract in one process."""

@@ -1,0 +1,1 @@
+"""Log records of the server and its tasks: formatters, files, task lines."""
