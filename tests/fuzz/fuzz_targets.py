@@ -37,7 +37,7 @@ from pq.model.schedule import make_schedule, next_runs
 from pq.model.seal import EVENT, FINISHED, LIVE, SCHEDULE, Seal
 from pq.model.serializers import JSON, MSGPACK, dump_payload, load_payload
 from pq.model.task import WIRE, Task
-from pq.producer import waiting
+from pq.producer import reasons
 from pq.producer.producer import Producer
 
 
@@ -463,13 +463,13 @@ def heartbeats(rng: Chance) -> None:
     beats = [
         rng.feed(mutated(rng, beat) if rng.random() < 0.5 else packed(rng, rng.choice((facts, value(rng)))))
     ]
-    coroutine = waiting.workers(_Beats(beats))  # type: ignore[arg-type]
+    coroutine = reasons.workers(_Beats(beats))  # type: ignore[arg-type]
     try:
         coroutine.send(None)
     except StopIteration as end:
         living = end.value
-        waiting.nobody("default", living)
-        waiting.not_served("a", "default", living)
+        reasons.nobody("default", living)
+        reasons.not_served("a", "default", living)
 
 
 def _packs(thing: Any) -> bool:
