@@ -7,7 +7,7 @@ import inspect
 from ..cli import Command, VerbParser
 from ..errors import InvalidValue, PqError, did_you_mean
 from ..explanations import PAGES
-from .common import say
+from .terminal import say
 
 
 def run(command: Command) -> int:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..cli import Command, VerbParser
+from ..describe import span
 from ..errors import PqError
-from .common import answer, as_json, connected, note, say, span, tint
+from .calling import answer, connected
+from .terminal import as_json, note, say, tint
 
 SKEW = 5.0
 """Seconds by which a worker's clock may differ from the store's before somebody should look."""

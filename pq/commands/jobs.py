@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from ..cli import Command, UsageError, VerbParser
-from .common import ago, answer, as_json, connected, note, say, table
+from ..describe import ago
+from .calling import answer, connected
+from .terminal import as_json, note, say, table
 
 
 def jobs(command: Command) -> int:

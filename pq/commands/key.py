@@ -7,7 +7,7 @@ import time
 from ..cli import Command, UsageError, VerbParser
 from ..model.keyring import new_key
 from ..model.names import NAME
-from .common import note, say
+from .terminal import note, say
 
 
 def run(command: Command) -> int:

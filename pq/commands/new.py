@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..cli import Command, VerbParser
 from ..errors import InvalidValue
-from .common import say
+from .terminal import say
 
 FILES = {
     "manage.py": '''\

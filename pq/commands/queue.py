@@ -10,20 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
+from ..describe import SHORT, bar_length, progress_share, progress_text, task_facts
 from ..errors import PqError, TaskError
 from ..model.task import Task
-from .common import (
-    SHORT,
-    as_json,
-    bar_length,
-    colours,
-    duration,
-    note,
-    progress_share,
-    progress_text,
-    say,
-    task_facts,
-)
+from .calling import seconds_of
+from .terminal import as_json, colours, note, say
 
 IMPATIENT = 1.0
 """Seconds after which who watches is told why nothing happens."""
@@ -53,7 +44,7 @@ def queue(command: Command) -> int:
     options: dict[str, Any] = {"queue": wanted.queue}
     for name in ("delay", "timeout"):
         text = getattr(wanted, name)
-        options[name] = None if text is None else duration(text)
+        options[name] = None if text is None else seconds_of(text)
     return asyncio.run(_queue(command, wanted, args, kwargs, options))
 
 
@@ -115,7 +106,7 @@ async def _wait(command: Command, wanted: Any) -> int:
     async with api:
         task = await api.tasks.find(wanted.id)
         try:
-            async with asyncio.timeout(None if wanted.timeout is None else duration(wanted.timeout)):
+            async with asyncio.timeout(None if wanted.timeout is None else seconds_of(wanted.timeout)):
                 return _ended(await _watched(api, task, stream=wanted.stream), wanted.json)
         except TimeoutError:
             note(f"{task.name} {task.id[:SHORT]} is not done after {wanted.timeout}; it goes on")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..cli import Command, VerbParser
-from .common import answer, as_json, connected, note, say, sure, table
+from .calling import answer, connected
+from .terminal import as_json, note, say, sure, table
 
 
 def queues(command: Command) -> int:

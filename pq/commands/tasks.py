@@ -8,26 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
+from ..describe import SHORT, STATUS_TINTS, ago, call_text, facts_of, outcome_text, task_facts
 from ..model.events import LogLine
 from ..model.task import Task
-from .common import (
-    SHORT,
-    STATUS_TINTS,
-    ago,
-    answer,
-    as_json,
-    call_text,
-    connected,
-    duration,
-    note,
-    outcome_text,
-    progress_text,
-    say,
-    span,
-    table,
-    task_facts,
-    tint,
-)
+from .calling import answer, connected, seconds_of
+from .terminal import as_json, note, say, table, tint
 
 FAILED = ("FAILURE", "REVOKED")
 
@@ -47,7 +32,7 @@ def tasks(command: Command) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
-    since = None if wanted.since is None else duration(wanted.since)
+    since = None if wanted.since is None else seconds_of(wanted.since)
     with connected(command) as api:
         found: list[Task[Any]] = answer(
             api.tasks.search(
@@ -126,39 +111,6 @@ def status(command: Command) -> int:
         for line in lines:
             say(log_text(line))
     return 0
-
-
-def facts_of(task: Task[Any]) -> list[tuple[str, str]]:
-    """What is told of a task, line by line."""
-    run: list[str] = []
-    if task.time_started is not None and task.time_queued is not None:
-        run.append(f"waited {span(max(0.0, task.time_started - task.time_queued - (task.delay or 0.0)))}")
-    if task.time_started is not None and task.time_ended is not None:
-        run.append(f"ran {span(max(0.0, task.time_ended - task.time_started))}")
-    if task.worker:
-        run.append(f"on {task.worker} of {task.node}")
-    info = {k: v for k, v in task.run_info.items() if k not in ("progress", "raw")}
-    return [
-        ("queue", task.queue or "none"),
-        ("arguments", call_text(task)),
-        ("queued", _when(task.time_queued)),
-        ("started", _when(task.time_started)),
-        ("ended", _when(task.time_ended)),
-        ("times", ", ".join(run)),
-        ("attempt", f"{task.retry} of {(task.max_retries or 0) + 1}"),
-        ("limits", task.demands),
-        ("progress", progress_text(task)),
-        ("result", outcome_text(task) if task.status_string == "SUCCESS" else ""),
-        ("error", (task.exception or "").split("\n", 1)[0]),
-        ("meta", ", ".join(f"{k}={v!r}" for k, v in task.meta.items())),
-        ("run", ", ".join(f"{k}={v!r}" for k, v in info.items())),
-    ]
-
-
-def _when(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S} ({ago(seconds)})"
 
 
 def log_text(line: LogLine) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ..cli import Command, UsageError, VerbParser
 from ..errors import ExtraNeeded
 from ..loops import run as run_loop
-from .common import duration
+from .calling import seconds_of
 
 SHORTEST, LONGEST = 0.1, 60.0
 """Seconds between two looks at the store."""
@@ -25,7 +25,7 @@ def run(command: Command) -> int:
         "--interval", default="1s", metavar="TIME", help="time between two looks at the store (default 1s)"
     )
     wanted = parser.parse(command.argv)
-    interval = duration(wanted.interval)
+    interval = seconds_of(wanted.interval)
     if not SHORTEST <= interval <= LONGEST:
         raise UsageError(f"--interval {wanted.interval} is out of range", hint="use 0.1s to 60s")
     if wanted.once:
@@ -35,10 +35,10 @@ def run(command: Command) -> int:
             "there is no terminal here", hint=f"{command.program} top --once prints one frame as text"
         )
     try:
-        import textual
+        from ..tui import app as _  # noqa: F401  for the error, before a loop and an api are made
     except ImportError as exc:
-        raise ExtraNeeded(f"pq top needs {exc.name}", hint="pip install 'pq-tasks[tui]'") from None
-    del textual
+        missing = (exc.name or "textual").partition(".")[0]
+        raise ExtraNeeded(f"pq top needs {missing}", hint="pip install 'pq-tasks[tui]'") from None
     return run_loop(_live(command, interval))
 
 

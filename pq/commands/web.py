@@ -9,7 +9,7 @@ from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
 from ..errors import BadSetting, ExtraNeeded, PortInUse
-from .common import note
+from .terminal import note
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

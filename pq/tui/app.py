@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widgets import DataTable, Footer, Input, Static
 
-from ..commands.common import SHORT
+from ..describe import SHORT
 from ..errors import PqError
 from ..logs.formatters import escape
 from .board import PANES, Board

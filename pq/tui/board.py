@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..broker.contract.work import QueueState
 from ..clock import SYSTEM, Clock
-from ..commands.common import SHORT, ago, bar_length, call_text, progress_share, progress_text, span
+from ..describe import SHORT, ago, bar_length, call_text, progress_share, progress_text, span
 from ..logs.formatters import escape
 from ..model.states import FAILURE, STARTED
 from ..model.task import Task

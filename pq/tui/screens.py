@@ -14,8 +14,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Static
 
-from ..commands.common import SHORT, STATUS_TINTS, ago, call_text, outcome_text
-from ..commands.tasks import facts_of
+from ..describe import SHORT, STATUS_TINTS, ago, call_text, facts_of, outcome_text
 from ..errors import PqError
 from ..logs.formatters import escape
 from ..model.events import LogLine

@@ -114,7 +114,7 @@ async def test_queue_without_waiting_prints_the_id(api: Producer, run: Run) -> N
             "addition(a: int = 0, b: int = 0) got an unexpected keyword argument 'c'",
         ),
         (["queue", "addition", "a=1", "a=2"], 2, "a was given twice"),
-        (["queue", "addition", "--delay", "soon"], 2, "'soon' is no length of time"),
+        (["queue", "addition", "--delay", "soon"], 2, "'soon' is not a length of time"),
         (["queue"], 2, "the following arguments are required: JOB"),
         (["status", "zz"], 1, "no task begins with 'zz'"),
         (["status", "a*"], 1, "is not a valid task id"),
@@ -283,7 +283,7 @@ async def test_pause_resume_and_purge(api: Producer, run: Run) -> None:
     assert (await run("resume", "default")).out == "goes on: default\n"
     said = await run("purge", "default")
     assert (said.code, said.out) == (2, "")
-    assert "1 tasks wait in default. Revoke all of them? Nobody can be asked here" in said.err
+    assert "1 tasks wait in default. Revoke all of them? There is no terminal to ask on" in said.err
     assert await api.tasks.size("default") == {"default": 1}
     assert (await run("purge", "default", "--yes")).out == "revoked: 1\n"
     assert await api.tasks.size("default") == {"default": 0}
