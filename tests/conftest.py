@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:  # most tests want no worker, and that imports nearly all that
 
 
 def pytest_configure() -> None:
+    # Under nohup, or as `cmd &` of a script, a process starts with SIGINT ignored, and every server that a test
+    # starts inherits that: the tests of Ctrl-C would wait forever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     leaks.watch_loops()
     leaks.warm_up()
 

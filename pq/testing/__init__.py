@@ -1,7 +1,7 @@
 """The pytest plugin: an application on a real store for each test, a worker beside it, and time that can be moved.
 
 It is loaded by every pytest that this package is installed for, so nothing heavy is imported until a fixture is
-used; what the fixtures do is in `pq.testing.harness`.
+used; each fixture has a module in `pq.testing`.
 
     pq             the application, in a namespace of its own on the session's embedded Valkey
     pq_worker      a worker in this process, in the loop that the test uses
@@ -15,6 +15,7 @@ of your own, which returns one.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ import pytest
 
 if TYPE_CHECKING:
     from ..app import PulsarQueue
-    from .harness import AssertQueued, ClockInHand, Harness, RunJob, WorkerInTest
+    from .clock import ClockInHand
+    from .harness import Harness, WorkerInTest
+    from .queued import AssertQueued
+    from .run_job import RunJob
 
 __all__ = [
     "AssertQueued",
@@ -38,15 +42,16 @@ __all__ = [
     "run_job",
 ]
 
+_TYPES = {"AssertQueued": "queued", "ClockInHand": "clock", "RunJob": "run_job", "WorkerInTest": "harness"}
+
 _key: pytest.StashKey[Harness] = pytest.StashKey()
 
 
 def __getattr__(name: str) -> Any:
-    """The types of the fixtures' values, for annotations; imported when somebody asks."""
-    if name in ("AssertQueued", "ClockInHand", "RunJob", "WorkerInTest"):
-        from . import harness
-
-        return getattr(harness, name)
+    """Import a type of the fixtures' values when an annotation names it."""
+    module = _TYPES.get(name)
+    if module is not None:
+        return getattr(importlib.import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -118,7 +123,7 @@ def pq_worker(_pq_harness: Harness) -> WorkerInTest:
 @pytest.fixture
 def run_job(_pq_harness: Harness) -> RunJob:
     """`await run_job(job, *args, **kwargs)`: its result or its error; `.wait()` where no loop runs."""
-    from .harness import RunJob
+    from .run_job import RunJob
 
     return RunJob(_pq_harness)
 
@@ -126,7 +131,7 @@ def run_job(_pq_harness: Harness) -> RunJob:
 @pytest.fixture
 def assert_queued(_pq_harness: Harness) -> AssertQueued:
     """`assert_queued(job, *args, **kwargs)`: the last task of that job with these arguments."""
-    from .harness import AssertQueued
+    from .queued import AssertQueued
 
     return AssertQueued(_pq_harness)
 
@@ -134,6 +139,6 @@ def assert_queued(_pq_harness: Harness) -> AssertQueued:
 @pytest.fixture
 def pq_clock(_pq_harness: Harness) -> ClockInHand:
     """`await pq_clock.advance(seconds)`: what is due by then has run; `.wait()` where no loop runs."""
-    from .harness import ClockInHand
+    from .clock import ClockInHand
 
     return ClockInHand(_pq_harness)
