@@ -35,7 +35,7 @@ from .channel import Channel
 from .child_output import shorten
 from .frames import LOCK, PROGRESS, QUEUE, STREAM, UNLOCK
 
-# What an errand may raise in the worker, by its slug. A list of ours, so that no message names a class.
+# What a request may raise in the worker, by its slug. A list of ours, so that no message names a class.
 _ERRORS: dict[str | None, type[PqError]] = {
     kind.slug: kind
     for kind in (
@@ -259,7 +259,7 @@ class ChildLock:
 
 
 def _read(answer: list[Any]) -> Any:
-    """What an errand came to. Raises what it raised in the worker."""
+    """Return the outcome of a request. Raises what it raised in the worker."""
     value, error, slug = answer
     if error is not None:
         raise _ERRORS.get(slug, PqError)(error)

@@ -48,11 +48,16 @@ _multiprocessing = threading.Lock()
 
 
 class Owner(Protocol):
-    """Who is told what happens to a child."""
+    """Notified of what happens to a child, on the loop."""
 
-    def said(self, child: Child, frames: list[list[Any]]) -> None: ...
-    def printed(self, child: Child, level: int, line: str) -> None: ...
-    def gone(self, child: Child, code: int | None, error: str | None) -> None: ...
+    def received(self, child: Child, frames: list[list[Any]]) -> None:
+        """It sent frames."""
+
+    def printed(self, child: Child, level: int, line: str) -> None:
+        """It printed a line."""
+
+    def gone(self, child: Child, code: int | None, error: str | None) -> None:
+        """It has ended, with that exit code where one is known; `error` says why it did not start."""
 
 
 class Child:
@@ -194,7 +199,7 @@ class Child:
             self.kill()  # a child that talks nonsense is a child that broke
             return
         if frames:
-            self._owner.said(self, frames)
+            self._owner.received(self, frames)
 
     def flush(self) -> None:
         """Hand on what was printed so far: the end of a task, whose last lines may still be in the pipe."""
@@ -398,3 +403,18 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def how_it_died(code: int | None) -> str:
+    """Return the exit code of a process as the end of a sentence: `was killed by SIGSEGV`."""
+    if code is None:
+        return "died; its exit code is not known"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if -code == signal.SIGKILL:
+        name += " (the system does that when memory runs out)"
+    return f"was killed by {name}"

@@ -1,8 +1,7 @@
-"""What a job in a child asks of its worker: to queue a task, and what became of it; to hold a lock; to stream.
+"""What a job in a child asks of its worker: queue a task, await it; hold a lock; stream a part.
 
-The worker does it with the backend of the attempt, as the job itself would in the loop. The future that
-comes of it is kept while the attempt lasts and awaited when the job awaits; it is let go with the
-attempt, as that of a job in the loop would be.
+The worker does it with the backend of the attempt, as the job itself would in the loop. The future of a request is
+kept while the attempt lasts and awaited when the job awaits it; the end of the attempt releases it.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from ..model.outcome import error_text
 from ..model.serializers import MSGPACK, load_payload
 from ..model.task import Task
 from .attempt import Attempt
-from .frames import ANSWER, frame
+from .frames import ANSWER, LOCK, QUEUE, STREAM, UNLOCK, frame
 
 _releasing: set[asyncio.Task[bool]] = set()
-"""Locks on their way back to the store, after the attempts that had them."""
+"""Releases of locks under way, after the attempts that held them."""
 
 
-class Errands:
-    """The errands of one attempt in a child. `send` takes frames to it, `log` a line about it."""
+class ChildRequests:
+    """The requests of one attempt in a child. `send` takes frames to it, `log` a line about it."""
 
     def __init__(
         self, attempt: Attempt, send: Callable[[bytes], object], log: Callable[[Task[Any], int, str], None]
@@ -40,8 +39,21 @@ class Errands:
         self._answering: set[asyncio.Task[None]] = set()
         self._ended = False
 
+    def handle(self, word: int, fields: list[Any]) -> None:
+        """Do what a frame asks for: STREAM, QUEUE, LOCK, UNLOCK or AWAIT."""
+        if word == STREAM:
+            self.stream(*fields)
+        elif word == QUEUE:
+            self.queue(*fields)
+        elif word == LOCK:
+            self.lock(*fields)
+        elif word == UNLOCK:
+            self.unlock(*fields)
+        else:
+            self.answer(*fields)
+
     def queue(self, number: int, name: str, arguments: bytes) -> None:
-        """Queue a task. A refusal is logged, as the job may never ask, and is the answer if it does."""
+        """Queue a task. A refusal is logged, as the job may never await it, and is the answer if it does."""
         try:
             args, kwargs, *options = load_payload(MSGPACK, arguments)
             tasks = self._attempt.backend.tasks
@@ -55,7 +67,7 @@ class Errands:
             self._log(self._attempt.task, logging.ERROR, f"{name} was not queued: {error_text(exc)}")
 
     def lock(self, number: int, name: str, ttl: float, wait: float | None) -> None:
-        """Take a lock. It is held here, and let go with the attempt at the latest, however that ends."""
+        """Take a lock. It is held here and released with the attempt at the latest, however that ends."""
         try:
             lock = self._attempt.backend.lock(name, ttl=ttl, wait=wait)
             self._locks[number] = lock
@@ -64,16 +76,16 @@ class Errands:
             self._futures[number] = exc
 
     def unlock(self, number: int, of: int, release: int) -> None:
-        """Let the lock number `of` go, or only tell whether it still is ours."""
+        """Release the lock number `of`, or only answer whether it is still held."""
         lock, taking = self._locks.get(of), self._futures.get(of)
         if release and isinstance(taking, asyncio.Future):
-            taking.cancel()  # the job waits for it no longer
+            taking.cancel()  # the job no longer waits for it
         self._futures[number] = asyncio.ensure_future(_look_at(lock, release=bool(release)))
         if release:
             self._locks.pop(of, None)
 
     def stream(self, number: int, part: bytes) -> None:
-        """Take in a part. Only what came of the last one is kept: that is where a job waits, and where errors stay."""
+        """Stream a part. Only the outcome of the last one is kept: a job waits there, and errors stay there."""
         self._futures.pop(self._streamed, None)
         self._streamed = number
         try:
@@ -82,13 +94,13 @@ class Errands:
             self._futures[number] = exc
 
     def answer(self, number: int) -> None:
-        """Somebody awaits number: answer when it is there."""
+        """Answer when the request `number`, which the job awaits, has its outcome."""
         answering = asyncio.ensure_future(self._answer(number))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
 
     def end(self) -> None:
-        """The attempt is over: nobody awaits any more."""
+        """End all requests: the attempt is over."""
         self._ended = True
         for number, lock in self._locks.items():
             taking = self._futures.get(number)
@@ -105,12 +117,12 @@ class Errands:
     async def _answer(self, number: int) -> None:
         future = self._futures.get(number)
         if future is None and number < self._streamed:
-            future = self._futures.get(self._streamed)  # a part whose place a later one has taken
+            future = self._futures.get(self._streamed)  # a later part has taken its place
         try:
             if isinstance(future, Exception):
                 raise future
             if future is None:
-                raise PqError(f"there is no errand {number}")
+                raise PqError(f"request {number} is unknown")
             done: Task[Any] | int | None = await future
             answer = frame(ANSWER, number, done.to_wire() if isinstance(done, Task) else done, None, None)
         except (Exception, asyncio.CancelledError) as exc:
@@ -122,7 +134,7 @@ class Errands:
 
 
 async def _look_at(lock: HeldLock | None, *, release: bool) -> int:
-    """1 when that lock is held, and not lost; with `release` it is let go."""
+    """Return 1 when that lock is held and not lost; with `release` it is released."""
     if lock is None:
         return 0
     if release:

@@ -315,7 +315,7 @@ class Engine:
             asyncio.get_running_loop().stop()
             self._stopping.release()
 
-    # ------------------------------------------------------------------------- `cpu_bound.Observer`
+    # ------------------------------------------------------------------------- `child_messages.PoolObserver`
     def levels(self) -> dict[str, int]:
         return self._logs.levels()
 
