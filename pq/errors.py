@@ -1,34 +1,36 @@
 """Every error that `pq` raises, as one tree.
 
     PqError
-    ├── ConfigError                     the program was set up wrongly
+    ├── ConfigError                     the program is set up wrongly
     │   ├── UnknownSetting              a setting of that name does not exist
     │   ├── BadSetting                  its value does not fit
-    │   │   └── BadCron                 a cron line that cannot be
-    │   ├── AppNotFound                 no module or no application there
+    │   │   └── BadCron                 a cron line that is not valid
+    │   ├── AppNotFound                 no such module, or no application in it
     │   ├── ImportFailed                a module of `task_paths` cannot be imported
     │   ├── DuplicateJob                two jobs of one name
-    │   └── PortInUse                   somebody else listens there
+    │   └── PortInUse                   another program listens there
     ├── StoreError                      the store cannot do what was asked
     │   ├── StoreUnavailable            it does not answer (yet)
-    │   ├── StoreRefused                it answered, and said no: login, rights, configuration
-    │   ├── NoStore                     no URL is set and no embedded server can be had
+    │   ├── StoreRefused                it answered and refused: login, rights, configuration
+    │   ├── StoreEvicts                 it deletes keys, tasks too, when it is full
+    │   ├── NoStore                     no URL is set and no embedded server is installed
+    │   ├── NotDurable                  a replica, or the disk, did not confirm in time
     │   └── QueueFull                   no room for another task; nothing was queued
-    ├── QueueingError                   a task was not queued, and nothing of it was kept
+    ├── QueueingError                   a task was not queued; nothing of it was kept
     │   ├── TaskNotAvailable            no job has that name
-    │   │   └── NotImportable           a function that no worker could find
+    │   │   └── NotImportable           a function that workers cannot import
     │   ├── BadArguments                the arguments do not fit the job's signature (a TypeError too)
     │   ├── InvalidValue                a name, an option or a number is out of its range (a ValueError too)
     │   ├── NotSerializable             an argument cannot be sent (a TypeError too)
-    │   ├── PayloadTooLarge             it could, but is larger than a message may be
-    │   └── NoApi                       nobody said which api to queue to, and none or several are there
+    │   ├── PayloadTooLarge             a message is larger than the limit (a ValueError too)
+    │   └── NoApi                       no api was named, and not exactly one is open
     ├── LockTimeout                     a lock was not free in time (a TimeoutError too)
-    ├── StreamRestarted                 what was read of a stream does not count any more, and it begins anew
+    ├── StreamRestarted                 the parts read so far do not count; the stream starts again
     ├── StreamBroken                    parts of a stream are missing for good
-    ├── WaitInLoop                      `.wait()` was called where only `await` works
-    ├── UnreadableMessage               bytes in the store are no message of ours
-    │   └── PayloadMissing              it was put aside, and its file cannot be read here
-    ├── ExtraNeeded                     an optional dependency is missing
+    ├── WaitInLoop                      `.wait()` was called where only `await` works (a RuntimeError too)
+    ├── UnreadableMessage               bytes in the store are not a message of pq
+    │   └── PayloadMissing              its file in `large_dir` cannot be read here
+    ├── ExtraNeeded                     an optional dependency is missing (an ImportError too)
     ├── ShellError                      a command of `Job.shell` failed
     └── TaskError                       a task did not succeed; raised by `Task.get()`
         ├── TaskTimeout                 it ran longer than its time-out
@@ -39,9 +41,9 @@
         ├── ResultNotSerializable       it ran, and its result cannot be stored
         └── TooManyTasksForJob          the limit of its job was reached
 
-An error is written for the person who reads it: one sentence that says what happened with the values
-in it, and a hint that says what to type next. The hint travels as a note of the exception (PEP 678),
-so a plain traceback shows it too; `slug` names the error for documentation and for the command line.
+The message is one sentence: what was expected, what came, with the values. The hint says what to type next; it is a
+note of the exception (PEP 678), so a plain traceback shows it too. `slug` names the error for the documentation and
+for `pq explain`.
 """
 
 from __future__ import annotations
@@ -86,13 +88,13 @@ class BadSetting(ConfigError):
 
 
 class BadCron(BadSetting):
-    """A cron line that cannot be; the message has the field, its value and its range."""
+    """A cron line is not valid; the message has the field, its value and its range."""
 
     slug = "bad-cron"
 
 
 class AppNotFound(ConfigError):
-    """The module or the application that was named is not there."""
+    """The named module or application does not exist."""
 
     slug = "app-not-found"
 
@@ -110,7 +112,7 @@ class DuplicateJob(ConfigError):
 
 
 class PortInUse(ConfigError):
-    """Somebody else listens on the address."""
+    """Another program listens on the address."""
 
     slug = "port-in-use"
 
@@ -122,34 +124,34 @@ class StoreError(PqError):
 
 
 class StoreUnavailable(StoreError):
-    """The store does not answer. What was asked may be repeated: every operation is idempotent."""
+    """The store does not answer. Every operation may be repeated: all are idempotent."""
 
-    slug = "broker-unreachable"
+    slug = "store-unreachable"
 
 
 class StoreRefused(StoreError):
     """The store answered and refused: wrong password, missing right, unsuitable configuration."""
 
-    slug = "broker-auth"
+    slug = "store-refused"
 
 
 class StoreEvicts(StoreError):
-    """The store deletes keys when its memory is full, tasks like anything else. No server starts on it.
+    """The store deletes keys, tasks too, when its memory is full. No server starts on it.
 
-    Set `maxmemory-policy` to `noeviction`, or say that you know (`allow_eviction`).
+    Set `maxmemory-policy` to `noeviction`, or accept the loss with the setting `allow_eviction`.
     """
 
-    slug = "broker-evicts"
+    slug = "store-evicts"
 
 
 class NoStore(StoreError):
-    """No store is configured and the embedded server cannot be had."""
+    """No store is configured and the embedded server is not installed."""
 
-    slug = "no-broker"
+    slug = "no-store"
 
 
 class NotDurable(StoreError):
-    """A task was to be kept by a replica, or on disk, and was not in time. It may be queued nevertheless."""
+    """A replica, or the disk, did not confirm a task in time. It may be queued nevertheless."""
 
     slug = "not-durable"
 
@@ -173,7 +175,7 @@ class TaskNotAvailable(QueueingError):
 
 
 class NotImportable(TaskNotAvailable):
-    """A function that workers cannot find: they import a module and take the function by its name."""
+    """Workers cannot find a function: they import a module and take the function by its name."""
 
     slug = "not-importable"
 
@@ -201,25 +203,25 @@ class NotSerializable(QueueingError, TypeError):
 
 
 class PayloadTooLarge(QueueingError, ValueError):
-    """A message is larger than is allowed."""
+    """A message is larger than `max_message_size`."""
 
     slug = "payload-too-large"
 
 
 class NoApi(QueueingError):
-    """Nobody said which api a job is to be queued to, and there is none, or one of each of several applications."""
+    """A job was queued without an api, and none is open, or those of several applications are."""
 
     slug = "no-api"
 
 
 class LockTimeout(PqError, TimeoutError):
-    """A lock was not to be had within the time that was given."""
+    """A lock was not free within the given time."""
 
     slug = "lock-timeout"
 
 
 class StreamRestarted(PqError):
-    """What was read of a stream is of an attempt that does not count any more; reading on begins with the next one."""
+    """The parts read so far are of an attempt that failed or crashed; reading continues with the next attempt."""
 
     slug = "stream-restarted"
 
@@ -231,7 +233,7 @@ class StreamBroken(PqError):
 
 
 class WaitInLoop(PqError, RuntimeError):
-    """`.wait()` inside a running event loop would block it for ever: write `await`."""
+    """`.wait()` inside a running event loop would block it forever: write `await`."""
 
     slug = "wait-in-loop"
 
@@ -243,7 +245,7 @@ class UnreadableMessage(PqError):
 
 
 class PayloadMissing(UnreadableMessage):
-    """A large message was put aside, into `large_dir`, and cannot be read from there."""
+    """A large message was stored as a file in `large_dir` and cannot be read from there."""
 
     slug = "payload-missing"
 
@@ -276,7 +278,7 @@ class TaskError(PqError):
 
     slug = "task-failed"
     advice: ClassVar[str | None] = None
-    """The hint, where nobody has a better one."""
+    """The hint, where the caller gives none."""
 
     def __init__(self, message: str, *, hint: str | None = None, remote_traceback: str | None = None) -> None:
         super().__init__(message, hint=hint or self.advice)
@@ -301,7 +303,7 @@ class TaskRevoked(TaskError):
 class TaskCrashed(TaskError):
     """The process that ran the task died."""
 
-    slug = "consumer-lost"
+    slug = "worker-lost"
     advice = "look at the logs of its workers; when it is mended: pq retry ID"
 
 
@@ -329,8 +331,19 @@ class TooManyTasksForJob(TaskError):
     slug = "too-many-tasks"
 
 
+FORMER_SLUGS = {
+    "broker-unreachable": "store-unreachable",
+    "broker-auth": "store-refused",
+    "broker-evicts": "store-evicts",
+    "no-broker": "no-store",
+    "no-consumer": "no-worker",
+    "consumer-lost": "worker-lost",
+}
+"""Slugs of version 0.1.0, by which stored records and notes of people may still name an error."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The hint for a misspelt `word`, or None where nothing known comes near."""
+    """Return the hint for a misspelt `word`, or None without a similar known word."""
     near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     if not near:
         return None

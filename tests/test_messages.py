@@ -169,7 +169,7 @@ def test_broker_unreachable(run: Run) -> None:
     """Nobody there: the URL without its password, and where it was set."""
     url = "redis://app:secret@127.0.0.1:1/0"
     expected = (
-        "error: no Redis or Valkey at redis://app:***@127.0.0.1:1/0: connection refused [broker-unreachable]\n"
+        "error: no Redis or Valkey at redis://app:***@127.0.0.1:1/0: connection refused [store-unreachable]\n"
         "hint: start it, or remove data_store ({}) to use the embedded server\n"
     )
     assert run("queue", "addition", PQ_DATA_STORE=url) == expected.format("variable PQ_DATA_STORE")
@@ -180,7 +180,7 @@ def test_broker_unreachable_names_the_line(run: Run, project: Path) -> None:
     """Where a file has the URL, the hint has its line."""
     (project / "manage.py").write_text(MANAGE.replace("\ndef", 'data_store = "unix:///nowhere/s"\n\ndef', 1))
     assert run("queue", "addition") == (
-        "error: no Redis or Valkey at unix:///nowhere/s: no such socket [broker-unreachable]\n"
+        "error: no Redis or Valkey at unix:///nowhere/s: no such socket [store-unreachable]\n"
         "hint: start it, or remove data_store (manage.py, line 4) to use the embedded server\n"
     )
 
@@ -188,7 +188,7 @@ def test_broker_unreachable_names_the_line(run: Run, project: Path) -> None:
 def test_no_broker(run: Run) -> None:
     """In production nothing is started that nobody asked for."""
     assert run("queue", "addition", PQ_ENV="production") == (
-        "error: the embedded server is not for production (PQ_ENV=production), and no store is configured [no-broker]\n"
+        "error: the embedded server is not for production (PQ_ENV=production), and no store is configured [no-store]\n"
         "hint: set PQ_DATA_STORE to the URL of your own, such as redis://localhost:6379/0\n"
     )
 
@@ -205,7 +205,7 @@ def test_broker_auth(run: Run) -> None:
         closed.close()
     assert plain(said, (str(port), "PORT")) == (
         "error: redis://:***@127.0.0.1:PORT/0 refused: WRONGPASS invalid username-password pair or user is disabled. "
-        "[broker-auth]\n"
+        "[store-refused]\n"
         "hint: check user, password and rights in data_store (variable PQ_DATA_STORE); "
         "percent-encode @ : / in a password\n"
     )
@@ -216,7 +216,7 @@ def test_broker_evicts(run: Run, server: Callable[..., Serving]) -> None:
     cache = Server(find_binary(), "--maxmemory-policy", "allkeys-lru")
     what = (
         "this store deletes keys when it is full (maxmemory-policy allkeys-lru): "
-        "tasks can vanish silently [broker-evicts]\n"
+        "tasks can vanish silently [store-evicts]\n"
     )
     hint = "hint: CONFIG SET maxmemory-policy noeviction, or a store of its own"
     try:
@@ -471,7 +471,7 @@ def test_no_consumer(run: Run, valkey: Any) -> None:
     # Where the program was slow to start, the task has waited so long that the producer says it too.
     told = re.sub(r"task\.addition\S+ is still waiting after .*\nhint: .*\n", "", told)
     assert told == (
-        "ID waits: no worker is running [no-consumer]\n"
+        "ID waits: no worker is running [no-worker]\n"
         "hint: start one: python manage.py -w 2 (or pq -w 2)\n"
         "addition ID is not done after 4s; it goes on\n"
     )
@@ -505,7 +505,7 @@ def test_what_becomes_of_tasks(run: Run, server: Callable[..., Serving], valkey:
         '                  hint: @api.job(concurrency="thread"), or "process" for CPU work\n'
     ) in log
     assert wait_for("train") == (
-        "FAILURE: train ID: TaskCrashed: 3 workers died while they ran this task, so it was set aside [consumer-lost]\n"
+        "FAILURE: train ID: TaskCrashed: 3 workers died while they ran this task, so it was set aside [worker-lost]\n"
         "hint: look at the logs of its workers; when it is mended: pq retry ID\n"
     )
     assert (

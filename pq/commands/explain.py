@@ -1,11 +1,11 @@
-"""The verb `explain`: what a slug in brackets means, at more length."""
+"""The verb `explain`: the long explanation of a slug."""
 
 from __future__ import annotations
 
 import inspect
 
 from ..cli import Command, VerbParser
-from ..errors import InvalidValue, PqError, did_you_mean
+from ..errors import FORMER_SLUGS, InvalidValue, PqError, did_you_mean
 from ..explanations import PAGES
 from .terminal import say
 
@@ -21,9 +21,10 @@ def run(command: Command) -> int:
             say(f"{slug:<24} {text.split('. ')[0].rstrip('.')}")
         return 0
     slug = wanted.slug.strip("[]").lower()
+    slug = FORMER_SLUGS.get(slug, slug)
     if slug not in known:
         raise InvalidValue(
-            f"nothing is known as {wanted.slug!r}",
+            f"unknown slug {wanted.slug!r}",
             hint=did_you_mean(slug, known) or f"{command.program} explain lists all",
         )
     say(f"[{slug}]\n\n{known[slug]}")
@@ -31,7 +32,7 @@ def run(command: Command) -> int:
 
 
 def pages() -> dict[str, str]:
-    """All slugs with their texts: those of the errors, where nothing more is written, from their docstrings."""
+    """Return all slugs with their texts; an error without a page has its docstring."""
     found: dict[str, str] = {}
     kinds: list[type[PqError]] = [PqError]
     while kinds:

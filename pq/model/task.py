@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from ..errors import (
+    FORMER_SLUGS,
     PqError,
     ResultNotSerializable,
     TaskCrashed,
@@ -380,6 +381,6 @@ class Task(Generic[R]):
             return self.result  # type: ignore[return-value]
         if self.status not in READY_STATES:
             raise PqError(f"{self.info()} is not finished", hint="await its future first")
-        kind = _ERRORS.get(self.reason, TaskError)
+        kind = _ERRORS.get(FORMER_SLUGS.get(self.reason or "", self.reason), TaskError)
         text = self.exception or f"{self.full_name} ended {self.status_string}"
         raise kind(text, remote_traceback=self.stacktrace)

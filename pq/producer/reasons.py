@@ -66,7 +66,7 @@ def nobody(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
     """The reason, where no worker serves this queue."""
     if not living:
         return Reason(
-            "no-consumer", "no worker is running", "start one: python manage.py -w 2 (or pq -w 2)", True
+            "no-worker", "no worker is running", "start one: python manage.py -w 2 (or pq -w 2)", True
         )
     served = sorted({str(name) for facts in living for name in facts.get("queues") or ()})
     if queue in served:

@@ -235,7 +235,7 @@ async def test_a_child_that_dies_costs_its_own_task_alone(bench, pool, job, args
     after = [bench.start(pool, jobs.works, 0.005)[1] for _ in range(5)]
     assert [(await asyncio.wait_for(outcome, DEADLINE)).kind for outcome in before + after] == [OK] * 10
     outcome = await victim
-    assert (outcome.kind, outcome.reason) == (CRASHED, "consumer-lost")
+    assert (outcome.kind, outcome.reason) == (CRASHED, "worker-lost")
     assert outcome.error.startswith(f"the process that ran the task {text}")
     assert not running(outcome.info["pid"])
     assert pool.capacity() == 2

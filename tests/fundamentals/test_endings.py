@@ -198,7 +198,7 @@ async def test_a_task_that_kills_its_process_is_set_aside(serving: Producer) -> 
     """Only that task is charged; after three crashes it is not given to a fourth process."""
     fine = [serving.tasks.queue("process.fine", a=n) for n in range(5)]
     task = await serving.tasks.queue("kills.its.process")
-    assert (task.status_string, task.reason) == ("FAILURE", "consumer-lost")
+    assert (task.status_string, task.reason) == ("FAILURE", "worker-lost")
     assert "3 workers died" in (task.exception or "")
     with pytest.raises(pq.TaskCrashed):
         task.get()
@@ -216,7 +216,7 @@ async def test_a_task_that_kills_its_process_uses_up_no_attempts(serving: Produc
     """A crash is no attempt: that there are attempts left does not bring back what was set aside."""
     async with asyncio.timeout(20):
         task = await serving.tasks.queue("kills.its.process", meta_params={"max_retries": 2})
-    assert (task.status_string, task.reason, task.retry) == ("FAILURE", "consumer-lost", 1)
+    assert (task.status_string, task.reason, task.retry) == ("FAILURE", "worker-lost", 1)
 
 
 # -------------------------------------------------------------------------------------- waiting

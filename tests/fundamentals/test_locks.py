@@ -183,7 +183,7 @@ async def test_the_lock_of_a_killed_holder_is_free_after_its_ttl(api: Producer, 
 async def test_the_lock_of_a_process_job_goes_with_its_process(serving: Producer) -> None:
     """The worker holds it for the child, and lets it go when the attempt is over, however it ends."""
     future = serving.tasks.queue("process.dies_with_it", "door")
-    assert (await future).reason == "consumer-lost"
+    assert (await future).reason == "worker-lost"
     async with serving.lock("door", wait=5):
         pass
 

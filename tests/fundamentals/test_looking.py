@@ -301,7 +301,7 @@ async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker
         return None if reason is None else reason.slug
 
     first = api.tasks.queue("held", 1)
-    assert await slug(first) == "no-consumer"
+    assert await slug(first) == "no-worker"
     await start_worker(app)
     await api.on_events("consumer", "status", lambda *_: None)
 
@@ -343,7 +343,7 @@ async def test_nobody_waits_in_silence(
         return "still waiting" in caplog.text
 
     await until(warned)
-    assert "no worker is running [no-consumer]" in caplog.text
+    assert "no worker is running [no-worker]" in caplog.text
     assert "hint: start one: python manage.py -w 2" in caplog.text
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):

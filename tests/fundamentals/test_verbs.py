@@ -126,7 +126,7 @@ async def test_queue_without_waiting_prints_the_id(api: Producer, run: Run) -> N
         (["purge", "default", "extra", "--ja"], 2, "unknown flag '--ja'"),
         (["schedule", "paus", "x"], 2, "'paus' is nothing to do with a schedule"),
         (["schedule", "pause", "hourl"], 1, "did you mean 'hourly'?"),
-        (["explain", "no-consumr"], 1, "did you mean 'no-consumer'"),
+        (["explain", "no-consumr"], 1, "did you mean 'no-worker'"),
     ],
 )
 async def test_mistakes(api: Producer, run: Run, words: list[str], code: int, text: str) -> None:
@@ -145,7 +145,7 @@ async def test_who_waits_is_told_why_nothing_happens(
     task = await api.tasks.queue("addition", callback=False)
     said = await run("wait", task.id[:9], "--timeout", "1s")
     assert said.code == 1
-    assert f"{task.id[:9]} waits: no worker is running [no-consumer]\nhint: start one" in said.err
+    assert f"{task.id[:9]} waits: no worker is running [no-worker]\nhint: start one" in said.err
     assert "is not done after 1s; it goes on" in said.err
 
 
@@ -197,7 +197,7 @@ async def test_tasks_and_status(serving: Producer, run: Run) -> None:
 async def test_status_says_why_a_task_waits(api: Producer, run: Run) -> None:
     """The question that is asked most."""
     task = await api.tasks.queue("addition", callback=False)
-    assert "waits      no worker is running [no-consumer]" in (await run("status", task.id)).out
+    assert "waits      no worker is running [no-worker]" in (await run("status", task.id)).out
 
 
 async def test_jobs(api: Producer, run: Run) -> None:
@@ -310,7 +310,7 @@ async def test_explain_knows_every_slug(api: Producer, run: Run) -> None:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
         assert kind.slug in slugs
-    assert {"no-consumer", "queue-unserved", "queue-paused", "at-limit", "delayed", "in-line"} <= slugs
+    assert {"no-worker", "queue-unserved", "queue-paused", "at-limit", "delayed", "in-line"} <= slugs
     assert (await run("explain", "[timed-out]")).out.startswith("[timed-out]\n\nThe attempt ran longer")
 
 

@@ -76,7 +76,7 @@ def test_a_child_segfaults_100_times_among_1000_tasks(api: Producer, serve: Serv
         if n % 10:
             assert (task.status_string, task.result) == ("SUCCESS", n)
         else:
-            assert (task.status_string, task.reason) == ("FAILURE", "consumer-lost"), n
+            assert (task.status_string, task.reason) == ("FAILURE", "worker-lost"), n
     assert server.worker_pids() == [worker]
     assert server.stop() == 0
 
@@ -179,7 +179,7 @@ def test_a_store_that_evicts_is_refused(project: Path, api: Producer, serve: Ser
     try:
         server = serve("-w", "1", env={"PQ_DATA_STORE": cache.url})
         assert server.process.wait(30) == 1
-        server.wait_for(r"maxmemory-policy allkeys-lru.*\[broker-evicts\]")
+        server.wait_for(r"maxmemory-policy allkeys-lru.*\[store-evicts\]")
         server.wait_for("--allow-eviction")
         with redis.Redis.from_url(cache.url) as client:
             client.config_set("maxmemory-policy", "volatile-lru")

@@ -107,7 +107,7 @@ def test_the_last_words_of_a_child_that_dies_are_in_its_file(
     """A worker writes the files of its children, so a crash takes nothing with it; the next child has its own."""
     serve("-w", "1", "--processes", "1", "--max-crashes", "1", "--log-dir", "logs").ready(1)
     task = api.tasks.queue("say.in.child", text="the first", die=True).wait(20)
-    assert task.reason == "consumer-lost"
+    assert task.reason == "worker-lost"
     pid = api.tasks.queue("say.in.child", text="the second").wait(20).get()
     (worker,) = [path for path in (project / "logs").glob("pq-worker-1-*.log") if "child" not in path.name]
     until(lambda: "✓ say.in.child" in text_of(worker))

@@ -137,7 +137,7 @@ def test_a_poison_task_is_set_aside(api: Producer, serve: Serve) -> None:
     poison = api.tasks.queue("poison")
     more = api.tasks.queue_many([("quick", {"n": n}) for n in range(60)])
     task = poison.wait(60)
-    assert (task.status_string, task.reason) == ("FAILURE", "consumer-lost")
+    assert (task.status_string, task.reason) == ("FAILURE", "worker-lost")
     assert [future.wait(60).get() for future in innocent] == [str(n) for n in range(40)]
     assert [future.wait(60).get() for future in more] == [n * 2 for n in range(60)]
 
@@ -295,7 +295,7 @@ def test_a_worker_is_recycled_after_max_requests(api: Producer, serve: Serve) ->
         ({"config.py": "workers = 'many'\n"}, ["workers", "many", "[bad-setting]"]),
         (
             {"config.py": "data_store = 'redis://user:geheim@127.0.0.1:1'\n"},
-            ["127.0.0.1:1", "[broker-unreachable]"],
+            ["127.0.0.1:1", "[store-unreachable]"],
         ),
     ],
 )

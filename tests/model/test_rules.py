@@ -381,7 +381,7 @@ def test_a_result_that_cannot_be_stored_says_why() -> None:
     conclude(done, Outcome(OK, {"f": print}), now=1.0)
     assert done.reason == "result-not-serializable"
     assert "f in the result is a builtin_function_or_method" in str(done.exception)
-    assert crashed_too_often(3).reason == "consumer-lost"
+    assert crashed_too_often(3).reason == "worker-lost"
 
 
 # ------------------------------------------------------------------------------------------- events

@@ -165,7 +165,7 @@ def test_get_gives_the_result() -> None:
     ("status", "reason", "error"),
     [
         (FAILURE, "task-failed", TaskError), (FAILURE, None, TaskError), (FAILURE, "of.a.newer.version", TaskError),
-        (REVOKED, "timed-out", TaskTimeout), (REVOKED, "revoked", TaskRevoked), (FAILURE, "consumer-lost", TaskCrashed),
+        (REVOKED, "timed-out", TaskTimeout), (REVOKED, "revoked", TaskRevoked), (FAILURE, "worker-lost", TaskCrashed),
         (REVOKED, "task-lost", TaskLost), (FAILURE, "result-not-serializable", ResultNotSerializable),
         (REVOKED, "too-many-tasks", TooManyTasksForJob),
     ],

@@ -299,7 +299,7 @@ async def test_what_cannot_be_done_is_told(api: pq.Producer, worker: Worker, vie
 
     api.tasks.pause = refuse  # type: ignore[method-assign]
     await view.pilot.press("p")
-    await view.until(lambda: view.text("said") == "no right to do that [broker-auth] hint: ask who may")
+    await view.until(lambda: view.text("said") == "no right to do that [store-refused] hint: ask who may")
 
 
 async def test_the_filter(api: pq.Producer, worker: Worker, view: View) -> None:
@@ -379,7 +379,7 @@ async def test_the_tasks_of_a_queue_and_why_one_waits(api: pq.Producer, view: Vi
     await view.pilot.press("enter")
     await view.until(lambda: "a=4 b=6" in view.screen())
     await view.pilot.press("enter")
-    await view.until(lambda: "no worker is running [no-consumer]" in view.text("details"))
+    await view.until(lambda: "no worker is running [no-worker]" in view.text("details"))
     await view.pilot.press("escape")
     await view.until(lambda: len(view.top.screen_stack) == 2)
     await view.pilot.press("c", "y")
@@ -647,7 +647,7 @@ def test_without_a_store_it_says_so_at_once(tmp_path: Path) -> None:
     """As every verb does, on an untouched terminal."""
     code, seen = on_a_terminal(START.format(url=f"unix://{tmp_path}/none"))
     assert code == 1
-    assert "[broker-unreachable]" in seen
+    assert "[store-unreachable]" in seen
     assert "\x1b[?1049h" not in seen
 
 

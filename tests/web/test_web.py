@@ -100,7 +100,7 @@ async def test_a_task_from_its_queueing_to_its_result(http: httpx2.AsyncClient, 
 async def test_what_waits_can_be_cancelled_and_run_again(http: httpx2.AsyncClient) -> None:
     """And it says why it waits."""
     id = (await http.post("/tasks", json={"job": "addition", "queue": "nobody"})).json()["id"]
-    assert (await http.get(f"/tasks/{id}/why")).json()["slug"] == "no-consumer"
+    assert (await http.get(f"/tasks/{id}/why")).json()["slug"] == "no-worker"
     assert (await http.delete(f"/tasks/{id}")).json() is True
     assert (await http.delete(f"/tasks/{id}")).json() is False
     assert (await http.get(f"/tasks/{id}")).json()["status_string"] == "REVOKED"
@@ -175,7 +175,7 @@ async def test_a_store_that_is_away_is_503(valkey: Any) -> None:
     async with await client_of(asgi(api)) as http:
         answer = await http.get("/health")
     await api.close()
-    assert (answer.status_code, answer.json()["error"]["slug"]) == (503, "broker-unreachable")
+    assert (answer.status_code, answer.json()["error"]["slug"]) == (503, "store-unreachable")
     assert "secret" not in answer.text
 
 
