@@ -66,6 +66,7 @@ def near_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("b")
 
 
+@pytest.mark.endurance
 @pytest.mark.lifecycle
 def test_quick_run_has_every_figure(near_tmp: Path) -> None:
     """A quick run measures each figure, says what with, and leaves nothing behind."""

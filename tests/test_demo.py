@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.endurance
+
 ROOT = Path(__file__).resolve().parents[1]
 LINES = (
     r"pq \d\S* · python 3\.\S+ · (uvloop|asyncio) · (Valkey|Redis) \S+ embedded, in a temporary directory",

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -297,14 +298,23 @@ def test_any_path_will_do(tmp_path: Path, name: str) -> None:
     assert servers_of(server.directory) == []
 
 
-def test_a_path_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of the user with a short path, however long pytest's own directories are."""
+    with tempfile.TemporaryDirectory(prefix="pq-run-") as name:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield Path(name)
+
+
+def test_a_path_too_long_for_a_socket(
+    runtime_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The socket goes to a short private directory, which is noted; the data stay with the project."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     project = tmp_path / ("long" * 30)
     server = EmbeddedServer(project / ".pq")
     server.attach()
     noted = Path((project / ".pq" / "socket").read_text().strip())
-    assert noted.parent.parent == tmp_path
+    assert noted.parent.parent == runtime_dir
     assert stat.S_IMODE(noted.parent.stat().st_mode) == 0o700
     assert (project / ".pq" / "appendonlydir").is_dir()
     # Another process of the same user, with another environment, comes to the same server.
@@ -317,9 +327,9 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytest.Monkey
     server.detach()
 
 
-def test_a_copied_project_gets_a_server_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("runtime_dir")
+def test_a_copied_project_gets_a_server_of_its_own(tmp_path: Path) -> None:
     """The note of a short socket is copied along; to believe it would mix the data of two projects."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     original = EmbeddedServer(tmp_path / ("long" * 30) / ".pq")
     original.attach()
     copied = EmbeddedServer(tmp_path / ("copy" * 30) / ".pq")

@@ -11,6 +11,7 @@ from handouts import Handouts
 from oracle import Story
 
 
+@pytest.mark.endurance
 @pytest.mark.lifecycle
 @pytest.mark.timeout(400)
 def test_5000_tasks_under_50_kills(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def shape(line: str) -> str:
     return re.sub(r"\b(pid|worker w)( ?)\d+", r"\1\2N", " ".join(line.split()))
 
 
+@pytest.mark.endurance
 def test_it_says_what_the_tour_says_now(make: ModuleType) -> None:
     """Line by line, but for figures that were measured. What a new recording draws reads the same."""
     lines = make.record()

@@ -21,7 +21,7 @@ from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused
 from pq.model.partitions import Cuts
 
-pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
+pytestmark = [pytest.mark.timeout(400), pytest.mark.endurance]  # all of a fleet may be slow at once
 
 FAILOVERS = int(os.environ.get("PQ_FAILOVERS", "3"))
 WAKES = 120

@@ -17,7 +17,7 @@ from pq.broker.embedded import find_binary
 from pq.broker.redis import work as store
 from pq.errors import BadSetting, InvalidValue, NotDurable, StoreRefused
 
-pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
+pytestmark = [pytest.mark.timeout(400), pytest.mark.endurance]  # all of a fleet may be slow at once
 
 Q = "default"
 

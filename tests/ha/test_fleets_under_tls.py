@@ -22,7 +22,7 @@ from pq import api as pq
 from pq.broker.embedded import find_binary
 from pq.errors import NoStore, StoreRefused, StoreUnavailable, TaskLost
 
-pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
+pytestmark = [pytest.mark.timeout(400), pytest.mark.endurance]  # all of a fleet may be slow at once
 
 ANNOUNCED = "cluster-announce-client-port"
 

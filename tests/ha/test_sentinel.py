@@ -24,7 +24,7 @@ from pq.broker.redis.sentinel import SentinelBroker
 from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused, TaskLost
 
-pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
+pytestmark = [pytest.mark.timeout(400), pytest.mark.endurance]  # all of a fleet may be slow at once
 
 Q = "q"
 FAILOVERS = int(os.environ.get("PQ_FAILOVERS", "3"))

@@ -27,6 +27,7 @@ from servers import MANAGE, ROOT, ServerProcess
 
 _missing = network.why_not()
 pytestmark = [
+    pytest.mark.endurance,
     pytest.mark.lifecycle,
     pytest.mark.timeout(180),
     pytest.mark.skipif(_missing is not None, reason=str(_missing)),

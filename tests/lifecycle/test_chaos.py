@@ -14,7 +14,7 @@ from servers import Serve
 
 from pq.api import Producer
 
-pytestmark = pytest.mark.lifecycle
+pytestmark = [pytest.mark.lifecycle, pytest.mark.endurance]
 
 JOBS = """\
 import asyncio, os, time

@@ -65,6 +65,7 @@ def runs(project: Path) -> Counter[str]:
     return Counter(line.split()[0] for line in path.read_text().splitlines()) if path.exists() else Counter()
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(240)
 def test_a_child_segfaults_100_times_among_1000_tasks(api: Producer, serve: Serve) -> None:
     """Each costs its own task alone: the other 900 have their results, and the worker is the same one."""
@@ -81,6 +82,7 @@ def test_a_child_segfaults_100_times_among_1000_tasks(api: Producer, serve: Serv
     assert server.stop() == 0
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(120)
 def test_a_job_holds_the_loop_for_ten_leases(project: Path, api: Producer, serve: Serve) -> None:
     """It keeps its lease, since a thread renews it, though another worker looks for what was abandoned: it runs once."""
@@ -98,6 +100,7 @@ def test_a_job_holds_the_loop_for_ten_leases(project: Path, api: Producer, serve
     assert server.stop() == 0
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", range(3))
 def test_sigterm_at_any_moment_of_the_work(project: Path, api: Producer, serve: Serve, seed: int) -> None:

@@ -68,6 +68,7 @@ def seeds(count: int, *words: str) -> list[dict[str, Any]]:
                 process.terminate()
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_seed_breaks_a_rule() -> None:
     """Nothing lost, nothing ended twice, nobody left waiting, whatever happened before the calm."""
@@ -88,6 +89,7 @@ def test_no_seed_breaks_a_rule() -> None:
     assert not broken, f"{len(broken)} of {SEEDS} seeds broke a rule:\n" + "\n".join(broken[:10])
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_stream_is_read_wrong() -> None:
     """Who reads a stream to its end has all parts of the run that counts, and no other, whatever happened meanwhile."""
@@ -110,6 +112,7 @@ def test_a_seed_is_the_same_in_every_process() -> None:
     assert len({a["digest"] for a in first}) == 12
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(300)
 def test_each_breakage_is_noticed() -> None:
     """pq, broken in one place after the other: what would notice nothing would show nothing."""

@@ -549,9 +549,14 @@ def test_no_control_character_gets_through() -> None:
 
 # ------------------------------------------------------------------------------------------ the verb itself
 async def test_once_prints_a_frame(
-    app: pq.PulsarQueue, api: pq.Producer, worker: Worker, capsys: pytest.CaptureFixture[str]
+    app: pq.PulsarQueue,
+    api: pq.Producer,
+    worker: Worker,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One frame as text, for pipes."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # the processes of xdist have it
     failed = await api.tasks.queue("breaks")
     running = await api.tasks.queue("held", callback=False)
     async with asyncio.timeout(20):
