@@ -17,10 +17,10 @@ def run(command: Command) -> int:
     wanted = parser.parse(command.argv)
     known = pages()
     if wanted.slug is None:
-        for slug, text in sorted(known.items()):
-            say(f"{slug:<24} {text.split('. ')[0].rstrip('.')}")
+        for name, text in sorted(known.items()):
+            say(f"{name:<24} {text.split('. ')[0].rstrip('.')}")
         return 0
-    slug = wanted.slug.strip("[]").lower()
+    slug: str = wanted.slug.strip("[]").lower()
     slug = FORMER_SLUGS.get(slug, slug)
     if slug not in known:
         raise InvalidValue(

@@ -381,6 +381,7 @@ class Task(Generic[R]):
             return self.result  # type: ignore[return-value]
         if self.status not in READY_STATES:
             raise PqError(f"{self.info()} is not finished", hint="await its future first")
-        kind = _ERRORS.get(FORMER_SLUGS.get(self.reason or "", self.reason), TaskError)
+        reason = self.reason or ""
+        kind = _ERRORS.get(FORMER_SLUGS.get(reason, reason), TaskError)
         text = self.exception or f"{self.full_name} ended {self.status_string}"
         raise kind(text, remote_traceback=self.stacktrace)

@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from ..broker.redis.work import RedisBroker
 from ..clock import MovedClock
 from ..producer.producer import Producer
 from ..worker.worker import Worker
@@ -64,9 +63,8 @@ class TimeMover:
         """Return the next moment, after now, at which something comes due: seconds since the epoch."""
         if worker is None or worker.consumer is None or worker.context is None:
             return None
-        assert isinstance(worker.context.broker, RedisBroker)
         now = self._clock.time()
-        moments = [await worker.context.broker.next_due(worker.context.queues, int(now * 1000))]
+        moments = [await worker.context.broker.looks.next_due(worker.context.queues, int(now * 1000))]
         if worker.scheduler is not None:
             moments.append(worker.scheduler.next)
         # Half a millisecond later: what is due then is due, however a float is rounded.
@@ -99,12 +97,11 @@ class TimeMover:
         if worker.scheduler is not None:
             await worker.scheduler.turn()
         broker, queues = worker.context.broker, worker.context.queues
-        await broker.poke(queues[0])
-        states = [state for queue in queues if not (state := await broker.state(queue)).paused]
+        await broker.work.poke(queues[0])
+        states = [state for queue in queues if not (state := await broker.looks.state(queue)).paused]
         waiting = sum(state.ready + state.prio for state in states)
         held = sum(state.held for state in states)
-        assert isinstance(broker, RedisBroker)
-        soon = await broker.next_due(queues, 0)
+        soon = await broker.looks.next_due(queues, 0)
         overdue = soon is not None and soon <= int(self._clock.time() * 1000)
         running = {(attempt.task.id, attempt.task.retry) for attempt in worker.consumer.attempts()}
         now = time.monotonic()

@@ -8,8 +8,9 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import PqError
 from ..execution.attempt import Attempt
-from ..model.ending import AGAIN, conclude
+from ..model.ending import conclude
 from ..model.job import Job
+from ..model.operations import RETRY as AGAIN
 from ..model.outcome import OK, REVOKED, Outcome
 from ..model.states import STARTED
 from ..model.task import Task

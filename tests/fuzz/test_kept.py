@@ -11,7 +11,7 @@ import pytest
 from fuzz_targets import SEALS, look_at
 
 from pq.api import PulsarQueue
-from pq.broker.redis.work import RedisBroker
+from pq.broker.redis.broker import RedisBroker
 from pq.errors import BadSetting, PqError, UnreadableMessage
 from pq.execution.log_records import unpack
 from pq.model.plan import load_plan
