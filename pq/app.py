@@ -1,7 +1,7 @@
 """The application: `PulsarQueue`, the object a `manage.py` is about.
 
-It holds nothing but how things are made: settings are loaded, jobs imported and the store attached when
-they are first needed, so `app()` itself costs nothing and may be called as often as one likes.
+Settings are loaded, jobs imported and the store attached when they are first needed: `app()` itself costs nothing and
+may be called often.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PulsarQueue:
     ) -> None:
         if not (inspect.isclass(manager) and issubclass(manager, Manager)):
             raise BadSetting(
-                f"{manager!r} is no Manager", hint="pass a subclass of api.Manager, the class itself"
+                f"{manager!r} is not a Manager", hint="pass a subclass of api.Manager, the class itself"
             )
         self.manager = manager
         self.config = config
@@ -51,11 +51,11 @@ class PulsarQueue:
         self._registry: Registry | None = None
         self._store: Store | None = None
         self.clock: Clock = SYSTEM
-        """Where the time comes from; what tests move."""
+        """The source of time; tests move it."""
         self.companion: Callable[[], Coroutine[Any, Any, Callable[[], Coroutine[Any, Any, None]]]] | None = (
             None
         )
-        """Starts what does the work within a producer's own loop, and answers with the way to stop it."""
+        """Starts a worker in a producer's own loop; returns how to stop it."""
 
     # -------------------------------------------------------------------------- made when needed
     @property
@@ -78,7 +78,7 @@ class PulsarQueue:
 
     @property
     def store(self) -> Store:
-        """Where the tasks are."""
+        """The store of the tasks."""
         if self._store is None:
             from .broker.connect import Store
 
@@ -92,10 +92,10 @@ class PulsarQueue:
 
     # ------------------------------------------------------------------------------------ verbs
     def api(self, *, background: bool = False) -> Producer:
-        """A producer: queue tasks, hear events. It starts by itself when it is first used.
+        """Return a producer, which queues tasks and listens to events. It starts when it is first used.
 
-        `background`: it works in a loop of its own, in a thread, also where it is used within a running loop.
-        In a notebook it always does, since the loop there stands still while a cell is edited.
+        `background`: it works in a loop of its own, in a thread, also inside a running loop. In a notebook it always
+        does, since the loop of a notebook stands still while a cell is edited.
         """
         from .producer import current
         from .producer.producer import Producer
@@ -114,7 +114,7 @@ class PulsarQueue:
         return api
 
     def worker(self, name: str = "w1", **options: Any) -> Worker:
-        """A worker of this application, to be started in a loop of this process; `options` are those of `Worker`."""
+        """Return a worker of this application, to be started in a loop of this process; `options` are those of `Worker`."""
         from .worker.worker import Worker
 
         return Worker(
@@ -129,35 +129,35 @@ class PulsarQueue:
         )
 
     async def _start_companion(self) -> Callable[[], Coroutine[Any, Any, None]]:
-        """With `memory://` no other process can do the work: a worker in the producer's own loop does."""
+        """Start a worker in the producer's own loop: with `memory://` no other process can run tasks."""
         worker = self.worker()
         await worker.start()
         return worker.stop
 
     def configure(self, flags: Mapping[str, object]) -> None:
-        """Take what the command line said."""
+        """Take the flags of the command line; settings, jobs and store are made again."""
         self._flags = flags
         self._cfg = self._registry = self._store = None
 
     def reload(self) -> Settings:
-        """The settings, read anew. Raises `ConfigError`, and then the old ones stay."""
+        """Read the settings again and return them. Raises `ConfigError`; the old ones stay in force then."""
         from .config import load
 
-        self._cfg = load(self.kwargs, self.config, cli=self._flags, anew=True)
+        self._cfg = load(self.kwargs, self.config, cli=self._flags, again=True)
         return self._cfg
 
     def serve(self) -> int:
-        """Run a server until it is told to stop; the exit code."""
+        """Run a server until it stops; return the exit code."""
         from .server import forkserver
 
         if not self.cfg.broker_url.startswith("memory://"):
-            forkserver.prepare()  # it gets ready while we import the rest
+            forkserver.prepare()  # it starts while the rest is imported
         from .server.supervisor import serve
 
         return serve(self)
 
     def start(self, argv: list[str] | None = None) -> int:
-        """The command line: `python manage.py [options] [command]`. Ends the program with its exit code."""
+        """Run the command line `python manage.py [options] [command]`; exit with its code."""
         from .cli import run
 
         code = run(self, argv)
@@ -167,6 +167,6 @@ class PulsarQueue:
 
 
 def node_name() -> str:
-    """The host's name as a valid queue name."""
+    """Return the host's name as a valid queue name."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:100].lstrip("_.-")
     return name or "node"

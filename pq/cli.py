@@ -1,15 +1,14 @@
 """The command line: `python manage.py [flags] [verb] …`, and the same as the console script `pq`.
 
-The flags are made from the declared settings; the verbs are a table of names. A verb's module is imported
-when the verb is used, and the application's when a verb needs it, so `--help` stays instant and a broken
-application cannot break it. A test watches `sys.modules`, since imports creep in one at a time.
+The flags are made from the declared settings; the verbs are a table of names. A verb's module is imported when the
+verb runs, the application's when a verb needs it: `--help` stays instant, and a broken application cannot break it.
+A test of `sys.modules` keeps it so.
 
-The words of a command line are sorted in two steps. First every flag of a setting is taken out, wherever
-it stands; what is left begins with the verb, and the rest is the verb's own. Values stay text here:
-`pq.config` knows what fits.
+A command line is parsed in two steps. First the flags of settings are taken out, wherever they stand; the first
+word left is the verb, the rest are the verb's arguments. Values stay text here: `pq.config` checks them.
 
-A mistake of the person who types is answered in a few lines that say what to type instead. A traceback
-is for whoever asks (`-v`), and for faults of this library, which are never hidden.
+A mistake of the user gets a few lines that say what to type instead. A traceback is shown with `-v`, and for faults
+of this library, which are never hidden.
 """
 
 from __future__ import annotations
@@ -26,27 +25,27 @@ from .config.settings import SETTINGS, Setting
 from .errors import AppNotFound, ImportFailed, PqError, did_you_mean
 
 MOST_LINES = 6
-"""A mistake is explained in so many lines, however long its text is."""
+"""Lines of the explanation of a mistake, at most, however long its text is."""
 
 
 class Application(Protocol):
-    """What the command line needs of an application."""
+    """The part of an application that the command line needs."""
 
     kwargs: dict[str, Any]
     config: str | None
 
     def configure(self, flags: Mapping[str, object]) -> None:
-        """Read the settings, with what the flags said on top."""
+        """Read the settings; flags take precedence."""
         ...
 
     def serve(self) -> int:
-        """Run the server until it is told to stop; the exit code."""
+        """Run the server until it stops; return the exit code."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb of the command line. `target` is the `module:function` that does it."""
+    """A verb of the command line. `target` is the `module:function` that runs it."""
 
     target: str
     about: str
@@ -54,78 +53,80 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "serve": Verb("pq.cli:serve", "run the server (this is what no verb means)"),
+    "serve": Verb("pq.cli:serve", "run the server (default)"),
     "queue": Verb("pq.commands.queue:queue", "queue a task: JOB a=1 --wait"),
     "wait": Verb("pq.commands.queue:wait", "watch a task until it is done"),
     "top": Verb("pq.commands.top:run", "watch queues, workers, running tasks and failures"),
     "tasks": Verb("pq.commands.tasks:tasks", "list tasks, by status, job, age or text"),
-    "status": Verb("pq.commands.tasks:status", "show all that is known of a task"),
-    "logs": Verb("pq.commands.tasks:logs", "show what a task logs, or all tasks (-f)"),
+    "status": Verb("pq.commands.tasks:status", "show a task: times, attempts, result, log"),
+    "logs": Verb("pq.commands.tasks:logs", "show the log of a task, or of all tasks (-f)"),
     "retry": Verb("pq.commands.tasks:retry", "run finished tasks again"),
-    "cancel": Verb("pq.commands.tasks:cancel", "stop tasks, queued or running"),
+    "cancel": Verb("pq.commands.tasks:cancel", "cancel tasks, queued or running"),
     "queues": Verb("pq.commands.queues:queues", "list queues"),
-    "pause": Verb("pq.commands.queues:pause", "hand out no tasks of a queue"),
-    "resume": Verb("pq.commands.queues:resume", "hand them out again"),
-    "purge": Verb("pq.commands.queues:purge", "revoke all that waits in a queue"),
+    "pause": Verb("pq.commands.queues:pause", "stop dispatching from a queue"),
+    "resume": Verb("pq.commands.queues:resume", "start dispatching again"),
+    "purge": Verb("pq.commands.queues:purge", "revoke all waiting tasks of a queue"),
     "jobs": Verb("pq.commands.jobs:jobs", "list the jobs"),
-    "consumers": Verb("pq.commands.jobs:consumers", "list the workers that live"),
-    "schedule": Verb("pq.commands.jobs:schedule", "list what is scheduled; pause, resume or run it"),
-    "shell": Verb("pq.commands.shell:run", "a Python prompt with app, api, tasks and all jobs"),
+    "workers": Verb("pq.commands.jobs:workers", "list live workers"),
+    "schedule": Verb("pq.commands.jobs:schedule", "list schedules; pause, resume or run one"),
+    "shell": Verb("pq.commands.shell:run", "open a Python prompt with app, api, tasks and all jobs"),
     "web": Verb("pq.commands.web:run", "serve the api over HTTP and JSON-RPC"),
-    "doctor": Verb("pq.commands.health:doctor", "look for what is wrong"),
-    "check": Verb("pq.commands.health:check", "exit with 0 when all is served, for health checks"),
-    "explain": Verb("pq.commands.explain:run", "explain the word in brackets of a message", needs_app=False),
-    "new": Verb("pq.commands.new:run", "write a small project to begin with", needs_app=False),
-    "key": Verb("pq.commands.key:run", "make a key for signing_keys or encryption_keys", needs_app=False),
-    "config": Verb("pq.commands.config:run", "show each setting, its value and where it came from"),
-    "demo": Verb("pq.demo:run", "a tour: a server, workers and a few tasks", needs_app=False),
+    "doctor": Verb("pq.commands.health:doctor", "check store, workers, queues and jobs"),
+    "check": Verb("pq.commands.health:check", "exit with 0 when every queue is served (health check)"),
+    "explain": Verb("pq.commands.explain:run", "explain the slug of a message", needs_app=False),
+    "new": Verb("pq.commands.new:run", "create a small project", needs_app=False),
+    "key": Verb("pq.commands.key:run", "create a key for signing_keys or encryption_keys", needs_app=False),
+    "config": Verb("pq.commands.config:run", "show settings, their values and sources"),
+    "demo": Verb("pq.demo:run", "run a tour: a server, workers, a few tasks", needs_app=False),
 }
 DEFAULT_VERB = "serve"
+ALIASES: Mapping[str, str] = {"consumers": "workers"}
+"""Other names of verbs; `--help` does not show them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One use of the command line, as a verb gets it."""
+    """One parsed command line, as a verb gets it."""
 
     verb: str
     argv: Sequence[str]  # the words after the verb
-    flags: Mapping[str, object]  # settings given as flags, not yet checked
-    app: Application | None  # None only for a verb that needs none, where none was found
+    flags: Mapping[str, object]  # settings given as flags, unchecked
+    app: Application | None  # None only for a verb with needs_app=False, where no application was found
     program: str = "pq"
     verbose: bool = False
 
     @property
     def application(self) -> Application:
-        """The application, for a verb that the table says needs it."""
-        assert self.app is not None, f"the verb {self.verb} was run without its application"
+        """The application, for a verb with `needs_app`."""
+        assert self.app is not None, f"the verb {self.verb} ran without its application"
         return self.app
 
 
 class UsageError(PqError):
-    """The words of a command line make no sense. It ends with exit code 2 and never leaves this module."""
+    """A command line is not valid. It ends with exit code 2 and never leaves this module."""
 
     slug = "usage"
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is an exception with a hint instead of a printed usage and an exit."""
+    """An `argparse` parser whose mistakes are exceptions with a hint, not a printed usage and an exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help shows what there is")
+        raise UsageError(message, hint=f"{self.prog} --help lists what there is")
 
     def flags(self) -> list[str]:
-        """All flags this parser knows."""
+        """Return all flags of this parser."""
         return [flag for action in self._actions for flag in action.option_strings]
 
 
 class VerbParser(_Parser):
-    """The parser of a verb's own words: `VerbParser(command, about)`."""
+    """The parser of a verb's own arguments: `VerbParser(command, about)`."""
 
     def __init__(self, command: Command, about: str) -> None:
         super().__init__(prog=f"{command.program} {command.verb}", description=about, allow_abbrev=False)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """`words` parsed; one that is left over is a mistake."""
+        """Return `words` parsed. Raises `UsageError` for a word too many."""
         parsed, rest = self.parse_known_args(words)
         if rest:
             raise _unknown_word(rest[0], self.flags(), self.prog)
@@ -133,30 +134,30 @@ class VerbParser(_Parser):
 
 
 def run(app: Application, argv: Sequence[str] | None = None) -> int:
-    """The command line of `app`: do what `argv` says and return the exit code.
+    """Run the command line of `app` with `argv` and return the exit code.
 
-    0 is success, 1 a mistake that `pq` can explain, 2 a command line that makes no sense.
+    0 is success, 1 a mistake that `pq` can explain, 2 a command line that is not valid.
     """
     program = os.path.basename(sys.argv[0]) or "pq"
     return _guarded(program, sys.argv[1:] if argv is None else argv, lambda _: app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script `pq`: the same, for the application that `-a module[:attribute]` names."""
+    """Run the console script `pq`, for the application that `-a module[:attribute]` names."""
     return _guarded("pq", sys.argv[1:] if argv is None else argv, find_app)
 
 
 def serve(command: Command) -> int:
-    """The verb `serve`: run the server until it is told to stop."""
+    """Run the server until it stops (the verb `serve`)."""
     VerbParser(command, "run the server").parse(command.argv)
     return command.application.serve()
 
 
 def find_app(name: str | None) -> Application:
-    """The application called `name`: `module` or `module:attribute`; `manage:app` where that is left out.
+    """Return the application `name`: `module` or `module:attribute`, by default `manage:app`.
 
-    The attribute is an application or a function that returns one. A console script does not have the
-    current directory on `sys.path`, though that is where everybody keeps `manage.py`: it is put there.
+    The attribute is an application, or a function that returns one. A console script does not have the current
+    directory on `sys.path`, where `manage.py` usually is: it is put there. Raises `AppNotFound`, `ImportFailed`.
     """
     import importlib
 
@@ -168,13 +169,13 @@ def find_app(name: str | None) -> Application:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Only when the module itself is missing; when it imports something that is, it is broken.
+        # Only when the module itself is missing; a module that imports a missing one is broken.
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             near = did_you_mean(module_name, _modules_in(here))
             raise AppNotFound(
                 f"no module {module_name!r}{' (from -a)' if name else ''} in the current directory, {here}",
                 hint=near
-                or "go to the directory of manage.py, name the application (pq -a module:attribute), or begin one: pq new DIR",
+                or "go to the directory of manage.py, name the application (pq -a module:attribute), or create one: pq new DIR",
             ) from error
         raise _import_failed(module_name, error) from error
     except Exception as error:
@@ -191,17 +192,17 @@ def find_app(name: str | None) -> Application:
         found = found()
     if not hasattr(found, "serve") or not hasattr(found, "configure"):
         raise AppNotFound(
-            f"{module_name}:{attribute} is of type {type(found).__name__}, which is no application",
-            hint="it should be a PulsarQueue, or a function that returns one",
+            f"{module_name}:{attribute} is of type {type(found).__name__}, which is not an application",
+            hint="it must be a PulsarQueue, or a function that returns one",
         )
     return cast("Application", found)
 
 
 def _guarded(program: str, argv: Sequence[str], get_app: Callable[[str | None], Application]) -> int:
-    """Do it, and answer every mistake in a few lines."""
+    """Run a command line; explain a mistake in a few lines."""
     try:
         code = _dispatch(program, argv, get_app)
-        sys.stdout.flush()  # here, where a reader that has left can be answered
+        sys.stdout.flush()  # here, where BrokenPipeError is handled
         return code
     except PqError as error:
         if _is_verbose(argv):
@@ -213,13 +214,13 @@ def _guarded(program: str, argv: Sequence[str], get_app: Callable[[str | None], 
     except KeyboardInterrupt:
         return 130  # as a shell reports a program that SIGINT ended
     except BrokenPipeError:
-        # The reader (`| head`) left. Python flushes stdout at exit and would complain once more.
+        # The reader (`| head`) has ended. Python flushes stdout at exit and would raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _dispatch(program: str, argv: Sequence[str], get_app: Callable[[str | None], Application]) -> int:
-    """Sort the words, find the verb, run it."""
+    """Parse the words, find the verb, run it."""
     parser = _parser(program, with_app=get_app is find_app)
     known, rest = parser.parse_known_args(list(argv))
     given = vars(known)
@@ -233,24 +234,25 @@ def _dispatch(program: str, argv: Sequence[str], get_app: Callable[[str | None],
         parser.print_help()
         return 0
     name, words = (rest[0], rest[1:]) if rest else (DEFAULT_VERB, [])
+    name = ALIASES.get(name, name)
     if name not in VERBS:
         raise UsageError(
-            f"there is no verb {name!r}",
+            f"unknown verb {name!r}",
             hint=did_you_mean(name, VERBS)
-            or f"the verbs are {', '.join(VERBS)}; {program} --help explains them",
+            or f"the verbs are {', '.join(VERBS)}; {program} --help describes them",
         )
     flags = {setting: value for setting, value in given.items() if value is not None}
     if verbose:
         flags.setdefault("log_level", "debug")
     app: Application | None = None
     if wants_help:
-        words = ["--help"]  # a verb explains itself without an application, also where that is broken
+        words = ["--help"]  # a verb shows its help without an application, also where that is broken
     else:
         try:
             app = get_app(app_name)
             app.configure(flags)
         except AppNotFound:
-            # A verb that can do without an application does, unless one was asked for by name.
+            # A verb that needs no application runs without one, unless -a named it.
             if VERBS[name].needs_app or app_name:
                 raise
     do = _load(VERBS[name].target)
@@ -258,7 +260,7 @@ def _dispatch(program: str, argv: Sequence[str], get_app: Callable[[str | None],
 
 
 def _load(target: str) -> Callable[[Command], int]:
-    """The function that `module:function` names."""
+    """Return the function that `module:function` names."""
     import importlib
 
     module, _, function = target.partition(":")
@@ -266,26 +268,24 @@ def _load(target: str) -> Callable[[Command], int]:
 
 
 def _parser(program: str, *, with_app: bool) -> _Parser:
-    """The parser of all that may stand before, between and after the words of a verb."""
+    """Return the parser of the flags that may stand before, between and after the words of a verb."""
     verbs = "\n".join(f"  {name:<10}{verb.about}" for name, verb in VERBS.items())
     parser = _Parser(
         prog=program,
-        usage=f"{program} [flags] [verb] [words of the verb]",
+        usage=f"{program} [flags] [verb] [arguments of the verb]",
         description=f"A task server for Python on Redis or Valkey.\n\nverbs:\n{verbs}",
         epilog=f"Each setting is also a variable (PQ_WORKERS) and a name in a config file.\n"
-        f"`{program} config` shows every value and its source; `{program} VERB --help` explains a verb.",
+        f"`{program} config` shows every value and its source; `{program} VERB --help` describes a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        # Help is ours, since `VERB --help` is the verb's. A flag cut short (`--work`) is refused: it would
-        # change its meaning on the day another setting begins with the same letters.
+        # `VERB --help` is the verb's, so `--help` is parsed here. An abbreviated flag (`--work`) is refused: a new
+        # setting with the same first letters would change its meaning.
         add_help=False,
         allow_abbrev=False,
     )
     general = parser.add_argument_group("general")
-    general.add_argument("-h", "--help", action="store_true", help="show this, or the help of a verb")
+    general.add_argument("-h", "--help", action="store_true", help="show this text, or the help of a verb")
     general.add_argument("-V", "--version", action="store_true", help="show the version")
-    general.add_argument(
-        "-v", "--verbose", action="store_true", help="log at level debug, show tracebacks of mistakes"
-    )
+    general.add_argument("-v", "--verbose", action="store_true", help="log at level debug, show tracebacks")
     if with_app:
         general.add_argument(
             "-a", "--app", metavar="MODULE[:ATTR]", help="the application (default manage:app)"
@@ -299,7 +299,7 @@ def _parser(program: str, *, with_app: bool) -> _Parser:
 
 
 def _add_flag(group: Any, setting: Setting) -> None:
-    """The flag of `setting`. Its value stays text, and stays absent where the flag is not given."""
+    """Add the flag of `setting`. Its value stays text; without the flag it is absent."""
     default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
     if isinstance(default, float):
         default = f"{default:g}"
@@ -321,7 +321,7 @@ def _add_flag(group: Any, setting: Setting) -> None:
 
 
 def explained(error: PqError) -> str:
-    """A mistake in at most six lines: what happened, its slug, what to type."""
+    """Return a mistake in at most six lines: what happened, its slug, what to type."""
     from .logs.formatters import escape
 
     message = error.message.splitlines() or [""]
@@ -335,16 +335,16 @@ def explained(error: PqError) -> str:
 
 
 def _unknown_word(word: str, flags: Sequence[str], program: str) -> UsageError:
-    """The error for a flag, or a word too many, that no parser knows."""
+    """Return the error for an unknown flag or a word too many."""
     flag = word.partition("=")[0]
     what = "flag" if word.startswith("-") else "word"
     return UsageError(
-        f"unknown {what} {flag!r}", hint=did_you_mean(flag, flags) or f"{program} --help shows what there is"
+        f"unknown {what} {flag!r}", hint=did_you_mean(flag, flags) or f"{program} --help lists what there is"
     )
 
 
 def _import_failed(module: str, error: Exception) -> ImportFailed:
-    """The error for a module that is there and cannot be imported; it names the user's line."""
+    """Return the error for a module that exists and cannot be imported; it names the user's line."""
     import traceback
 
     place = ""
@@ -366,7 +366,7 @@ def _import_failed(module: str, error: Exception) -> ImportFailed:
 
 
 def _modules_in(directory: str) -> list[str]:
-    """The modules and packages that `directory` has."""
+    """Return the modules and packages in `directory`."""
     with os.scandir(directory) as entries:
         return [
             entry.name.removesuffix(".py")
@@ -376,5 +376,5 @@ def _modules_in(directory: str) -> list[str]:
 
 
 def _is_verbose(argv: Sequence[str]) -> bool:
-    """Whether `-v` was asked for, on a command line that may not even parse."""
+    """Return True if `-v` is given, also on a command line that does not parse."""
     return any(word == "--verbose" or (word[:1] == "-" and word[1:2] == "v") for word in argv)

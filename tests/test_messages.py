@@ -302,8 +302,8 @@ def test_port_in_use(run: Run) -> None:
         port = taken.getsockname()[1]
         said = run("web", "--port", str(port))
     assert said == (
-        f"error: somebody listens on 127.0.0.1:{port} already [port-in-use]\n"
-        f"hint: take another one: --port {port + 1}\n"
+        f"error: another program listens on 127.0.0.1:{port} [port-in-use]\n"
+        f"hint: use another port: --port {port + 1}\n"
     )
 
 

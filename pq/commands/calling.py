@@ -1,4 +1,4 @@
-"""How a verb calls the api: connect, wait for an answer, read a length of time."""
+"""Calls of the api by a verb: connect, wait for an answer, read a length of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs `doctor` and `check`: is all well, for a person and for a program."""
+"""The verbs `doctor` and `check`: the state of a system, for people and for programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .calling import answer, connected
 from .terminal import as_json, note, say, tint
 
 SKEW = 5.0
-"""Seconds by which a worker's clock may differ from the store's before somebody should look."""
+"""Seconds by which a worker's clock may differ from the store's before `doctor` warns."""
 SILENT = 12.0
 """Seconds after which a heartbeat is late."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: `ok`, `warning` or `error`."""
+    """One result of an examination: `ok`, `warning` or `error`."""
 
     level: str
     text: str
@@ -31,9 +31,7 @@ MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "r
 
 def doctor(command: Command) -> int:
     """`pq doctor`."""
-    parser = VerbParser(
-        command, "look at the store, the workers, the queues and the jobs, and say what is wrong"
-    )
+    parser = VerbParser(command, "check the store, the workers, the queues and the jobs; print what is wrong")
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
     found = list(_examined(command))
@@ -47,7 +45,7 @@ def doctor(command: Command) -> int:
 
 
 def _examined(command: Command) -> Iterator[Finding]:
-    """All findings, one after the other; what cannot be reached is one, and ends it."""
+    """Yield all findings; a store that cannot be reached is the last one."""
     app: Any = command.application
     try:
         registry = app.registry
@@ -142,9 +140,9 @@ def check(command: Command) -> int:
     parser = VerbParser(
         command, "exit with 0 when the store answers and a worker serves each queue, else with 1"
     )
-    parser.add_argument("--store", action="store_true", help="the store alone")
+    parser.add_argument("--store", action="store_true", help="check the store only")
     parser.add_argument(
-        "--here", action="store_true", help="a worker of this node lives: for the probe of a container"
+        "--here", action="store_true", help="a worker of this node is alive: for the probe of a container"
     )
     wanted = parser.parse(command.argv)
     app: Any = command.application
@@ -154,7 +152,7 @@ def check(command: Command) -> int:
         if wanted.here:
             if not any(beat.get("node") == app.node_name for beat in answer(api.tasks.workers())):
                 note(
-                    f"no worker of node {app.node_name!r} is known\nhint: is it PQ_NODE_NAME of the server too?"
+                    f"no worker of node {app.node_name!r} is known\nhint: set the same PQ_NODE_NAME for the server"
                 )
                 return 1
         elif not wanted.store:

@@ -1,4 +1,4 @@
-"""Verbs about what is there: `jobs`, `schedule`, `consumers`."""
+"""Verbs about what is there: `jobs`, `schedule`, `workers`."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def jobs(command: Command) -> int:
     return 0
 
 
-def consumers(command: Command) -> int:
-    """`pq consumers`."""
-    parser = VerbParser(command, "list the workers that live, and what they do")
+def workers(command: Command) -> int:
+    """`pq workers`."""
+    parser = VerbParser(command, "list live workers, their tasks and queues")
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
     with connected(command) as api:

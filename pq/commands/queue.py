@@ -1,4 +1,4 @@
-"""The verbs `queue` and `wait`: ask for a task, and watch it."""
+"""The verbs `queue` and `wait`: queue a task and watch it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .calling import seconds_of
 from .terminal import as_json, colours, note, say
 
 IMPATIENT = 1.0
-"""Seconds after which who watches is told why nothing happens."""
+"""Seconds after which a watched task that does not start is explained."""
 BAR = 24
 _CLEAR = "\r\x1b[K"
 
@@ -33,11 +33,11 @@ def queue(command: Command) -> int:
         "-w", "--wait", action="store_true", help="watch it until it is done, and print its result"
     )
     parser.add_argument(
-        "--stream", action="store_true", help="the same, and print the parts that it streams as they come"
+        "--stream", action="store_true", help="the same, and print streamed parts as they come"
     )
     parser.add_argument("--delay", metavar="TIME", help="30s, 5m, 2h, 1d")
-    parser.add_argument("--queue", metavar="NAME", help="another queue than the job's")
-    parser.add_argument("--timeout", metavar="TIME", help="longest run of one attempt")
+    parser.add_argument("--queue", metavar="NAME", help="queue to use in place of the job's")
+    parser.add_argument("--timeout", metavar="TIME", help="longest run of one attempt: 30s, 5m, 2h")
     parser.add_argument("--json", action="store_true", help="print the task as JSON")
     wanted = parser.parse(command.argv)
     args, kwargs = _arguments(wanted.arguments)
@@ -52,7 +52,7 @@ def wait(command: Command) -> int:
     """`pq wait ID`."""
     parser = VerbParser(command, "watch a task until it is done, and print its result")
     parser.add_argument("id", metavar="ID")
-    parser.add_argument("--stream", action="store_true", help="print the parts that it streams as they come")
+    parser.add_argument("--stream", action="store_true", help="print streamed parts as they come")
     parser.add_argument("--timeout", metavar="TIME", help="give up after 30s, 5m, 2h, 1d")
     parser.add_argument("--json", action="store_true", help="print the task as JSON")
     wanted = parser.parse(command.argv)
@@ -60,7 +60,7 @@ def wait(command: Command) -> int:
 
 
 def _arguments(words: list[str]) -> tuple[list[Any], dict[str, Any]]:
-    """`4 b=6` as `[4], {"b": 6}`. A word with `=` is a named argument if what stands before it is a name."""
+    """Return `4 b=6` as `[4], {"b": 6}`. A word with `=` is a named argument if a name stands before it."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for word in words:
@@ -114,7 +114,7 @@ async def _wait(command: Command, wanted: Any) -> int:
 
 
 async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
-    """The task when it is done; meanwhile a bar shows how far it is, on a terminal, or its parts are printed."""
+    """Return the task when it is done; meanwhile show a progress bar on a terminal, or print its parts."""
     if stream:
         await _print_parts(api, task)
     if task.done():
@@ -138,20 +138,20 @@ async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
 
 
 async def _print_parts(api: Any, task: Task[Any]) -> None:
-    """A line each: text as it is, anything else as JSON. Another attempt begins from its beginning."""
+    """Print parts, a line each: text as it is, other values as JSON. A new attempt starts from part 1."""
     parts = api.tasks.stream(task, gaps=True)
     async with _explained(api, task.id) as it_moves:
-        with contextlib.suppress(TaskError):  # which is told when all is printed
+        with contextlib.suppress(TaskError):  # reported when all parts are printed
             async for part in parts:
                 it_moves()
                 if parts.number == 1 and parts.attempts > 1:
-                    note(f"{task.name} {task.id[:SHORT]} begins anew")
+                    note(f"{task.name} {task.id[:SHORT]} starts again")
                 say(part if isinstance(part, str) else json.dumps(part, default=repr))
                 sys.stdout.flush()
 
 
 def bar(task: Task[Any]) -> str:
-    """How far a task is, in a line."""
+    """Return the progress of a task in a line."""
     share = progress_share(task)
     if task.done() or share is None:
         return f"{task.status_string} {progress_text(task)}".rstrip()
@@ -164,7 +164,7 @@ def bar(task: Task[Any]) -> str:
 
 @contextlib.asynccontextmanager
 async def _explained(api: Any, id: str) -> AsyncIterator[Callable[[], object]]:
-    """While somebody waits for a task: say why it does not start, unless what is yielded is called before."""
+    """Explain why a task does not start, unless the yielded function is called before `IMPATIENT`."""
     explains = asyncio.get_running_loop().create_task(_explain(api, id))
     try:
         yield explains.cancel
@@ -174,7 +174,7 @@ async def _explained(api: Any, id: str) -> AsyncIterator[Callable[[], object]]:
 
 
 async def _explain(api: Any, id: str) -> None:
-    """Nobody waits in silence: say why it does not start."""
+    """Print why a task does not start."""
     await asyncio.sleep(IMPATIENT)
     reason = await api.tasks.why(id)
     if reason is not None:
@@ -185,7 +185,7 @@ async def _explain(api: Any, id: str) -> None:
 
 
 def _error(task: Task[Any]) -> PqError:
-    """The error that `task.get()` raises."""
+    """Return the error that `task.get()` raises."""
     try:
         task.get()
     except PqError as exc:
@@ -194,7 +194,7 @@ def _error(task: Task[Any]) -> PqError:
 
 
 def _ended(task: Task[Any], json_wanted: bool) -> int:
-    """Print what came of it: the result is data, an error is not."""
+    """Print the outcome: the result to standard output, an error to standard error; return the exit code."""
     if json_wanted:
         as_json(task_facts(task))
     elif task.status_string == "SUCCESS":

@@ -1,8 +1,8 @@
 """The verb `shell`: a Python prompt in the application, with `await`.
 
-What is typed runs in the main thread, without an event loop, so `.wait()` works; a line with an `await` is run
-in a loop of the shell's own. The api does its work in its background loop in either case, which goes on
-between two lines, so futures resolve and callbacks are called while the prompt waits.
+Lines run in the main thread without an event loop, so `.wait()` works; a line with an `await` runs in a loop of the
+shell. The api works in its background loop, which also runs between two lines: futures resolve and callbacks are
+called while the prompt waits.
 
 IPython is used when it is installed.
 """
@@ -33,7 +33,7 @@ DELIMITERS = " \t\n`~!@#$%^&*()-=+[{]}\\|;:'\",<>/?"
 
 def run(command: Command) -> int:
     """`pq shell`, `pq shell -c CODE`."""
-    parser = VerbParser(command, "a Python prompt with app, api, tasks and all jobs; await works")
+    parser = VerbParser(command, "open a Python prompt with app, api, tasks and all jobs; await works")
     parser.add_argument("-c", dest="code", metavar="CODE", help="run this instead of a prompt")
     parser.add_argument(
         "--plain", action="store_true", help="Python's own prompt, also where IPython is installed"
@@ -70,13 +70,13 @@ def _ipython() -> Callable[..., Any] | None:
 
 
 def namespace(app: Any, api: Any, registry: Registry) -> dict[str, Any]:
-    """What is there at the prompt. A job stands under its name with `_` for what no Python name can have."""
+    """Return the names at the prompt. A job has its name, with `_` for characters that Python names cannot have."""
     names: dict[str, Any] = {re.sub(r"\W", "_", job.name): job.function_object or job for job in registry}
     return {"__name__": "__console__", **names, "app": app, "api": api, "tasks": api.tasks}
 
 
 class Console(code.InteractiveConsole):
-    """Python's prompt, with `await` at the top level, and our errors in our form."""
+    """Python's prompt with `await` at the top level; errors of pq are shown with slug and hint."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         super().__init__(names)
@@ -86,7 +86,7 @@ class Console(code.InteractiveConsole):
         self._failed = False
 
     def run_once(self, source: str) -> int:
-        """Run a text; the exit code."""
+        """Run a text; return the exit code."""
         try:
             compiled = compile(source, "<pq shell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError:
@@ -134,7 +134,7 @@ class Console(code.InteractiveConsole):
 
 
 class Completer:
-    """Names of jobs within `queue("…`, names of arguments behind it, and Python's own completion elsewhere."""
+    """Complete names of jobs within `queue("…`, names of arguments behind it, Python names elsewhere."""
 
     def __init__(self, names: dict[str, Any], registry: Registry) -> None:
         import rlcompleter
@@ -144,7 +144,7 @@ class Completer:
         self._found: list[str] = []
 
     def complete(self, text: str, state: int) -> str | None:
-        """What readline calls, with 0, 1, 2, … until there is nothing more."""
+        """Return candidate number `state`; readline calls this with 0, 1, 2, … until it gets None."""
         import readline
 
         if state == 0:
@@ -152,7 +152,7 @@ class Completer:
         return self._found[state] if state < len(self._found) else None
 
     def candidates(self, line: str, text: str) -> list[str]:
-        """All that may stand in place of `text` at the end of `line`."""
+        """Return the candidates for `text` at the end of `line`."""
         in_name = _IN_NAME.search(line)
         if in_name is not None:
             cut = len(in_name[1]) - len(text)  # readline takes only what follows the last delimiter
@@ -172,7 +172,7 @@ class Completer:
 
 @contextlib.contextmanager
 def _completion(completer: Completer) -> Any:
-    """Tab completes, where there is a readline."""
+    """Complete with Tab, where readline is available."""
     try:
         import readline
     except ImportError:

@@ -19,16 +19,20 @@ FAILED = ("FAILURE", "REVOKED")
 
 def tasks(command: Command) -> int:
     """`pq tasks --status failure --since 1h`."""
-    parser = VerbParser(command, "list tasks: what runs, what waits, what has ended of late")
+    parser = VerbParser(command, "list tasks: running, waiting, recently ended")
     parser.add_argument(
         "-s", "--status", metavar="STATUS", help="queued, started, retry, success, failure, revoked, dead"
     )
-    parser.add_argument("--queue", metavar="NAME", help="of this queue alone")
-    parser.add_argument("--job", metavar="NAME", help="of this job alone")
-    parser.add_argument("--text", metavar="TEXT", help="with this in their arguments, result or error")
-    parser.add_argument("--since", metavar="TIME", help="queued or ended in the last 30s, 5m, 2h, 1d")
+    parser.add_argument("--queue", metavar="NAME", help="only this queue")
+    parser.add_argument("--job", metavar="NAME", help="only this job")
     parser.add_argument(
-        "-n", "--count", type=int, default=50, metavar="N", help="at most so many (default 50)"
+        "--text", metavar="TEXT", help="only tasks with this text in arguments, result or error"
+    )
+    parser.add_argument(
+        "--since", metavar="TIME", help="only tasks queued or ended in the last 30s, 5m, 2h, 1d"
+    )
+    parser.add_argument(
+        "-n", "--count", type=int, default=50, metavar="N", help="at most N tasks (default 50)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
@@ -65,7 +69,7 @@ def tasks(command: Command) -> int:
 
 
 def _status(text: str | None) -> str | None:
-    """What people say for a status, beside its name."""
+    """Return the status for a word that users type, as in `failed`."""
     words = {
         "failed": "failure",
         "running": "started",
@@ -82,7 +86,9 @@ def _moment(task: Task[Any]) -> float | None:
 
 def status(command: Command) -> int:
     """`pq status ID`."""
-    parser = VerbParser(command, "show all that is known of a task; the beginning of its id is enough")
+    parser = VerbParser(
+        command, "show a task: times, attempts, result, log; the first characters of its id are enough"
+    )
     parser.add_argument("id", metavar="ID")
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
@@ -114,7 +120,7 @@ def status(command: Command) -> int:
 
 
 def log_text(line: LogLine) -> str:
-    """A log line of a task, as it is shown."""
+    """Return a log line of a task as it is shown."""
     text = f"{datetime.fromtimestamp(line.time):%H:%M:%S} {line.level:<8} {line.text}"
     return tint(text, {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}.get(line.level))
 
@@ -123,8 +129,8 @@ def retry(command: Command) -> int:
     """`pq retry ID …`, `pq retry --dead`."""
     parser = VerbParser(command, "run finished tasks again")
     parser.add_argument("id", metavar="ID", nargs="*")
-    parser.add_argument("--dead", action="store_true", help="all of the dead set")
-    parser.add_argument("--job", metavar="NAME", help="with --dead: of this job alone")
+    parser.add_argument("--dead", action="store_true", help="all tasks of the dead set")
+    parser.add_argument("--job", metavar="NAME", help="with --dead: only this job")
     wanted = parser.parse(command.argv)
     if bool(wanted.id) == wanted.dead:
         raise UsageError(
@@ -135,7 +141,7 @@ def retry(command: Command) -> int:
 
 def cancel(command: Command) -> int:
     """`pq cancel ID …`."""
-    parser = VerbParser(command, "stop tasks, queued or running")
+    parser = VerbParser(command, "cancel tasks, queued or running")
     parser.add_argument("id", metavar="ID", nargs="+")
     wanted = parser.parse(command.argv)
     wanted.dead = False
@@ -161,15 +167,15 @@ def _each(command: Command, wanted: Any, verb: str, done: str, not_done: str) ->
 
 def logs(command: Command) -> int:
     """`pq logs ID -f`, `pq logs -f`."""
-    parser = VerbParser(command, "show what tasks log: one task's lines, or all new ones (-f)")
+    parser = VerbParser(command, "show the log of a task, or all new lines (-f)")
     parser.add_argument("id", metavar="ID", nargs="?")
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on until Ctrl-C, or until the task is done"
+        "-f", "--follow", action="store_true", help="follow until Ctrl-C, or until the task is done"
     )
     wanted = parser.parse(command.argv)
     if wanted.id is None and not wanted.follow:
         raise UsageError(
-            "whose log?", hint=f"{command.program} logs ID, or {command.program} logs -f for all that comes"
+            "whose log?", hint=f"{command.program} logs ID, or {command.program} logs -f for all new lines"
         )
     if not wanted.follow:
         with connected(command) as api:

@@ -14,15 +14,15 @@ from ..loops import run as run_loop
 from .calling import seconds_of
 
 SHORTEST, LONGEST = 0.1, 60.0
-"""Seconds between two looks at the store."""
+"""Seconds between two reads of the store."""
 
 
 def run(command: Command) -> int:
     """`pq top`, `pq top --once`."""
     parser = VerbParser(command, "watch queues, workers, running tasks and failures; ? in it shows its keys")
-    parser.add_argument("--once", action="store_true", help="print one frame as text, and end")
+    parser.add_argument("--once", action="store_true", help="print one frame as text and exit")
     parser.add_argument(
-        "--interval", default="1s", metavar="TIME", help="time between two looks at the store (default 1s)"
+        "--interval", default="1s", metavar="TIME", help="time between two reads of the store (default 1s)"
     )
     wanted = parser.parse(command.argv)
     interval = seconds_of(wanted.interval)
@@ -32,7 +32,8 @@ def run(command: Command) -> int:
         return run_loop(_once(command))
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
         raise UsageError(
-            "there is no terminal here", hint=f"{command.program} top --once prints one frame as text"
+            "standard input and output are not a terminal",
+            hint=f"{command.program} top --once prints one frame as text",
         )
     try:
         from ..tui import app as _  # noqa: F401  for the error, before a loop and an api are made
@@ -69,14 +70,14 @@ async def _live(command: Command, interval: float) -> int:
         await feed.start()
         app = Top(feed)
         loop = asyncio.get_running_loop()
-        # Whoever is told to end puts the terminal back as it was.
+        # A signal ends the program through Textual, which restores the terminal.
         ends = {signal.SIGTERM: 143, signal.SIGHUP: 129}
-        for number, code in ends.items():
-            loop.add_signal_handler(number, app.exit, code)
+        for number, exit_code in ends.items():
+            loop.add_signal_handler(number, app.exit, exit_code)
         try:
-            told = await app.run_async()
+            code = await app.run_async()
         finally:
             for number in ends:
                 loop.remove_signal_handler(number)
             feed.stop()
-    return told if told is not None else app.return_code or 0
+    return code if code is not None else app.return_code or 0

@@ -29,7 +29,7 @@ def run(command: Command) -> int:
             hint="set PQ_WEB_TOKEN, or leave --host out",
         )
     if not 0 <= wanted.port <= 65_535:
-        raise UsageError(f"{wanted.port} is no port", hint="use 1 to 65535, or 0 for any that is free")
+        raise UsageError(f"{wanted.port} is not a port", hint="use 1 to 65535, or 0 for any that is free")
     try:
         import uvicorn
 
@@ -49,7 +49,7 @@ def run(command: Command) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises `PortInUse`, or `BadSetting` for an address that is not ours."""
+    """Return a listening socket. Raises `PortInUse`, or `BadSetting` for an address of another machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,7 +60,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         if exc.errno == errno.EADDRINUSE:
             raise PortInUse(
-                f"somebody listens on {host}:{port} already", hint=f"take another one: --port {port + 1}"
+                f"another program listens on {host}:{port}", hint=f"use another port: --port {port + 1}"
             ) from None
         raise BadSetting(f"nothing can listen on {host}:{port}: {exc.strerror or exc}") from None
     return listening

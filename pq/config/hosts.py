@@ -76,7 +76,7 @@ def parse_hosts(url: str) -> Hosts:
         raise ValueError(f"a store URL for a cluster, which has no {min(own)}; write {syntax}")
     tls = "rediss" if scheme.startswith(("rediss+", "valkeys+")) else "redis"
     tail = "?" + urlencode(options) if options else ""
-    # What is said of the connection is for the Sentinels too; who logs in there is said apart.
+    # Options of the connection are for the Sentinels too; their login is stated separately.
     asking = {name: value for name, value in options.items() if name not in ("db", "username", "password")}
     asking.update({name.removeprefix("sentinel_"): value for name, value in own.items() if value})
     return Hosts(

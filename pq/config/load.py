@@ -24,7 +24,7 @@ KNOWN_VARIABLES = frozenset({"PQ_ENV"})
 """Variables that are ours and no settings."""
 
 NEAR = 0.75
-"""How alike two names must be to be one misspelt: PQ_WORKER is PQ_WORKERS, PQ_LOG_FILE is somebody's own."""
+"""Similarity from which a name is a misspelt setting: PQ_WORKER is PQ_WORKERS, PQ_LOG_FILE is the user's own."""
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset, timedelta)
 
@@ -45,17 +45,17 @@ def load(
     environ: Mapping[str, str] | None = None,
     cli: Mapping[str, object] | None = None,
     *,
-    anew: bool = False,
+    again: bool = False,
 ) -> Settings:
     """The settings of an application, checked.
 
     `keywords` are those of the application object, `config` is the path of a config file (a program may
     name itself: `config=__file__`), `environ` stands in for `os.environ`, and `cli` has what flags said,
-    as text. `anew`: run the config file again where it has been. Raises `UnknownSetting` or `BadSetting`; a config file that cannot be run is `ImportFailed`.
+    as text. `again`: run the config file again where it has been. Raises `UnknownSetting` or `BadSetting`; a config file that cannot be run is `ImportFailed`.
     """
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
-    for each in _found(keywords or {}, config, os.environ if environ is None else environ, cli or {}, anew):
+    for each in _found(keywords or {}, config, os.environ if environ is None else environ, cli or {}, again):
         # Checked here as well as in Settings: a bad value that a later source covers is still a mistake.
         values[each.name] = SETTINGS[each.name].check(each.value, each.source)
         sources[each.name] = each.source
@@ -67,12 +67,12 @@ def _found(
     config: str | None,
     environ: Mapping[str, str],
     cli: Mapping[str, object],
-    anew: bool,
+    again: bool,
 ) -> Iterator[Found]:
-    """What each source has, the weakest source first."""
+    """Yield the settings of each source, the weakest source first."""
     yield from _from_keywords(keywords)
     if config is not None:
-        yield from _from_file(config, anew)
+        yield from _from_file(config, again)
     yield from _from_environ(environ)
     for name, value in cli.items():
         if name not in SETTINGS:
@@ -113,12 +113,12 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[Found]:
             yield Found(variables[variable], text, f"variable {variable}")
 
 
-def _from_file(config: str, anew: bool) -> Iterator[Found]:
+def _from_file(config: str, again: bool) -> Iterator[Found]:
     """The top-level names of a config file that are values; a program's other names are its own."""
     path = os.path.realpath(config)
     shown = _shown(path)
     lines: Mapping[str, int] | None = None
-    for name, value in _globals_of(path, config, anew).items():
+    for name, value in _globals_of(path, config, again).items():
         if name.startswith("_") or name.isupper() or _is_furniture(value):
             continue
         if name not in SETTINGS and not isinstance(value, _PLAIN):
@@ -133,17 +133,17 @@ def _from_file(config: str, anew: bool) -> Iterator[Found]:
 
 
 def _is_furniture(value: object) -> bool:
-    """Whether a module has `value` for its own use: what it imported, and what can be called."""
+    """Return True for a `value` that is not a setting: an import, or something that can be called."""
     # `from __future__ import annotations` leaves a value behind that is neither.
     return isinstance(value, ModuleType) or callable(value) or type(value).__module__ == "__future__"
 
 
-def _globals_of(path: str, config: str, anew: bool) -> Mapping[str, object]:
+def _globals_of(path: str, config: str, again: bool) -> Mapping[str, object]:
     """The names of the module that has the file `path`.
 
     A program that names itself as its config file is being run already, as `__main__` or under its own
-    name; to run it again would repeat what it does at import. A file that nobody imported is run once,
-    under a name that is not `__main__`, so a program does not start while its settings are read. With `anew`
+    name; to run it again would repeat what it does at import. A file that is not imported yet is run once,
+    under a name that is not `__main__`, so a program does not start while its settings are read. With `again`
     so is the program's own script, which each of its child processes runs in that way too; a module of a package
     is not, as it may import its neighbours.
     """
@@ -152,7 +152,7 @@ def _globals_of(path: str, config: str, anew: bool) -> Mapping[str, object]:
         file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or os.path.basename(file) != os.path.basename(path):
             continue
-        if os.path.realpath(file) == path and not (anew and not module.__package__):
+        if os.path.realpath(file) == path and not (again and not module.__package__):
             return dict(module.__dict__)
     try:
         stamp = os.stat(path).st_mtime_ns

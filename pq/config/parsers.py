@@ -1,4 +1,4 @@
-"""What the value of a setting may be: one parser for each kind of value.
+"""Parsers of settings: one for each kind of value.
 
 A parser takes what a person wrote, a Python value in a program or a config file, or text in a variable
 or on the command line, and returns the value in its one canonical form. What does not fit is a
@@ -73,7 +73,7 @@ def whole(least: int, most: int | None = None) -> Parser:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRange:
-    """So many workers as the demand asks for: `least` to `most`. Its text is `1..8`."""
+    """A number of workers that follows the demand, from `least` to `most`. Its text is `1..8`."""
 
     least: int
     most: int
@@ -219,7 +219,7 @@ def optional(parse: Parser) -> Parser:
 def store_url(value: object) -> str:
     """The URL of a store; empty text and None mean the embedded server.
 
-    The aliases `valkey://` and `valkeys://` leave here as `redis://` and `rediss://`, so nobody else has
+    The aliases `valkey://` and `valkeys://` leave here as `redis://` and `rediss://`, so no other module has
     to know them.
     """
     if value is None or value == "":
@@ -326,7 +326,7 @@ def keys(*, exact: bool) -> Parser:
 
 
 def from_file(value: object) -> object:
-    """What is in the file, for text that is `@` and its path; lines that begin with # are left out."""
+    """Return the content of a file for `@` and its path; lines that begin with # are left out."""
     if not isinstance(value, str) or not value.startswith("@"):
         return value
     path = os.path.expanduser(value[1:])
@@ -334,7 +334,7 @@ def from_file(value: object) -> object:
         with open(path, encoding="utf-8") as file:
             lines = file.read(65_536).splitlines()
     except (OSError, UnicodeDecodeError, ValueError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        why = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise ValueError(f"the path of a file that can be read: {path}: {why}") from None
     return ",".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 

@@ -4,7 +4,7 @@ One line of `Settings` is the whole truth about a setting: its type, its default
 sentence that explains it and the parser that checks it. The command line, the `PQ_*` variables, the keys
 of a config file, `pq config` and the manual are made from it, so they cannot differ.
 
-A `Settings` object is complete, valid and frozen from the moment it exists, whoever made it. Where its
+A `Settings` object is complete, valid and frozen from the moment it exists. Where its
 values came from is the business of `load`; it writes that down in `sources`.
 """
 
@@ -23,12 +23,12 @@ from .parsers import Parser, WorkerRange, redact
 
 DAY = 86_400.0
 LARGE_FACTOR = 64
-"""How much larger than `max_message_size` a message may be that is put aside."""
+"""Factor by which an offloaded message may be larger than `max_message_size`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known of one setting beside its value."""
+    """The declaration of one setting."""
 
     name: str
     about: str
@@ -53,7 +53,7 @@ class Setting:
 
     @property
     def secret(self) -> bool:
-        """Whether it holds secrets and nothing else, so that it has no place on a command line."""
+        """True for a setting of secrets, which has no flag."""
         return self.mask is parsers.mask_key
 
     def check(self, value: object, source: str) -> Any:
@@ -224,7 +224,7 @@ class Settings:
     compress_above: int = _setting(
         0,
         parsers.whole(0, 512 * 1024 * 1024),
-        "size from which on messages are compressed; 0 is never. Whoever reads them needs no setting",
+        "size from which on messages are compressed; 0 is never. Readers need no setting",
         group="tasks",
         unit="bytes",
     )
@@ -284,7 +284,7 @@ class Settings:
     )
 
     report_mail_to: tuple[str, ...] = _setting(
-        (), parsers.addresses, "list of mail addresses that are told of failures", group="reports"
+        (), parsers.addresses, "mail addresses that get reports of failures", group="reports"
     )
     report_mail_from: str | None = _setting(
         None,
@@ -301,7 +301,7 @@ class Settings:
     report_webhook: str | None = _setting(
         None,
         parsers.optional(parsers.url("http", "https")),
-        "URL that is told of failures, by a POST of JSON",
+        "URL that gets reports of failures, as a POST of JSON",
         group="reports",
         mask=parsers.redact_path,
     )
@@ -339,7 +339,7 @@ class Settings:
         stray = self.weights.keys() - set(self.task_queues)
         if stray:
             raise BadSetting(
-                f"queue_weights: {min(stray)!r} is no queue of task_queues ({', '.join(self.task_queues)})",
+                f"queue_weights: {min(stray)!r} is not in task_queues ({', '.join(self.task_queues)})",
                 hint="name it in task_queues too",
             )
         self._check_partitions()

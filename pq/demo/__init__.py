@@ -6,7 +6,7 @@ progress, a worker killed in the middle of a task, a delayed task. Nothing is st
 answer of the public api, each time was measured just now. At the end all of it is stopped and removed.
 
     tour.py     the steps
-    house.py    the server under them: started, watched, stopped
+    server.py   the server of the tour: started, watched, stopped
     screen.py   lines and bars, on a terminal or in a file
     app.py      the application that the server runs
     jobs.py     its jobs

@@ -19,7 +19,7 @@ def app() -> PulsarQueue:
 
 
 def stop_with_the_tour() -> None:
-    """Drain as soon as nobody holds the other end of standard input."""
+    """Drain as soon as the other end of standard input is closed."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

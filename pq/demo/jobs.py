@@ -22,7 +22,7 @@ def addition(self: api.Job, a: float = 0, b: float = 0) -> float:
 
 @api.job()
 async def pause(self: api.Job, seconds: float = 0.1) -> float:
-    """Wait without holding anybody up: thousands of these fit in one worker."""
+    """Wait without blocking other tasks: thousands of these fit in one worker."""
     await asyncio.sleep(seconds)
     return seconds
 

@@ -1,4 +1,4 @@
-"""What the tour prints: numbered lines, and a bar that moves where there is a terminal to move it on."""
+"""Output of the tour: numbered lines, and a moving bar on a terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Screen:
         self._write(f"{text}\n")
 
     def step(self, number: int | None, what: str, came: str = "", seconds: float | None = None) -> None:
-        """What was done, what came of it, and how long that took."""
+        """Print a step, its outcome and its duration."""
         mark = f"{number:>3}  " if number is not None else " " * 5
         took = "" if seconds is None else duration(seconds)
         text = f"{what:<{WIDTH}} {came:<{WIDTH // 2}}".rstrip()
@@ -48,7 +48,7 @@ class Screen:
         self._write(f"{self._tint(_BOLD, mark)}{text}\n")
 
     def bar(self, number: int, what: str, share: float) -> None:
-        """How far something is: in place on a terminal, else a line at every quarter."""
+        """Show progress: in place on a terminal, else a line at every quarter."""
         share = min(max(share, 0.0), 1.0)
         if not self._moves:
             quarter = int(share * QUARTERS)
@@ -63,7 +63,7 @@ class Screen:
         self._bar = True
 
     def _write(self, text: str) -> None:
-        # What comes takes the place of the bar.
+        # The next line overwrites the bar.
         self._stream.write(f"{_CLEAR if self._bar else ''}{text}")
         self._bar = False
         self._stream.flush()

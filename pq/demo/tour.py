@@ -22,44 +22,44 @@ from ..loops import loop_factory, run
 from ..model.states import SUCCESS
 from ..model.task import Task
 from ..producer.producer import Producer
-from .house import House, TourFailed
 from .screen import Screen
+from .server import TourFailed, TourServer
 
 WORKERS = 2
 START_TIME = 20.0
 STEP_TIME = 20.0
 """Seconds; a step takes one or two on a machine that has nothing else to do."""
 MANY = 1_000
-PAUSES, PAUSE = 100, 0.1
+SLEEPS, PAUSE = 100, 0.1
 CHAPTERS = 100
 DELAY = 1.0
 
 
 def tour(command: Command) -> int:
     """Run the tour; the exit code."""
-    # It shows the defaults, whatever the shell has set; above all it keeps to a store of its own, since it
+    # It shows the defaults, whatever the shell has set; it uses a store of its own, since it
     # kills a worker there.
     for setting in SETTINGS.values():
         os.environ.pop(setting.variable, None)
     screen = Screen()
-    house = House(workers=WORKERS, verbose=command.verbose)
+    server = TourServer(workers=WORKERS, verbose=command.verbose)
     try:
-        run(Tour(house, screen).run())
+        run(Tour(server, screen).run())
         screen.line()
         screen.line(_what_next(command))
     except KeyboardInterrupt:
         screen.line("stopped")
         return 130
     finally:
-        house.close()
+        server.close()
     return 0
 
 
 class Tour:
-    """One tour: the house, the screen, and what is heard of the tasks."""
+    """One tour: the server, the screen, and the events of the tasks."""
 
-    def __init__(self, house: House, screen: Screen) -> None:
-        self._house = house
+    def __init__(self, server: TourServer, screen: Screen) -> None:
+        self._server = server
         self._screen = screen
         self._workers: dict[int, str] = {}
         self._news = asyncio.Event()
@@ -70,12 +70,12 @@ class Tour:
     async def run(self) -> None:
         """All steps, one after the other."""
         began = time.perf_counter()
-        app = self._house.app()
+        app = self._server.app()
         async with app.api() as api:
             await api.on_events("consumer", "status", self._heard_of_worker)
             await api.on_events("task", "progress", self._heard_of_task)
             self._introduce(app.store.server)
-            async with self._house:
+            async with self._server:
                 await self._workers_are_up()
                 up = time.perf_counter() - began
                 jobs = len(api.tasks.job_list())
@@ -110,12 +110,12 @@ class Tour:
         """Tasks that wait do not wait for each other."""
         async with self._step("pause"):
             began = time.perf_counter()
-            futures = api.tasks.queue_many([("pause", {"seconds": PAUSE})] * PAUSES)
+            futures = api.tasks.queue_many([("pause", {"seconds": PAUSE})] * SLEEPS)
             for future in futures:
                 self._succeeded(await future)
             took = time.perf_counter() - began
-            alone = f"({PAUSES * PAUSE:g} s one by one)"
-            self._screen.step(2, f"{PAUSES} × asyncio.sleep({PAUSE}) at once", alone, took)
+            alone = f"({SLEEPS * PAUSE:g} s one by one)"
+            self._screen.step(2, f"{SLEEPS} × asyncio.sleep({PAUSE}) at once", alone, took)
 
     async def _heavy(self, api: Producer) -> None:
         """A long computation in a process of its own, with its progress."""
@@ -140,7 +140,9 @@ class Tour:
                 await self._something_new(future)
             victim = self._walked[-1][1]
             if victim not in self._workers:
-                raise TourFailed(f"process {victim} says that it runs the task, and is no worker of ours")
+                raise TourFailed(
+                    f"process {victim} reports that it runs the task, and is not a worker of the tour"
+                )
             killed = time.perf_counter()
             os.kill(victim, signal.SIGKILL)
             name = self._workers[victim]
@@ -168,7 +170,7 @@ class Tour:
             late = f"started {(waited - DELAY) * 1000:.0f} ms late"
             self._screen.step(5, f"addition(a=1, b=1), delay={DELAY:g}", late, waited)
 
-    # ------------------------------------------------------------------------------------ ears
+    # ------------------------------------------------------------------------------------ events
     def _heard_of_worker(self, channel: str, event: str, facts: dict[str, Any]) -> None:
         self._workers[facts["pid"]] = facts["worker"]
         self._news.set()
@@ -195,7 +197,7 @@ class Tour:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
         except TimeoutError:
-            self._house.check()
+            self._server.check()
         self._news.clear()
 
     async def _workers_are_up(self) -> None:
@@ -205,7 +207,7 @@ class Tour:
                     await self._hear(0.2)
         except TimeoutError:
             raise TourFailed(
-                f"the workers were not up after {START_TIME:g} s", hint=self._house.last_lines()
+                f"the workers were not up after {START_TIME:g} s", hint=self._server.last_lines()
             ) from None
 
     # ----------------------------------------------------------------------------------- words
@@ -219,7 +221,7 @@ class Tour:
     def _succeeded(self, task: Task[Any]) -> Task[Any]:
         """`task`, which must have succeeded."""
         if task.status != SUCCESS:
-            raise TourFailed(f"{task.info()}: {task.exception}", hint=self._house.last_lines())
+            raise TourFailed(f"{task.info()}: {task.exception}", hint=self._server.last_lines())
         self._done += 1
         return task
 
@@ -231,12 +233,12 @@ class Tour:
                 yield
         except TimeoutError:
             raise TourFailed(
-                f"{name} had no answer within {STEP_TIME:g} s", hint=self._house.last_lines()
+                f"{name} had no answer within {STEP_TIME:g} s", hint=self._server.last_lines()
             ) from None
 
 
 def _what_next(command: Command) -> str:
-    """What to type now, here."""
+    """Return the commands to type next, in this directory."""
     if command.program != "manage.py":
         return "next: write your own jobs, docs/tutorial.md shows how; `pq --help` has the verbs"
     python = "./run python" if os.path.exists("run") else "python"

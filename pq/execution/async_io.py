@@ -50,9 +50,9 @@ class AsyncIo:
     async def stop(self) -> None:
         for attempt in list(self._running):
             attempt.cancel(RELEASED)
-        seats = [attempt.seat for attempt in self._running if not attempt.done]
-        if seats:
-            await asyncio.wait(seats, timeout=self._grace)
+        handles = [attempt.handle for attempt in self._running if not attempt.done]
+        if handles:
+            await asyncio.wait(handles, timeout=self._grace)
         for attempt in list(self._running):
             self._give_up(attempt)
 
@@ -63,13 +63,13 @@ class AsyncIo:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        attempt.halt = self._halt
+        attempt.stop = self._stop_attempt
         self._running.add(attempt)
         coroutine = self._attend(attempt, loop)
         # A task that is cancelled before its first step never enters its coroutine, and no `finally`
         # runs. So the coroutine is led through its `try` up to the gate before the loop gets it.
         coroutine.send(None)
-        attempt.seat = loop.create_task(coroutine)
+        attempt.handle = loop.create_task(coroutine)
 
     async def _attend(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
         # BaseException: a job that exits the interpreter or is interrupted fails; the worker lives on.
@@ -89,22 +89,22 @@ class AsyncIo:
                 outcome = Outcome(OK, value) if not attempt.why else attempt.stopped()
         except GeneratorExit as exc:
             if asyncio.current_task(loop) is None:
-                raise  # nobody runs us any more: the loop was thrown away with the attempt in it
+                raise  # the loop was closed with the attempt in it
             outcome = attempt.ended(exc)
         except BaseException as exc:
             outcome = attempt.ended(exc)
         self._running.discard(attempt)
         # Breaks the circle of attempt, task and coroutine, so that nothing waits for the collector.
-        attempt.seat = None
+        attempt.handle = None
         if attempt.done:
             self.leaked -= 1
         else:
             attempt.finish(outcome)
 
-    def _halt(self, attempt: Attempt) -> None:
-        if attempt.seat is None or self._loop is None:
+    def _stop_attempt(self, attempt: Attempt) -> None:
+        if attempt.handle is None or self._loop is None:
             return
-        attempt.seat.cancel()
+        attempt.handle.cancel()
         attempt.give_up_after(self._loop, self._grace, self._give_up)
 
     def _give_up(self, attempt: Attempt) -> None:

@@ -3,10 +3,10 @@
 An `Attempt` is a record that every executor treats alike, so that a time-out, a cancel and a failure
 mean the same wherever the job runs:
 
-- `finished(attempt, outcome)` is called exactly once, on the loop. Whoever comes second (the late
+- `finished(attempt, outcome)` is called exactly once, on the loop. The second caller (the late
   result of a thread that timed out) is dropped in `finish`.
 - `cancel(why)` stops it; the first reason wins. *How* it is stopped is the executor's, which leaves
-  its way in `halt`.
+  its way in `stop`.
 - The time-out is a timer of the loop which cancels with `TIMED_OUT`. It is armed when the attempt
   begins to run, and only when there is one: most tasks have none and pay nothing.
 
@@ -38,11 +38,11 @@ class Attempt:
     Attributes:
         why: 0, or the reason it is being stopped: REVOKED, TIMED_OUT or RELEASED.
         done: its outcome was delivered.
-        halt: set by the executor: how to stop it. None before it has one.
-        seat: the executor's own: what it runs on (an asyncio task, a child process).
+        stop: set by the executor: how to stop it. None before it has one.
+        handle: the executor's own: what it runs on (an asyncio task, a child process).
     """
 
-    __slots__ = ("_timer", "backend", "done", "finished", "halt", "job_class", "seat", "task", "why")
+    __slots__ = ("_timer", "backend", "done", "finished", "handle", "job_class", "stop", "task", "why")
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Attempt:
         self.finished = finished
         self.why = 0
         self.done = False
-        self.halt: Callable[[Attempt], None] | None = None
-        self.seat: Any = None
+        self.stop: Callable[[Attempt], None] | None = None
+        self.handle: Any = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -109,8 +109,8 @@ class Attempt:
         if self.why or self.done:
             return
         self.why = why
-        if self.halt is not None:
-            self.halt(self)
+        if self.stop is not None:
+            self.stop(self)
 
     def give_up_after(
         self, loop: asyncio.AbstractEventLoop, seconds: float, give_up: Callable[[Attempt], None]
@@ -184,7 +184,7 @@ def invoke(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:
 
 
 def make_job(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:
-    """What is called in this attempt: a new instance of the job, or the bare function where it takes no job."""
+    """Return the callable of this attempt: a new instance of the job, or the bare function where it takes no job."""
     # A class that inherits a function without `self` is asked too; `function` is set for such alone.
     if job_class.function is not None and not job_class.takes_self():
         return job_class.function
@@ -203,7 +203,7 @@ def make_job(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:
 
 
 def _own_options(job: Job, task: Task[Any]) -> None:
-    """What `queue` and `meta_params` said for this task stands in the place of the job's own."""
+    """Return the job's option, or that of `queue` and `meta_params` for this task."""
     if task.timeout is not None:
         job.timeout = task.timeout
     if task.retry_delay is not None:

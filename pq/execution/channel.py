@@ -39,7 +39,7 @@ class Channel:
             with self._sending:
                 self._socket.sendall(data)
         except OSError:
-            os._exit(1)  # the worker let go of us, or is no more: there is nobody to work for
+            os._exit(1)  # the worker has closed the connection or ended: nothing is left to do
 
     def next_task(self) -> bytes | None:
         """Wait for a task and return its wire bytes; None at the end."""

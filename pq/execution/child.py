@@ -40,7 +40,7 @@ LEFTOVER_TIME = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What a child is told when it starts: plain values, the same for all children of a pool."""
+    """The start parameters of a child: plain values, the same for all children of a pool."""
 
     app_name: str
     task_paths: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a job in a child process sees of the program around it.
+"""The backend of a job in a child process.
 
 The child has no connection to the store. What a job asks for goes to the worker as a frame, and the
 worker does it with its own producer; so a job queues and reports here as it does in every other mode.
@@ -35,7 +35,7 @@ from .channel import Channel
 from .child_output import shorten
 from .frames import LOCK, PROGRESS, QUEUE, STREAM, UNLOCK
 
-# What a request may raise in the worker, by its slug. A list of ours, so that no message names a class.
+# Errors that a request may raise in the worker, by slug. The list is closed, so that no message names a class.
 _ERRORS: dict[str | None, type[PqError]] = {
     kind.slug: kind
     for kind in (
@@ -46,7 +46,7 @@ _ERRORS: dict[str | None, type[PqError]] = {
 
 
 PARTS = 64
-"""Parts that a child streams until it asks whether there is room for more, and bytes of them."""
+"""Parts, and bytes of them, that a child streams before it waits for the worker."""
 PART_BYTES = 262_144
 
 
@@ -110,7 +110,7 @@ class ChildBackend:
             pass  # no numbers: progress is a courtesy, and never a reason to fail
 
     def stream(self, task: Any, part: bytes, block: object = None) -> Awaitable[None]:
-        """Send a part to the worker, and now and then wait until it has room for more."""
+        """Send a part to the worker; wait for it after `PARTS` parts."""
         number = self._channel.ask(STREAM, part)
         self._parts += 1
         self._part_bytes += len(part)
@@ -126,7 +126,7 @@ class ChildBackend:
 
 
 class _Room:
-    """Waits until the worker has room for more than part `number`."""
+    """Wait until the worker has taken part `number`."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel = channel
@@ -180,7 +180,7 @@ class ChildTasks:
 
 
 class _Queued:
-    """What was asked for; the question was sent, the answer comes to who awaits it."""
+    """A request that was sent; awaiting it returns the answer."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel = channel
@@ -194,7 +194,7 @@ class _Queued:
 
 
 class ChildLock:
-    """A lock that the worker holds for a job in a child, and lets go with it, should the child die."""
+    """A lock that the worker holds for a job in a child; it releases it when the child dies."""
 
     def __init__(self, channel: Channel, name: str, ttl: float, wait: float | None) -> None:
         self.name = name
@@ -205,7 +205,7 @@ class ChildLock:
 
     @property
     def lost(self) -> bool:
-        """True when it may be somebody else's by now, though it was not released. Asks the worker."""
+        """True when another holder may have it, though it was not released. Asks the worker."""
         if not self.fence:
             return False
         return not _read(self._channel.answer_now(self._channel.ask(UNLOCK, self._number, 0)))

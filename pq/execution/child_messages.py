@@ -1,4 +1,4 @@
-"""What the children of a worker say, and to whom it goes: the job's log, its backend, the pool.
+"""Messages of the children of a worker: to the job's log, to its backend, to the pool.
 
 A message never breaks the pool: a log handler or an observer that raises is logged, and the children go on.
 """
@@ -47,7 +47,7 @@ class PoolObserver(Protocol):
 
 
 class Pool(Protocol):
-    """What the messages of children change in the pool."""
+    """The part of the pool that messages of children change."""
 
     def child_ready(self, child: Child) -> None:
         """It has imported its modules."""

@@ -1,4 +1,4 @@
-"""What a job prints and logs: whole lines, no more of them than anybody reads.
+"""The output of a job: whole lines, at most as many as a reader can follow.
 
 A job that prints in a loop makes hundreds of megabytes a second. All of it is taken from the job, so
 that it is never blocked; `Allowance` decides what is kept, and what is not kept is counted and told in
@@ -21,7 +21,7 @@ LINE = 8_192
 
 
 class Allowance:
-    """How much may still pass in this second."""
+    """The lines and characters that may still pass in this second."""
 
     def __init__(self, *, lines: int = LINES, size: int = SIZE, clock: Clock = SYSTEM) -> None:
         self.dropped = 0
@@ -97,7 +97,7 @@ class Lines:
         self._cut += len(rest) - len(self._rest)
 
     def flush(self) -> None:
-        """The end of a task: an unfinished line is one too, and what was dropped is told."""
+        """End the output of a task: emit an unfinished line, and the number of dropped ones."""
         if self._rest:
             self._line(self._rest)
             self._rest = b""

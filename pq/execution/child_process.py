@@ -1,8 +1,8 @@
 """One child process, as its parent sees it: how it starts, what it says, how it dies.
 
-Nothing here waits. The parent writes what the socket takes and keeps the rest; it reads whatever comes,
+Nothing here waits. The parent writes what the socket takes and keeps the rest; it reads all that comes,
 so a child is never blocked by a full pipe and the parent never by a full socket. A child that prints
-without end is read at a bounded pace (see `_Pipe`), which slows that child and nobody else.
+without end is read at a bounded pace (see `_Pipe`), which slows that child only.
 
 A child is a child of multiprocessing's fork server, which reports its exit code through the process's
 `sentinel`. Starting takes a fork server that may not run yet, and so happens in a thread.
@@ -31,8 +31,8 @@ from .child_output import Allowance, Lines
 from .frames import SLACK, FrameReader
 
 PRELOAD = ["pq.execution.child", "pq.execution.pickled"]
-"""What the fork server imports once for all children: modules of ours alone. Those of the user are
-imported by each child, so that a child started after a change has the change."""
+"""Modules of pq that the fork server imports once for all children. Modules of the user are imported by each child,
+so a child that starts after a change has the change."""
 
 READY_TIME = 60.0
 """Seconds in which a child must have imported its modules."""
@@ -66,7 +66,7 @@ class Child:
     Attributes:
         attempt: what it runs. ready: it has imported its modules. done: how many tasks it has finished.
         doomed: it was killed, or told to end; it gets nothing more.
-        levels: those of loggers that it was told last.
+        levels: the levels of loggers that were sent to it last.
         idle_since: when it was last without work, by the loop's clock.
         last_words: the end of what it wrote to standard error in this attempt.
     """
@@ -88,7 +88,7 @@ class Child:
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
         self._error: str | None = None
-        self._orphan = False  # its fork server died, so nobody will tell its exit code
+        self._orphan = False  # its fork server died, so its exit code will not be known
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         allowance = Allowance()
@@ -118,7 +118,7 @@ class Child:
         try:
             self._loop.call_soon_threadsafe(self._started, error)
         except RuntimeError:
-            self.kill()  # the loop is closed: nobody will use it, and nobody would ever end it
+            self.kill()  # the loop is closed: nothing will use it, and nothing would end it
 
     def _started(self, error: str | None) -> None:
         if error is not None:
@@ -148,7 +148,7 @@ class Child:
 
     # ---------------------------------------------------------------------------- talk
     def send(self, data: bytes) -> bool:
-        """Send frames, now or when there is room. False when nobody is there: they were not received."""
+        """Send frames, now or when the socket takes them. False when the child has ended: they were not received."""
         if self._gone:
             return False
         if not self._unsent:
@@ -186,7 +186,7 @@ class Child:
         if data:
             self._take(data)
         else:
-            # It closed the connection: whatever it still is, it is no child of use.
+            # It closed the connection, so it can take no more tasks.
             self._loop.remove_reader(self._socket)
             self.kill()
             self._stop_timer()

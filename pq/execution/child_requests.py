@@ -1,4 +1,4 @@
-"""What a job in a child asks of its worker: queue a task, await it; hold a lock; stream a part.
+"""Requests of a job in a child to its worker: queue a task, await it; hold a lock; stream a part.
 
 The worker does it with the backend of the attempt, as the job itself would in the loop. The future of a request is
 kept while the attempt lasts and awaited when the job awaits it; the end of the attempt releases it.

@@ -135,7 +135,7 @@ class CpuBound:
         if attempt.why:
             self._loop.call_soon(attempt.finish, attempt.stopped())
             return
-        attempt.halt = self._halt
+        attempt.stop = self._stop_attempt
         self._waiting.append(attempt)
         self._pump()
 
@@ -159,7 +159,7 @@ class CpuBound:
                     child.levels = levels
                 if child.send(body):
                     child.attempt = attempt
-                    attempt.seat = child
+                    attempt.handle = child
                     if self._observer is not None and child.pid is not None:
                         notify(self._observer.began, attempt, child.pid)
                     break
@@ -197,8 +197,8 @@ class CpuBound:
             self._idle.remove(child)
         self._dying.add(child)
 
-    def _halt(self, attempt: Attempt) -> None:
-        child: Child | None = attempt.seat
+    def _stop_attempt(self, attempt: Attempt) -> None:
+        child: Child | None = attempt.handle
         if child is None:
             if attempt in self._waiting:
                 self._waiting.remove(attempt)
@@ -217,7 +217,7 @@ class CpuBound:
         child.flush()
         self._messages.end_attempt(child)
         child.attempt = None
-        attempt.seat = None
+        attempt.handle = None
         attempt.finish(outcome._replace(info={"pid": child.pid}))
 
     # ---------------------------------------------------------------------------- `child_process.Owner`

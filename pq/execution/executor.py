@@ -1,4 +1,4 @@
-"""What the worker needs of the four ways to run an attempt."""
+"""The contract of the four ways to run an attempt."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Executor(Protocol):
         """Make ready what is better ready before the first attempt."""
 
     async def stop(self) -> None:
-        """Release what still runs (outcome RELEASED) and let go of everything, within seconds."""
+        """Release what still runs (outcome RELEASED) and all resources, within seconds."""
 
     def capacity(self) -> int | None:
-        """How many more attempts could start at once now; None: any number."""
+        """Return how many more attempts could start at once now; None: any number."""
         ...
 
     def start_attempt(self, attempt: Attempt) -> None:

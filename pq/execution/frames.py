@@ -1,4 +1,4 @@
-"""What a worker and its child process say to each other, and how it is cut into frames.
+"""Messages between a worker and its child process, and their frames.
 
 A frame is its length in four bytes and a msgpack list: a word (below) and its fields. Tasks, arguments
 and results travel in it as the bytes they already are. Nothing of a frame is pickled, so a child that
@@ -14,9 +14,9 @@ and reads them, for a program whose children run its own functions alone.)
                     LOG     level, text
                     RECORD  a packed log record, in place of LOG where the parent wants it whole
                     PROGRESS  done, total, message
-                    STREAM  number, a packed part; the answer, if it is awaited, comes when there is room for more
+                    STREAM  number, a packed part; the answer, if it is awaited, comes when the worker takes more
                     QUEUE   number, name of a job, its packed arguments
-                    AWAIT   number: somebody waits for what came of that QUEUE, LOCK, UNLOCK or STREAM
+                    AWAIT   number: the job awaits the outcome of that QUEUE, LOCK, UNLOCK or STREAM
                     LOCK    number, name, ttl, wait: take a lock; the answer is its fence
                     UNLOCK  number, number of a LOCK, 1 to release it: the answer is 1 when it is ours, not lost
 """

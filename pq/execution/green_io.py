@@ -1,4 +1,4 @@
-"""Attempts in a greenlet on the loop: synchronous code that can wait without blocking anybody.
+"""Attempts in a greenlet on the loop: synchronous code that can wait without blocking the loop.
 
 The greenlet runs the job; when the job calls `self.wait(awaitable)` it switches back here with the
 awaitable, an asyncio task awaits it, and its result (or its exception) is thrown back in. So a time-out

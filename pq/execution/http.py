@@ -34,7 +34,7 @@ class HttpClients:
         self._async: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
 
     def get(self, blocking: bool) -> Any:
-        """The client of that kind. Raises `ExtraNeeded` where there is no library for it."""
+        """Return the client of that kind. Raises `ExtraNeeded` without a library for it."""
         with self._mutex:
             if blocking:
                 if self._blocking is None:

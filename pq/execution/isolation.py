@@ -1,11 +1,11 @@
-"""How a child process cuts itself loose from everything but its parent, and dies with it.
+"""Isolation of a child process: it depends on its parent alone, and dies with it.
 
 *Loose*: a session and process group of its own, so that Ctrl-C in the terminal reaches the server
 alone; SIGINT and SIGTERM ignored, because a service manager signals every process of a service and a
 running task may finish while its server drains. Standard output and error become pipes to the parent,
 at the level of descriptors, so that C libraries and programs that a job starts write there too.
 
-*Dies with it*: a parent that is killed tells nobody, and a child that goes on computing would work
+*Dies with it*: a parent that is killed cannot end its children, and a child that goes on computing would work
 beside the second attempt of its own task. So the child holds the read end of a pipe whose write end
 only the parent has (multiprocessing makes it for every process). On Linux the kernel is asked to send
 SIGKILL to the child's whole group when that pipe closes, which works even while C code holds the

@@ -90,7 +90,7 @@ def pack_call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, w
 
 
 def unpack_result(encoded: bytes | None, *, what: str) -> Ended:
-    """What a call came to. Never raises."""
+    """Return the outcome of a call. Never raises."""
     try:
         value, exc, text, stack = load_payload(MSGPACK, encoded or b"")
         if text is None:

@@ -6,7 +6,7 @@ counted in `leaked` for as long as it runs, and what it brings home late is drop
 thread has a loop of its own there and can be cancelled for real, so it does not stay long.
 
 The threads are daemons, which is why the pool of the standard library will not do: that one joins its
-threads when the interpreter ends, so a single job that never returns would keep the process for ever.
+threads when the interpreter ends, so a single job that never returns would keep the process forever.
 
 All counting happens on the loop; a thread knows only the queue it takes work from.
 """
@@ -57,7 +57,7 @@ class ThreadIo:
             self._work.put(None)
         self._work = SimpleQueue()
         self._idle = 0
-        # Polled: the threads end within microseconds, and there is no waiting for one without a thread.
+        # Polled: the threads end within microseconds, and waiting for one would need another thread.
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STOP_TIME
         while loop.time() < deadline:
@@ -75,7 +75,7 @@ class ThreadIo:
         if attempt.why:
             self._loop.call_soon(attempt.finish, attempt.stopped())
             return
-        attempt.halt = self._halt
+        attempt.stop = self._stop_attempt
         context = contextvars.copy_context()
         context.run(current_task.set, attempt.task)
         self._waiting.append((attempt, context))
@@ -106,12 +106,12 @@ class ThreadIo:
             self._running.add(attempt)
             self._work.put(item)
 
-    def _halt(self, attempt: Attempt) -> None:
+    def _stop_attempt(self, attempt: Attempt) -> None:
         if attempt in self._running:
             self._running.discard(attempt)
             self.leaked += 1
-            if attempt.seat is not None:
-                _cancel_there(*attempt.seat)
+            if attempt.handle is not None:
+                _cancel_there(*attempt.handle)
         else:
             self._waiting = deque(item for item in self._waiting if item[0] is not attempt)
         attempt.finish(attempt.stopped())
@@ -144,7 +144,7 @@ class ThreadIo:
             try:
                 self._loop.call_soon_threadsafe(self._returned, work, attempt, outcome)
             except RuntimeError:
-                return  # the loop is closed: nobody is there to be told
+                return  # the loop is closed: no listener is left
             del item, attempt, context, outcome  # an idle thread keeps nothing alive
 
 
@@ -159,11 +159,11 @@ def _run(attempt: Attempt) -> Outcome:
 
 
 async def _await(attempt: Attempt, awaitable: Awaitable[Any]) -> Any:
-    # First the seat, then the look: whoever cancels sets `why` first and looks for the seat then, so
+    # First the handle, then the look: `cancel` sets `why` first and reads the handle then, so
     # one of the two sees the other.
-    attempt.seat = (asyncio.get_running_loop(), asyncio.current_task())
+    attempt.handle = (asyncio.get_running_loop(), asyncio.current_task())
     if attempt.why:
-        _cancel_there(*attempt.seat)
+        _cancel_there(*attempt.handle)
     return await awaitable
 
 

@@ -6,7 +6,7 @@
     queue.terminate()
 
 The processes are those of process jobs (`pq.execution.cpu_bound`): one task at a time in each, so
-whatever kills one costs that task alone; they die with the program. In this room is what a program
+whatever kills one costs that task alone; they die with the program. Here is what a program
 wants around them:
 
     queue.py    `TaskQueue`, as it is used

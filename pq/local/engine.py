@@ -45,7 +45,7 @@ _SHOWN = 10
 
 
 class Terminated(NamedTuple):
-    """What a queue that was terminated had done, and by their descriptions what it left."""
+    """The tasks that a terminated queue had done, and the descriptions of those that it left."""
 
     finished: int
     """Tasks that came to their end, well or badly: `processed()`."""
@@ -135,7 +135,7 @@ class Engine:
             return self._end
 
     def abandon(self) -> None:
-        """Nobody holds the queue. The garbage collector calls this in the middle of anything: no locks."""
+        """End a queue without references. The garbage collector calls this at any point of a program: no locks."""
         if self._thread is not None and self._end is None and self._pid == os.getpid():
             try:
                 self._thread.loop.call_soon_threadsafe(self._abandon)
@@ -306,7 +306,7 @@ class Engine:
             self._fading = asyncio.get_running_loop().create_task(self._fade())
 
     async def _fade(self) -> None:
-        """The end of a queue that nobody holds, whose last future is resolved."""
+        """End a queue without references whose last future is resolved."""
         assert self._pool is not None
         await self._pool.stop()
         if self._stopping.acquire(blocking=False):  # else the program ends, and stops the loop itself
@@ -340,7 +340,7 @@ class Engine:
 
 
 _NOBODY: Any = SimpleNamespace(tasks=None)
-"""There is no program of `pq` around these tasks that could queue others or hold locks for them."""
+"""The backend of local tasks: they cannot queue others or hold locks."""
 
 
 def _tasks(count: int) -> str:

@@ -4,7 +4,7 @@ A record goes to the logger of its own name, whose level, filters and handlers d
 application may have handlers at a logger of its own alone (Flask has, at `app.logger`); that one can be
 given as the fallback, for all whose own logger finds no handler.
 
-What is printed has no level to be dropped by. It is logged where somebody would take it, and printed
+Printed text has no level. It is logged where a handler takes it, and printed
 where not, so that a small script shows what its tasks print with no logging set up.
 """
 
@@ -26,7 +26,7 @@ class Logs:
         self._fallback = fallback
 
     def levels(self) -> dict[str, int]:
-        """The levels for a child, which need not send what nobody here would take."""
+        """Return the levels for a child, which need not send records that no handler here takes."""
         known = log_records.levels()
         if self._fallback is not None:
             known[""] = min(known[""], self._fallback.getEffectiveLevel())

@@ -1,6 +1,6 @@
 """`TaskQueue`: what a program sees of it.
 
-The future of a task is the plain `concurrent.futures.Future`: whatever waits for futures knows it
+The future of a task is the plain `concurrent.futures.Future`: all code that waits for futures knows it
 already (`wait`, `as_completed`, `asyncio.wrap_future`). As with other executors, `cancel` takes back a
 task that no process has yet; only `terminate` stops one that runs.
 """
@@ -70,7 +70,7 @@ class TaskQueue:
             _whole("requests_per_worker", requests_per_worker)
         self._logs = Logs(logging.getLogger(logger) if isinstance(logger, str) else logger)
         self._engine = Engine(count, requests_per_worker, self._logs)
-        # A queue that nobody holds any more finishes what it has, and goes.
+        # A queue without references finishes its tasks and ends.
         weakref.finalize(self, self._engine.abandon).atexit = False
 
     # The order matters: a type checker takes the first that fits.
@@ -93,16 +93,16 @@ class TaskQueue:
         that cannot be carried over, or that would end this program (SystemExit), become a `TaskError`.
         The future of a task whose process died raises `TaskCrashed`, that of a task that cannot be
         pickled `NotSerializable`, that of such a result `ResultNotSerializable`. Each failure is logged
-        with its traceback, so that none is lost where nobody looks at the future.
+        with its traceback, so that none is lost where the future is not read.
 
-        Raises `BadArguments` for what is no task, `QueueingError` after `terminate`.
+        Raises `BadArguments` for a value that is not a task, `QueueingError` after `terminate`.
         """
         return self._engine.add(_function(task), args, kwargs, _description(task, self._logs))
 
     def map(self, function: Callable[[A], T], iterable: Iterable[A]) -> Iterator[T]:
         """Queue `function(item)` for each item at once; an iterator over the results, in order.
 
-        It raises the first error that it meets. When it has raised or is closed, the tasks that nobody
+        It raises the first error that it meets. When it has raised or is closed, the tasks that no worker
         will ask for are cancelled, if they have not begun.
         """
         futures: deque[Future[T]] = deque(self.add(function, item) for item in iterable)
@@ -168,7 +168,7 @@ def _whole(name: str, value: object) -> int:
 
 
 def _function(task: Any) -> Any:
-    """What is to be called: `task.run` of an object that has it, else the task itself."""
+    """Return the callable of a task: `task.run` of an object that has it, else the task itself."""
     if inspect.isroutine(task):
         return task
     if callable(getattr(task, "run", None)):
@@ -181,13 +181,13 @@ def _function(task: Any) -> Any:
     if callable(task):
         return task
     raise BadArguments(
-        f"{task!r:.100} is no task: it has no run() and cannot be called",
+        f"{task!r:.100} is not a task: it has no run() and cannot be called",
         hint="queue.add(MyTask(…)) or queue.add(function, argument, …)",
     )
 
 
 def _description(task: Any, logs: Logs) -> str:
-    """What a task is called in logs: the name of a function, the `str` of anything else."""
+    """Return the name of a task in logs: that of a function, the `str` of another object."""
     inner = task
     while hasattr(inner, "func") and not inspect.isroutine(inner):  # functools.partial
         inner = inner.func

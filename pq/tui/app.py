@@ -229,4 +229,4 @@ class Top(App[int]):
             self.say(f"{exc.message} [{exc.slug}]" + (f" hint: {exc.hint}" if exc.hint else ""), "red")
         else:
             self.say(told(came), "" if came is not False else "yellow")
-            self.feed.hurry()
+            self.feed.refresh_soon()

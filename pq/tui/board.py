@@ -1,4 +1,4 @@
-"""What is shown: the facts, and the rows that are made of them. No terminal and no store here.
+"""The content of the view: facts, and the rows made of them. No terminal and no store here.
 
 Two sources write on it. Events are quick and may be missed; looks are right and a moment old. So an event
 that came after a look was begun counts more than that look.
@@ -86,7 +86,7 @@ class Board:
     """By their ends, the newest last."""
     filter: str = ""
     trouble: str | None = None
-    """What keeps the store from being seen; None while it is."""
+    """Return why the store cannot be read; None while it can."""
     hears: bool = True
     """False where no events are heard, so no rate is known."""
     _trouble_since: float = 0.0
@@ -111,7 +111,7 @@ class Board:
                 self._heard[_who(facts)] -= min(max(0.0, self.clock.time() - told), BEAT)
 
     def take_running(self, queues: Iterable[str], found: Iterable[Task[Any]], asked: float) -> None:
-        """What runs in these queues. `asked`: when that was asked, by the monotonic clock."""
+        """Take the running tasks of these queues. `asked`: the time of the request, by the monotonic clock."""
         looked = set(queues)
         fresh = {id: one for id, one in self.running.items() if one.task.queue not in looked}
         fresh |= {id: one for id, one in self.running.items() if one.told is not None and one.told >= asked}
@@ -141,7 +141,7 @@ class Board:
             return
         self.running.pop(task.id, None)
         self._left[task.id] = now
-        if len(self._left) > 20_000:  # looks fail for long, and nobody tidies up
+        if len(self._left) > 20_000:  # reads have failed for long, and nothing is removed meanwhile
             self._left.clear()
         if event == "done":
             self._count(now)
@@ -245,14 +245,14 @@ class Board:
         ]
 
     def alarm(self) -> str | None:
-        """What is said where the store cannot be seen."""
+        """Return the line that is shown while the store cannot be read."""
         if self.trouble is None:
             return None
         away = self.clock.monotonic() - self._trouble_since
         return escape(f"no sight of the store for {span(away)}: {self.trouble}")
 
     def title(self, pane: Pane, shown: int) -> str:
-        """The title of a pane that shows so many lines: `Failures (50 of 1,204)`."""
+        """Return the title of a pane that shows N lines: `Failures (50 of 1,204)`."""
         states = self.queues.values()
         totals = {"running": sum(s.held for s in states), "failures": sum(s.dead for s in states)}
         total = totals.get(pane.name, 0)
@@ -342,7 +342,7 @@ def _who(facts: Mapping[str, Any]) -> WorkerKey:
 
 
 def progress(task: Task[Any]) -> str:
-    """How far a running task is, as a bar where it said so; else its arguments."""
+    """Return the progress of a running task as a bar; without progress its arguments."""
     text, share = escape(progress_text(task)), progress_share(task)
     if not text:
         return call_text(task)[:300]

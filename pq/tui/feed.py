@@ -2,7 +2,7 @@
 
 A look costs the store a few commands however many tasks there are. Queues are counted each time; what runs
 is read only where the count differs from what the events told, or was not checked for a while; workers tell
-of themselves; failures are read anew when the dead set has changed without a word, and now and then.
+of themselves; failures are read again when the dead set has changed without an event, and periodically.
 
 A look that gets no answer is not given up: the broker repeats it until the store is back. Meanwhile the
 board says what is wrong. There is never more than one look under way.
@@ -64,7 +64,7 @@ class Feed:
             self._wanted.clear()
             await self._look_on()
 
-    def hurry(self) -> None:
+    def refresh_soon(self) -> None:
         """Look now, at everything: something was changed."""
         self._full_at = None
         self._wanted.set()
@@ -81,7 +81,7 @@ class Feed:
         else:
             if self.board.find():
                 self._store_known = False
-                self.hurry()
+                self.refresh_soon()
         finally:
             if not look.done():
                 look.cancel()
@@ -128,7 +128,7 @@ class Feed:
     def _on_task(self, channel: str, event: str, task: Task[Any]) -> None:
         self.board.heard(event, task)
         if event == "done" and task.queue in self._dead and task.id in self.board.failures:
-            self._dead[task.queue] += 1  # what was told need not be looked up
+            self._dead[task.queue] += 1  # an event is read without a look at the store
 
     def _on_worker(self, channel: str, event: str, facts: dict[str, Any]) -> None:
         self.board.beat(facts)

@@ -10,7 +10,7 @@ NOTHING = {
     "running": "nothing runs",
     "failures": "nothing failed",
 }
-"""What an empty pane says."""
+"""The text of an empty pane."""
 
 
 def frame(board: Board, width: int = 10_000) -> str:

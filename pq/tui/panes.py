@@ -1,4 +1,4 @@
-"""The tables. They are told what their lines are, and change what differs; the cursor stays with its line."""
+"""The tables. They get all their lines and change what differs; the cursor stays with its line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STYLES = {"red": "red", "yellow": "yellow", "dim": "dim", "bold": "bold", "green
 
 
 def cell(text: str, tint: str | None = None, *, right: bool = False) -> Text:
-    """A cell's text as it is: what a task says is no markup."""
+    """Return a cell's text as it is: text of a task is not markup."""
     return Text(text, style=STYLES.get(tint or "", ""), justify="right" if right else "left", no_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What opens over the view: a question, the keys, one task, one worker, the tasks of a queue."""
+"""Screens over the view: a question, the keys, one task, one worker, the tasks of a queue."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class TaskScreen(Open):
 
 
 def details(task: Task[Any], lines: list[LogLine], reason: Reason | None) -> Text:
-    """What `pq status` prints."""
+    """Return the lines of `pq status`."""
     text = Text()
     text.append(escape(task.name), style="bold")
     text.append(f" {escape(task.id)}  ")
@@ -206,7 +206,7 @@ class FactsScreen(Open):
 
 
 class QueueScreen(Open):
-    """The tasks of a queue: what runs, what waits, and what has ended of late."""
+    """The tasks of a queue: running, waiting, recently ended."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "act('retry')", "retry"),

@@ -1,4 +1,4 @@
-"""What may be asked for over HTTP: a table of calls, each with plain data in and plain data out.
+"""The calls over HTTP: a table, each call with plain data in and plain data out.
 
 Both faces, JSON-RPC and the resource-like one, go through this table, so they cannot differ. Arguments are
 checked by the api itself; here only their names are.
@@ -20,13 +20,13 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class NoSuchCall(PqError):
-    """There is no call of that name."""
+    """A call of that name does not exist."""
 
     slug = "no-such-call"
 
 
 class NoSuchTask(PqError):
-    """There is no task of that id: it never was, or its result is not kept any more."""
+    """A task of that id does not exist, or its result is no longer kept."""
 
     slug = "no-such-task"
 
@@ -56,7 +56,7 @@ class Calls:
         call = self.table.get(name.removeprefix("tasks."))
         if call is None:
             raise NoSuchCall(
-                f"there is no call {name!r}",
+                f"unknown call {name!r}",
                 hint=did_you_mean(name, self.table) or "the calls are " + ", ".join(self.table),
             )
         signature = inspect.signature(call)
@@ -120,9 +120,7 @@ class Calls:
     async def _task(self, id: str) -> Task[Any]:
         task = await self._api.tasks.get(id)
         if task is None:
-            raise NoSuchTask(
-                f"there is no task {id}", hint="it never was, or its result is not kept any more"
-            )
+            raise NoSuchTask(f"no task {id}", hint="the id is wrong, or its result is no longer kept")
         return task
 
     async def cancel(self, id: str) -> Any:
@@ -172,7 +170,7 @@ class Calls:
         return [plain({name: getattr(info, name) for name in info.__slots__}) for info in infos]
 
     async def queues(self) -> Any:
-        """How much lies where, by queue, and for how many seconds the next task has been ready to start."""
+        """Return the lengths of each queue, and for how many seconds its next task has been ready to start."""
         tasks = self._api.tasks
         states = await tasks.queue_states()
         late = await tasks.latency(*states) if states else {}
@@ -184,7 +182,7 @@ class Calls:
 
 
 def _names(given: Any) -> list[str] | None:
-    """Names as somebody sent them: a list, or one."""
+    """Return the names of a request: a list, or one name."""
     if isinstance(given, str):
         return [given]
     if given is not None and not (isinstance(given, list) and all(isinstance(name, str) for name in given)):

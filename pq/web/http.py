@@ -1,7 +1,7 @@
 """The ASGI application: JSON-RPC at `/rpc`, and the same calls as resources.
 
-Who may call is decided before anything is read. With a token, whoever has it. Without one, only a program on
-this machine that asks for this machine by name: a web page that somebody opens here could send requests to
+A request is authorized before its body is read. With a token, the caller has to send it. Without one, only a program
+on this machine that asks for this machine by name may call: a web page that is open here could send requests to
 127.0.0.1 as well, under a name of its own that points there, or as a form; so the `Host` header must be that
 of this machine, and a body must say that it is JSON, which no form can.
 """
@@ -57,7 +57,7 @@ def asgi(app: Any, *, token: str | None = None) -> Starlette:
     """An ASGI application for `app`: a `PulsarQueue`, or an api of one.
 
     Args:
-        token: whoever calls has to send `Authorization: Bearer <token>`; None: calls come from this machine
+        token: callers have to send `Authorization: Bearer <token>`; None: calls come from this machine
             alone. Behind a proxy on this machine every call does, so use a token there.
 
     Raises `InvalidValue` for a token that is too short to be one.
@@ -162,7 +162,7 @@ class Guard:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body, if it is no larger than a message may be."""
+    """Return the body, if it is not larger than a message may be."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -185,12 +185,14 @@ async def _object(request: Request, limit: int) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise BadArguments("the body is no JSON object", hint='like {"job": "addition", "kwargs": {"a": 4}}')
+        raise BadArguments(
+            "the body is not a JSON object", hint='like {"job": "addition", "kwargs": {"a": 4}}'
+        )
     return found
 
 
 def _number(text: str) -> Any:
-    """What stands in a URL is text; `count=5` is a number all the same."""
+    """Return the parameters of a URL; texts such as `count=5` become numbers."""
     try:
         return json.loads(text) if text[:1] in "-0123456789" else text
     except ValueError:

@@ -23,7 +23,7 @@ async def answer(calls: Calls, body: bytes) -> Any:
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
-        return error(None, PARSE_ERROR, "the body is no JSON")
+        return error(None, PARSE_ERROR, "the body is not JSON")
     if not isinstance(asked, list):
         return await _one(calls, asked)
     if not 0 < len(asked) <= MOST:

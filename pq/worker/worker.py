@@ -261,7 +261,7 @@ class Worker:
         if self.consumer is None:
             return None
         for attempt in self.consumer.attempts():
-            if running is not None and attempt.seat is running:
+            if running is not None and attempt.handle is running:
                 return f"{attempt.task.name} {attempt.task.id[:9]}"
         return None
 

@@ -109,7 +109,7 @@ async def test_each_attempt_has_a_context_of_its_own(bench, executor):
 async def test_nothing_of_an_attempt_is_kept(bench, executor):
     """An attempt is gone when it is finished, without waiting for the garbage collector."""
     attempt, outcome = bench.start(executor, jobs.asynchronous)
-    task = attempt.seat
+    task = attempt.handle
     await outcome
     await asyncio.sleep(0)
     assert task.done()

@@ -358,5 +358,5 @@ async def test_a_manager_starts_before_the_first_task_and_closes_after_the_last(
 
 def test_a_manager_is_a_class_of_managers() -> None:
     """Anything else is refused at once."""
-    with pytest.raises(pq.ConfigError, match="is no Manager"):
+    with pytest.raises(pq.ConfigError, match="is not a Manager"):
         PulsarQueue(dict)  # type: ignore[arg-type]

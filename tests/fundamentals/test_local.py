@@ -121,7 +121,7 @@ def test_bad_numbers_are_named(count: Any) -> None:
 
 def test_what_is_no_task_is_refused(shared: TaskQueue) -> None:
     """At once, with what to type instead."""
-    with pytest.raises(api.BadArguments, match="3 is no task"):
+    with pytest.raises(api.BadArguments, match="3 is not a task"):
         shared.add(3)  # type: ignore[call-overload]
     with pytest.raises(api.BadArguments, match="MyTask is a class") as caught:
         shared.add(tasks.MyTask)

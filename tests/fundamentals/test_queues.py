@@ -128,7 +128,7 @@ def test_an_order_by_weight() -> None:
 
 def test_weights_of_unknown_queues_are_refused(make_app: Any) -> None:
     """A name that no worker of this server consumes is a mistake."""
-    with pytest.raises(pq.ConfigError, match="'lowe' is no queue of task_queues"):
+    with pytest.raises(pq.ConfigError, match="'lowe' is not in task_queues"):
         _ = make_app(task_queues=["high", "low"], queue_weights="high:3,lowe:1").cfg
 
 

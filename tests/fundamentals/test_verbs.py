@@ -126,7 +126,7 @@ async def test_queue_without_waiting_prints_the_id(api: Producer, run: Run) -> N
         (["purge", "default", "extra", "--ja"], 2, "unknown flag '--ja'"),
         (["schedule", "paus", "x"], 2, "'paus' is nothing to do with a schedule"),
         (["schedule", "pause", "hourl"], 1, "did you mean 'hourly'?"),
-        (["explain", "no-consumr"], 1, "did you mean 'no-worker'"),
+        (["explain", "no-workr"], 1, "did you mean 'no-worker'"),
     ],
 )
 async def test_mistakes(api: Producer, run: Run, words: list[str], code: int, text: str) -> None:
@@ -210,12 +210,12 @@ async def test_jobs(api: Producer, run: Run) -> None:
     assert "defined_at" in json.loads((await run("jobs", "--json")).out)["addition"]
 
 
-async def test_consumers_queues_doctor_and_check(
+async def test_workers_queues_doctor_and_check(
     app: pq.PulsarQueue, api: Producer, start_worker: Any, run: Run
 ) -> None:
     """Before and after a worker is there."""
     await api.tasks.queue("addition", queue="emials", callback=False)
-    assert (await run("consumers")).err.startswith("no worker is running")
+    assert (await run("workers")).err.startswith("no worker is running")
     assert (await run("check")).code == 1
     assert (await run("check", "--store")).code == 0
     assert "no worker of node" in (await run("check", "--here")).err
@@ -228,8 +228,9 @@ async def test_consumers_queues_doctor_and_check(
     await until(beats)
     assert (await run("check", "--here")).code == 0
     await api.tasks.pause("default")
-    assert re.search(r"here +w1 +\d+ +0/100", (await run("consumers")).out)
-    assert json.loads((await run("consumers", "--json")).out)[0]["node"] == "here"
+    assert re.search(r"here +w1 +\d+ +0/100", (await run("workers")).out)
+    assert json.loads((await run("workers", "--json")).out)[0]["node"] == "here"
+    assert (await run("consumers", "--json")).code == 0, "the former name"
     said = await run("queues")
     assert re.search(r"emials +1 +0 +0 +0 +0 +[\d.]+ s +no worker", said.out)
     assert re.search(r"default +0 +0 +0 +0 +0 +paused", said.out)

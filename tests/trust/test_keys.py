@@ -275,7 +275,7 @@ async def test_the_verb_makes_a_key(tmp_path: Path) -> None:
     assert code == 0
     assert load({"encryption_keys": key, "signing_keys": key}, environ={}).encryption_keys == (key,)
     code, out = await pq_command(tmp_path, "key", "no/id")
-    assert (code, "no id of a key" in out) == (2, True)
+    assert (code, "not a valid key id" in out) == (2, True)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, make_app: Any) -> None:

@@ -595,7 +595,7 @@ def test_without_a_terminal_it_says_what_to_type(
     """In a pipe there is nothing to draw on."""
     assert cli.run(app, ["top"]) == 2
     said = capsys.readouterr().err
-    assert "there is no terminal here [usage]" in said
+    assert "standard input and output are not a terminal [usage]" in said
     assert "top --once" in said
 
 

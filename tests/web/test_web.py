@@ -136,7 +136,7 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
         ),
         ("POST", "/tasks", {"job": "addition", "delay": -1}, 422, "invalid-value", "delay is -1"),
         ("POST", "/tasks", {"jobb": "addition"}, 422, "bad-arguments", "jobb"),
-        ("POST", "/tasks", ["addition"], 422, "bad-arguments", "the body is no JSON object"),
+        ("POST", "/tasks", ["addition"], 422, "bad-arguments", "the body is not a JSON object"),
         ("POST", "/tasks", {"job": "addition", "args": {}}, 422, "bad-arguments", "args a list"),
         ("POST", "/tasks", {"job": "addition", "wait": -1}, 422, "bad-arguments", "wait is true, or"),
         (
@@ -147,8 +147,8 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
             "payload-too-large",
             "more than 5,000 bytes",
         ),
-        ("GET", "/tasks/nobody", None, 404, "no-such-task", "there is no task nobody"),
-        ("DELETE", "/tasks/nobody", None, 404, "no-such-task", "there is no task nobody"),
+        ("GET", "/tasks/nobody", None, 404, "no-such-task", "no task nobody"),
+        ("DELETE", "/tasks/nobody", None, 404, "no-such-task", "no task nobody"),
         ("GET", "/tasks/a%2A", None, 422, "invalid-value", "not a valid task id"),
         ("GET", "/tasks?status=faild", None, 422, "invalid-value", "did you mean 'failure'?"),
         ("GET", "/tasks?colour=red", None, 422, "bad-arguments", "colour"),
@@ -207,8 +207,8 @@ async def test_batches_and_notifications(http: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("body", "code", "text"),
     [
-        (b"{", -32700, "no JSON"),
-        (b"[" * 100_000, -32700, "no JSON"),
+        (b"{", -32700, "not JSON"),
+        (b"[" * 100_000, -32700, "not JSON"),
         (b"[]", -32600, "a batch has 1 to"),
         (b"7", -32600, "a request is"),
         (b'{"jsonrpc": "1.0", "method": "get", "id": 1}', -32600, "a request is"),
@@ -216,7 +216,7 @@ async def test_batches_and_notifications(http: httpx2.AsyncClient) -> None:
         (b'{"jsonrpc": "2.0", "method": "get", "id": {}}', -32600, "the id is"),
         (b'{"jsonrpc": "2.0", "method": "get", "params": 5, "id": 1}', -32602, "params is"),
         (b'{"jsonrpc": "2.0", "method": "get", "params": {"idd": "x"}, "id": 1}', -32602, "idd"),
-        (b'{"jsonrpc": "2.0", "method": "__init__", "params": [], "id": 1}', -32601, "there is no call"),
+        (b'{"jsonrpc": "2.0", "method": "__init__", "params": [], "id": 1}', -32601, "unknown call"),
         (b'{"jsonrpc": "2.0", "method": "queue", "params": ["additon"], "id": 1}', -32000, "no job named"),
         (b'{"jsonrpc": "2.0", "method": "get", "params": ["x"], "id": 1}', -32000, "no task x"),
     ],
@@ -330,7 +330,7 @@ async def test_the_verb_serves_until_it_is_told_to_stop(project: Path) -> None:
             second = await start(project, "--port", str(port))
             _, err = await second.communicate()
             assert second.returncode == 1
-            assert f"somebody listens on 127.0.0.1:{port} already [port-in-use]" in err.decode()
+            assert f"another program listens on 127.0.0.1:{port} [port-in-use]" in err.decode()
     finally:
         process.send_signal(2)
         _, err = await asyncio.wait_for(process.communicate(), 20)

@@ -27,10 +27,10 @@ class TourFailed(PqError):
     slug = "tour-failed"
 
 
-class House:
+class TourServer:
     """A temporary directory with a store in it, and a server on that store.
 
-        async with House(workers=2) as house:
+        async with TourServer(workers=2) as server:
             …
 
     `verbose` sends the server's log to standard error; else it is kept until the end, for the hint of
@@ -80,7 +80,7 @@ class House:
             raise TourFailed(f"the server ended with exit code {code}", hint=self.last_lines())
 
     def last_lines(self) -> str | None:
-        """What the server said last."""
+        """Return the last lines of the server's log."""
         try:
             lines = self._log.read_text(errors="replace").splitlines()
         except OSError:
@@ -110,7 +110,7 @@ class House:
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    async def __aenter__(self) -> House:
+    async def __aenter__(self) -> TourServer:
         self.open()
         return self
 
