@@ -278,13 +278,26 @@ def test_the_reference_names_everything_public() -> None:
             assert re.search(rf"\b{name}\b", page), name
 
 
+def test_the_index_lists_every_page() -> None:
+    """A page that nothing links to is not found. The decisions have an index of their own."""
+    for index in (ROOT / "docs/index.md", ROOT / "docs/decisions/README.md"):
+        pages = index.parent.glob("*.md") if "decisions" in str(index) else index.parent.rglob("*.md")
+        linked = {
+            (index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(index.read_text())
+        }
+        found = {page.resolve() for page in pages if page != index}
+        if index.parent.name == "docs":
+            found = {page for page in found if page.parent.name != "decisions"}
+        assert found - linked == set()
+
+
 # ------------------------------------------------------------------------------------ guarantees
 def test_the_tests_that_guarantees_name_exist() -> None:
     """The guarantees, the contract and the decisions name no test that there is not."""
     pages = [
         ROOT / "docs/explain/guarantees.md",
         ROOT / "docs/explain/faults.md",
-        ROOT / "docs/reference/contract.md",
+        ROOT / "docs/contribute/contract.md",
     ]
     pages += (ROOT / "docs/decisions").glob("*.md")
     named = [
@@ -303,7 +316,7 @@ def test_the_tests_that_guarantees_name_exist() -> None:
 
 def test_each_line_of_the_contract_has_its_test() -> None:
     """Or says that it is not kept yet. Its sections are numbered, and none is empty."""
-    text = (ROOT / "docs/reference/contract.md").read_text("utf-8")
+    text = (ROOT / "docs/contribute/contract.md").read_text("utf-8")
     sections = re.split(r"^## (\d)\. .+$", text, flags=re.M)[1:]
     assert sections[::2] == [str(number) for number in range(1, 10)]
     for body in sections[1::2]:
