@@ -7,17 +7,16 @@ frame of the library; in Python the same text is the exception's message, and th
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import ServerProcess, clean_environment
 from stores import Server
 
 from pq import api as pq
@@ -79,12 +78,6 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment(**more: str) -> dict[str, str]:
-    """The environment, without settings of anybody's."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PQ_")}
-    return {**own, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
-
-
 def plain(text: str, *places: tuple[str, str]) -> str:
     """`text` without what differs from run to run."""
     for value, name in places:
@@ -107,7 +100,7 @@ def run(project: Path) -> Run:
         done = subprocess.run(
             [sys.executable, *program, *words],
             cwd=project,
-            env=environment(**env),
+            env=clean_environment() | env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -121,31 +114,19 @@ def run(project: Path) -> Run:
 
 
 class Serving:
-    """A server of the project; `said` is its log so far."""
+    """A server of the project; `said` is its log so far, without what differs from run to run."""
 
     def __init__(self, project: Path, *words: str, url: str) -> None:
         self._project, self._url = project, url
-        self._log = project / "server.log"
-        with self._log.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", *words],
-                cwd=project,
-                env=environment(PQ_DATA_STORE=url),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = ServerProcess(project, *words, env={"PQ_DATA_STORE": url})
 
     @property
     def said(self) -> str:
-        return plain(self._log.read_text(), (str(self._project), "PROJECT"), (self._url, "STORE"))
+        return plain(self.process.log, (str(self._project), "PROJECT"), (self._url, "STORE"))
 
     def until(self, text: str) -> str:
-        """Its log, once `text` stands in it."""
-        deadline = time.monotonic() + 30
-        while text not in self.said:
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.02)
+        """Return its log once `text` stands in it."""
+        self.process.wait_for(re.escape(text))
         return self.said
 
 
@@ -160,8 +141,8 @@ def server(project: Path, valkey: Any) -> Iterator[Callable[..., Serving]]:
 
     yield start
     for each in started:
-        each.process.terminate()
-        each.process.wait(30)
+        each.process.stop()
+        each.process.kill()
 
 
 # --------------------------------------------------------------------------------------- the store

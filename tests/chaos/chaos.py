@@ -37,7 +37,7 @@ from pq.api import Producer, PulsarQueue
 from pq.broker.embedded import find_binary
 from pq.errors import TaskLost
 
-sys.path.append(str(Path(__file__).parents[1] / "lifecycle"))
+sys.path.append(str(Path(__file__).parents[1]))
 from servers import MANAGE, ServerProcess, alive
 
 KINDS = {"loop": "by.loop", "thread": "by.thread", "process": "by.process", "retry": "fails.once"}

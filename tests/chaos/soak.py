@@ -22,7 +22,7 @@ from typing import Any
 import redis
 
 sys.path.append(str(Path(__file__).parents[1]))
-sys.path.append(str(Path(__file__).parents[1] / "lifecycle"))
+sys.path.append(str(Path(__file__).parents[1]))
 from oracle import JOBS
 from servers import MANAGE, ServerProcess
 from stores import Server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from docs_blocks import ROOT
+from servers import ServerProcess, clean_environment
 
 PATIENCE = 30.0
 """Seconds; only says when to call it a failure."""
@@ -27,9 +29,8 @@ class Project:
         library = directory / "library"
         library.mkdir()
         (library / "pq").symlink_to(ROOT / "pq")
-        self.log = directory / "server.log"
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PQ_")}
-        self.environment |= {"PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+        self.environment = clean_environment(library) | {"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+        self._server: ServerProcess | None = None
 
     def write(self, path: str, text: str) -> None:
         """Make a file of the project."""
@@ -51,38 +52,25 @@ class Project:
         )
 
     @contextmanager
-    def server(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-        """`python manage.py …`; afterwards stopped as Ctrl-C stops it."""
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "manage.py", *words],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    def server(self, *words: str) -> Iterator[ServerProcess]:
+        """Run `python manage.py …`; stop it as Ctrl-C does."""
+        server = self._server = ServerProcess(self.directory, *words, base=self.environment)
         try:
-            yield process
-            assert process.poll() is None, f"the server ended by itself:\n{self.said()}"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE) == 0, self.said()
+            yield server
+            assert server.process.poll() is None, f"the server ended by itself:\n{server.log}"
+            assert server.stop(signal.SIGINT) == 0, server.log
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            server.kill()
 
     def said(self) -> str:
-        """The log of the server."""
-        return self.log.read_text("utf-8", "replace")
+        """Return the log of the server that was started last."""
+        assert self._server is not None
+        return self._server.log
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        """Wait until the server has said it."""
-        deadline = time.monotonic() + PATIENCE
-        while self.said().count(text) < times:
-            assert time.monotonic() < deadline, f"still waiting for {text!r} in:\n{self.said()}"
-            time.sleep(0.01)
+        """Wait until the server has logged `text`."""
+        assert self._server is not None
+        self._server.wait_for(re.escape(text), count=times)
 
 
 class Prompt:

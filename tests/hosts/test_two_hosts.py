@@ -22,7 +22,7 @@ from stores import Server
 from pq.api import Producer, PulsarQueue
 from pq.broker.embedded import find_binary
 
-sys.path.append(str(Path(__file__).parents[1] / "lifecycle"))
+sys.path.append(str(Path(__file__).parents[1]))
 from servers import MANAGE, ROOT, ServerProcess
 
 _missing = network.why_not()

@@ -31,7 +31,7 @@ def test_the_same_program_on_a_store_of_one_s_own(
         application = PulsarQueue(config="config.py", data_store=valkey.url)
     elif way == "variable":
         monkeypatch.setenv("PQ_DATA_STORE", valkey.url)
-        server = serve("-w", "1")
+        server = serve("-w", "1", env={"PQ_DATA_STORE": valkey.url})
         application = PulsarQueue(config="config.py")
     else:
         (project / "config.py").write_text(f'task_paths = ["jobs"]\ndata_store = "{valkey.url}"\n')

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from servers import project, serve
 
 from pq.api import PulsarQueue
-
-sys.path.append(str(Path(__file__).parents[1] / "lifecycle"))
-from servers import project, serve
 
 __all__ = ["project", "serve"]
 

@@ -1,4 +1,4 @@
-"""Real server processes, in a project of their own, with real signals."""
+"""Projects and real server processes of them, with real signals: the one helper of all tests that start a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from pq.api import Producer, PulsarQueue
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 MANAGE = """\
 from pq.api import PulsarQueue
@@ -29,21 +29,38 @@ if __name__ == "__main__":
 """
 
 
-class ServerProcess:
-    """`python manage.py …` in a project's directory; its log is read as it comes.
+def clean_environment(path: Path = ROOT) -> dict[str, str]:
+    """Return the environment without settings of the user, with `path` for imports."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PQ_")}
+    return {**own, "PYTHONPATH": str(path), "PYTHONUNBUFFERED": "1"}
 
-    `prefix`: a command that runs it, in another place (a network namespace, say), as the same process.
+
+class ServerProcess:
+    """`python manage.py …` in a project's directory; a thread reads its log.
+
+    Args:
+        directory: the project.
+        arguments: flags and verb.
+        env: variables on top of `base`.
+        base: the environment; by default that of the tests, without `PQ_*` variables.
+        prefix: a command that runs the server as the same process elsewhere, such as in a network namespace.
     """
 
     def __init__(
-        self, directory: Path, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        base: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
+        environment = {**(clean_environment() if base is None else base), **(env or {})}
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "manage.py", *arguments],
             cwd=directory,
             env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -68,7 +85,7 @@ class ServerProcess:
         return "\n".join(self.lines)
 
     def wait_for(self, pattern: str, *, count: int = 1, timeout: float = 30.0) -> list[str]:
-        """Wait until `count` lines match; returns those that do."""
+        """Wait until `count` lines match `pattern`; return them."""
         deadline = time.monotonic() + timeout
         with self._news:
             while True:
@@ -81,12 +98,12 @@ class ServerProcess:
                 self._news.wait(min(left, 0.5))
 
     def ready(self, workers: int) -> ServerProcess:
-        """Wait until so many workers have said that they are ready."""
+        """Wait until N workers have logged that they are ready."""
         self.wait_for(r"ready · pid", count=workers)
         return self
 
     def worker_pids(self) -> list[int]:
-        """The workers that have said that they are ready and live still."""
+        """Return the process ids of living workers that have logged that they are ready."""
         pids = [int(match[1]) for line in self.lines if (match := re.search(r"ready · pid (\d+)", line))]
         return [pid for pid in pids if alive(pid)]
 
@@ -102,7 +119,7 @@ class ServerProcess:
         return code
 
     def kill(self) -> None:
-        """End it and all that is left of its session, for a test that failed half way."""
+        """Kill it and the rest of its session, for a test that failed half way."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -114,7 +131,7 @@ class ServerProcess:
 
 
 def of_session(session: int) -> list[int]:
-    """All processes of a session that live."""
+    """Return the living processes of a session."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -164,7 +181,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve(project: Path) -> Iterator[Serve]:
-    """Start servers in the project; what is left of them is killed at the end."""
+    """Start servers in the project; the rest of them is killed at the end."""
     servers: list[ServerProcess] = []
 
     def start(*arguments: str, env: dict[str, str] | None = None) -> ServerProcess:
