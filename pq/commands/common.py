@@ -127,8 +127,8 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-def duration(text: str) -> float:
-    """Seconds of `30`, `30s`, `5m`, `2h`, `1d`. Raises `UsageError`."""
+def parse_duration(text: str) -> float:
+    """Return the seconds of `30`, `30s`, `5m`, `2h` or `1d`. Raises `UsageError`."""
     sizes = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
     number, size = (text[:-1], sizes[text[-1]]) if text[-1:] in sizes else (text, 1.0)
     try:

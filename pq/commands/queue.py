@@ -17,8 +17,8 @@ from .common import (
     as_json,
     bar_length,
     colours,
-    duration,
     note,
+    parse_duration,
     progress_share,
     progress_text,
     say,
@@ -53,7 +53,7 @@ def queue(command: Command) -> int:
     options: dict[str, Any] = {"queue": wanted.queue}
     for name in ("delay", "timeout"):
         text = getattr(wanted, name)
-        options[name] = None if text is None else duration(text)
+        options[name] = None if text is None else parse_duration(text)
     return asyncio.run(_queue(command, wanted, args, kwargs, options))
 
 
@@ -115,7 +115,7 @@ async def _wait(command: Command, wanted: Any) -> int:
     async with api:
         task = await api.tasks.find(wanted.id)
         try:
-            async with asyncio.timeout(None if wanted.timeout is None else duration(wanted.timeout)):
+            async with asyncio.timeout(None if wanted.timeout is None else parse_duration(wanted.timeout)):
                 return _ended(await _watched(api, task, stream=wanted.stream), wanted.json)
         except TimeoutError:
             note(f"{task.name} {task.id[:SHORT]} is not done after {wanted.timeout}; it goes on")

@@ -18,9 +18,9 @@ from .common import (
     as_json,
     call_text,
     connected,
-    duration,
     note,
     outcome_text,
+    parse_duration,
     progress_text,
     say,
     span,
@@ -47,7 +47,7 @@ def tasks(command: Command) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
-    since = None if wanted.since is None else duration(wanted.since)
+    since = None if wanted.since is None else parse_duration(wanted.since)
     with connected(command) as api:
         found: list[Task[Any]] = answer(
             api.tasks.search(

@@ -11,7 +11,7 @@ from typing import Any
 from ..cli import Command, UsageError, VerbParser
 from ..errors import ExtraNeeded
 from ..loops import run as run_loop
-from .common import duration
+from .common import parse_duration
 
 SHORTEST, LONGEST = 0.1, 60.0
 """Seconds between two looks at the store."""
@@ -25,7 +25,7 @@ def run(command: Command) -> int:
         "--interval", default="1s", metavar="TIME", help="time between two looks at the store (default 1s)"
     )
     wanted = parser.parse(command.argv)
-    interval = duration(wanted.interval)
+    interval = parse_duration(wanted.interval)
     if not SHORTEST <= interval <= LONGEST:
         raise UsageError(f"--interval {wanted.interval} is out of range", hint="use 0.1s to 60s")
     if wanted.once:

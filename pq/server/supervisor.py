@@ -33,7 +33,7 @@ from ..broker.keys import Keys
 from ..config import Settings
 from ..errors import BadSetting, PqError, StoreEvicts
 from ..logs import files as logfiles
-from ..logs.watching import observer
+from ..logs.tasks import observer
 from ..loops import run
 from ..model.manager import Manager
 from ..model.registry import Registry

@@ -22,7 +22,7 @@ from ..broker.connect import Store
 from ..config import Settings
 from ..errors import PqError
 from ..logs import files as logfiles
-from ..logs.watching import observer
+from ..logs.tasks import observer
 from ..loops import loop_factory
 from ..model.manager import Manager
 from ..model.registry import Registry
