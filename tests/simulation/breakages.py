@@ -16,11 +16,11 @@ import simulated_world
 
 from pq.broker.redis import scripts
 from pq.broker.redis.subscription import RedisSubscription
+from pq.loops import EternalTask
 from pq.producer.engine import Engine
 from pq.producer.streams import TaskStream
 from pq.worker.consumer import Consumer
 from pq.worker.context import Context
-from pq.worker.service import Service
 from pq.worker.streams import Streams
 
 
@@ -95,7 +95,7 @@ def _hears_no_refusal(self: RedisSubscription, reply: Any) -> None:
         _heard(self, reply)
 
 
-def _stays_down(self: Service, task: Any) -> None:
+def _stays_down(self: EternalTask, task: Any) -> None:
     if not task.cancelled():
         _ended(self, task)
 
@@ -112,7 +112,7 @@ def _batch_goes_on(self: Consumer, *args: Any, **options: Any) -> Any:
     return outcome()
 
 
-_heard, _ended, _outcome_of = RedisSubscription._heard, Service._ended, Consumer._outcome_of
+_heard, _ended, _outcome_of = RedisSubscription._heard, EternalTask._ended, Consumer._outcome_of
 
 ALONE = {
     "jobs": ("waiting", "waiting", "deadly", "work"), "faults": ["kill"], "seats": 1,
@@ -172,7 +172,7 @@ BREAKAGES = {
     "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (21, 133, 170), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
     "a suspect is never trusted": Breakage(put(Consumer, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
     "a suspect blocks for ever": Breakage(put(Consumer, "_blocked_long", lambda self: False), "S1", (17,), ALONE),
-    "a service that was cancelled stays down": Breakage(put(Service, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
+    "a service that was cancelled stays down": Breakage(put(EternalTask, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
     "a producer that was cancelled hears and looks no more": Breakage(
         put(Engine, "_attend", _attends_once), "S1 L2", (56, 69, 87),
         {"jobs": ("waiting", "work", "crowd.stopper"), "faults": [], "seats": 1,
