@@ -152,7 +152,7 @@ class PulsarQueue:
 
         if not self.cfg.broker_url.startswith("memory://"):
             forkserver.prepare()  # it gets ready while we import the rest
-        from .server.supervisor import serve
+        from .server.serve import serve
 
         return serve(self)
 

@@ -19,29 +19,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
 from . import __version__
 from .config.settings import SETTINGS, Setting
 from .errors import AppNotFound, ImportFailed, PqError, did_you_mean
+from .server.application import Application
 
 MOST_LINES = 6
 """A mistake is explained in so many lines, however long its text is."""
-
-
-class Application(Protocol):
-    """What the command line needs of an application."""
-
-    kwargs: dict[str, Any]
-    config: str | None
-
-    def configure(self, flags: Mapping[str, object]) -> None:
-        """Read the settings, with what the flags said on top."""
-        ...
-
-    def serve(self) -> int:
-        """Run the server until it is told to stop; the exit code."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

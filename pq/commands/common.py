@@ -19,6 +19,7 @@ from ..errors import PqError
 from ..logs.formatters import escape
 from ..model.task import Task
 from ..producer.future import LoopFuture
+from ..producer.producer import Producer
 
 T = TypeVar("T")
 
@@ -38,9 +39,9 @@ STATUS_TINTS = {
 
 
 @contextlib.contextmanager
-def connected(command: Command) -> Iterator[Any]:
+def connected(command: Command) -> Iterator[Producer]:
     """The api of the application, closed at the end."""
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     try:
         yield api
     finally:

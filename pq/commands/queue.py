@@ -93,7 +93,7 @@ def _value(text: str) -> Any:
 async def _queue(
     command: Command, wanted: Any, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> int:
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         items = [(wanted.job, args, kwargs)]
         (future,) = api.tasks.queue_many(items, callback=False, **options)
@@ -111,7 +111,7 @@ async def _queue(
 
 
 async def _wait(command: Command, wanted: Any) -> int:
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         task = await api.tasks.find(wanted.id)
         try:

@@ -53,12 +53,12 @@ def _switch(command: Command, verb: str, about: str, done: str) -> int:
     parser.add_argument("queue", metavar="QUEUE", nargs="+")
     wanted = parser.parse(command.argv)
     with connected(command) as api:
-        known = set(answer(api.tasks.queue_states()))
+        states = answer(api.tasks.queue_states())
         answer(getattr(api.tasks, verb)(*wanted.queue))
         parts = {name: api.cuts.all_of(name) for name in wanted.queue}
     for name in wanted.queue:
         say(f"{done}: {name}")
-        if known.isdisjoint(parts[name]):
+        if states.keys().isdisjoint(parts[name]):
             note(f"{name} was not used yet")
     return 0
 

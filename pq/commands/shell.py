@@ -39,7 +39,7 @@ def run(command: Command) -> int:
         "--plain", action="store_true", help="Python's own prompt, also where IPython is installed"
     )
     wanted = parser.parse(command.argv)
-    app: Any = command.application
+    app = command.application
     api = app.api(background=True)
     registry = api.registry
     names = namespace(app, api, registry)

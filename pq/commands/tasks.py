@@ -215,26 +215,26 @@ def logs(command: Command) -> int:
         "-f", "--follow", action="store_true", help="go on until Ctrl-C, or until the task is done"
     )
     wanted = parser.parse(command.argv)
-    if wanted.id is None and not wanted.follow:
+    if wanted.follow:
+        asyncio.run(_follow(command, wanted.id))
+        return 0
+    if wanted.id is None:
         raise UsageError(
             "whose log?", hint=f"{command.program} logs ID, or {command.program} logs -f for all that comes"
         )
-    if not wanted.follow:
-        with connected(command) as api:
-            for line in answer(api.tasks.log(answer(api.tasks.find(wanted.id)).id)):
-                say(log_text(line))
-        return 0
-    asyncio.run(_follow(command, wanted.id))
+    with connected(command) as api:
+        for line in answer(api.tasks.log(answer(api.tasks.find(wanted.id)).id)):
+            say(log_text(line))
     return 0
 
 
 async def _follow(command: Command, prefix: str | None) -> None:
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         if prefix is None:
-            ended = asyncio.Event()
             await api.on_events("task", "log", lambda channel, event, task: _tell(task))
-            await ended.wait()  # until Ctrl-C
+            await asyncio.Event().wait()  # until Ctrl-C
+            return
         task = await api.tasks.find(prefix)
         for line in await api.tasks.log(task.id):
             say(log_text(line))

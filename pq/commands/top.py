@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
 from ..errors import ExtraNeeded
@@ -47,7 +46,7 @@ async def _once(command: Command) -> int:
     from ..tui.feed import Feed
     from ..tui.frame import frame
 
-    api: Any = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         board = Board(hears=False)
         await Feed(api, board).look()
@@ -63,7 +62,7 @@ async def _live(command: Command, interval: float) -> int:
     from ..tui.board import Board
     from ..tui.feed import Feed
 
-    api: Any = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         feed = Feed(api, Board(), interval=interval)
         await feed.start()

@@ -737,7 +737,7 @@ class Consumer(Service):
     async def drain(self, grace: float) -> None:
         """Take no more; let what runs end within `grace` seconds; then stop it and hand it back unspent.
 
-        `grace` may be infinite: then it takes as long as it takes, unless `hurry` is called meanwhile.
+        `grace` may be infinite: then it takes as long as it takes, unless `shorten_drain` is called meanwhile.
         """
         self._draining = True
         self._signal.set()
@@ -751,7 +751,7 @@ class Consumer(Service):
             async with asyncio.timeout(5.0):
                 await self._all_ended()
 
-    def hurry(self, grace: float) -> None:
+    def shorten_drain(self, grace: float) -> None:
         """End a drain that is under way within `grace` seconds."""
         end = asyncio.get_running_loop().time() + grace
         limit = self._grace

@@ -274,10 +274,10 @@ class Worker:
         """How much there is to do here; None while it does not run."""
         return self.consumer.load() if self.consumer is not None else None
 
-    def hurry(self, grace: float) -> None:
-        """It stops, and is now to do so within `grace` seconds."""
+    def shorten_drain(self, grace: float) -> None:
+        """End a drain that is under way within `grace` seconds."""
         if self.consumer is not None:
-            self.consumer.hurry(grace)
+            self.consumer.shorten_drain(grace)
 
     async def sent(self) -> None:
         """Wait until all that its jobs have queued so far is in the store."""
