@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from pq.logs import formatters as logs
 from pq.logs.formatters import ConsoleFormatter, JsonFormatter, escape
 from pq.logs.tasks import TaskLog, TaskLogger, format_duration
-from pq.model.ending import ACK, AGAIN, CRASH, FAIL, RELEASE, Ending
+from pq.model.ending import Ending
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE
+from pq.model.operations import RETRY as AGAIN
 from pq.model.states import FAILURE, QUEUED, RETRY, SUCCESS
 from pq.model.task import Task
 

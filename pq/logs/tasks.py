@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UnreadableMessage
-from ..model.ending import ACK, AGAIN, RELEASE, Ending
+from ..model.ending import Ending
 from ..model.observer import TaskObserver
+from ..model.operations import ACK, RELEASE, RETRY
 from ..model.task import Task
 from .formatters import short_repr
 
@@ -199,10 +200,10 @@ def _failure(task: Task[Any], ending: Ending) -> str:
     """Return why an attempt did not succeed, and when the next one starts."""
     if ending.op == RELEASE:
         return "released to its queue"
-    if ending.op == AGAIN and task.reason == "snoozed":
+    if ending.op == RETRY and task.reason == "snoozed":
         return f"snoozed · retrying in {ending.wait:.1f} s"
     error = (task.exception or "its process died").split("\n", 1)[0]
-    if ending.op == AGAIN:
+    if ending.op == RETRY:
         return f"{error} · attempt {task.retry} in {ending.wait:.1f} s"
     return error
 

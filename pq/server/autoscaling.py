@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgpack
 
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..config import WorkerRange
 from ..errors import PqError
 from ..loops import EternalTask
@@ -132,7 +132,7 @@ class Scaling:
 
     async def _waiting(self) -> int:
         """Return the number of tasks that could be started now, in all queues."""
-        return sum([(await self._broker.state(queue)).startable for queue in self._pool.queues])
+        return sum([(await self._broker.looks.state(queue)).startable for queue in self._pool.queues])
 
     async def _publish(self, decision: Decision, waiting: int, utilisation: float) -> None:
         """Publish event `scaled` on channel `consumer`."""
@@ -148,4 +148,4 @@ class Scaling:
             "most": self._autoscaler.most,
             "time": time.time(),
         }
-        await self._broker.publish(self._channel, msgpack.packb(facts))
+        await self._broker.channels.publish(self._channel, msgpack.packb(facts))

@@ -16,7 +16,7 @@ import multiprocessing
 import time
 from typing import Any
 
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..config import Settings
 from ..errors import PqError
 from ..loops import HeldTasks
@@ -266,7 +266,7 @@ class WorkerPool:
         total = 0
         for lease, queues in handle.leases:
             try:
-                total += await self._broker.hand_back(lease, queues, crashed=crashed)
+                total += await self._broker.work.hand_back(lease, queues, crashed=crashed)
             except PqError as exc:
                 logger.warning("the tasks of %s come back when its lease ends: %s", handle.name, exc)
         if total:

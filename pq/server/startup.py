@@ -6,7 +6,7 @@ import logging
 import os
 
 from ..broker.connect import Store
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..config import Settings
 from ..errors import PqError, StoreEvicts
 from .application import Application
@@ -27,7 +27,7 @@ def introduce(app: Application, broker: Broker) -> None:
             extra={"who": "pq"},
         )
     else:
-        logger.info("store %s", getattr(broker, "where", "memory://"), extra={"who": "pq"})
+        logger.info("store %s", broker.where, extra={"who": "pq"})
     if not jobs:
         modules = len(app.registry.modules)
         logger.warning(
@@ -52,7 +52,7 @@ async def check_store(broker: Broker, cfg: Settings) -> None:
     Such a store loses tasks without an error. Raises `StoreEvicts`, unless `allow_eviction` is set.
     """
     try:
-        facts = await broker.facts()
+        facts = await broker.looks.facts()
     except PqError as exc:
         logger.debug("the policy of the store is unknown: %s", exc)
         return

@@ -14,7 +14,7 @@ import math
 import signal
 import time
 
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..broker.keys import Keys
 from ..config import Settings
 from ..loops import EternalTask
