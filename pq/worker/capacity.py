@@ -10,6 +10,8 @@ tasks take milliseconds a few spare ones are reserved too, so that no child wait
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 SHORT = 0.005
 """Seconds; process tasks that take less on average are short."""
 SPARE = 2
@@ -39,6 +41,11 @@ def wanted(slots: int, running: int, *, before_limit: int | None, for_children: 
 class Children:
     """The child processes of a worker, as far as reserving depends on them.
 
+    Args:
+        count: child processes.
+        slots: tasks that may run at once.
+        capacity: how many more attempts their executor could start now; None for any number.
+
     Attributes:
         running: process tasks that run or wait for a child here.
         mean_time: seconds that process tasks take, a moving average; long until they are seen to be short.
@@ -46,25 +53,27 @@ class Children:
         head_waits: a process task was released because no child was free, and none has become free since.
     """
 
-    __slots__ = ("count", "head_waits", "in_last_batch", "mean_time", "running", "slots")
+    __slots__ = ("_capacity", "_slots", "count", "head_waits", "in_last_batch", "mean_time", "running")
 
-    def __init__(self, count: int, slots: int) -> None:
+    def __init__(self, count: int, slots: int, capacity: Callable[[], int | None]) -> None:
         self.count = count
-        self.slots = slots
+        self._slots = slots
+        self._capacity = capacity
         self.running = 0
         self.mean_time = 1.0
         self.in_last_batch = False
         self.head_waits = False
 
-    def room(self, capacity: int | None) -> int:
-        """Return how many more process tasks may start; `capacity` is the executor's, None for any number."""
+    def room(self) -> int:
+        """Return how many more process tasks may start."""
+        capacity = self._capacity()
         if capacity is None:
-            return self.slots
+            return self._slots
         waiting = max(0, self.running - self.count)
         spare = SPARE * self.count if self.mean_time < SHORT else 0
         return max(0, capacity + spare - waiting)
 
-    def wanted(self, capacity: int | None) -> int | None:
+    def wanted(self) -> int | None:
         """Return the limit that the children set on the next batch; None for no limit.
 
         With all children busy one task is reserved still, until that is a process task too: the next task may be of
@@ -72,7 +81,7 @@ class Children:
         """
         if not self.in_last_batch:
             return None
-        return self.room(capacity) or int(not self.head_waits)
+        return self.room() or int(not self.head_waits)
 
     def ended(self, seconds: float) -> None:
         """Note that a process task has ended, `seconds` after its start."""

@@ -45,27 +45,30 @@ def test_a_worker_reserves_what_can_start(
 )
 def test_room_for_process_tasks(capacity: int | None, running: int, mean_time: float, room: int) -> None:
     """Two children and eight slots: the free children, and spare tasks only where they take milliseconds."""
-    children = Children(2, 8)
+    children = Children(2, 8, lambda: capacity)
     children.running, children.mean_time = running, mean_time
-    assert children.room(capacity) == room
+    assert children.room() == room
 
 
 def test_children_limit_nothing_until_a_process_task_is_seen() -> None:
     """Then the room counts; and with none, one task is reserved until that is a process task."""
-    children = Children(2, 8)
-    assert children.wanted(0) is None
+    free = 0
+    children = Children(2, 8, lambda: free)
+    assert children.wanted() is None
     children.in_last_batch = True
-    assert (children.wanted(2), children.wanted(0)) == (2, 1)
-    children.head_waits = True
-    assert children.wanted(0) == 0
+    assert children.wanted() == 1
+    free = 2
+    assert children.wanted() == 2
+    free, children.head_waits = 0, True
+    assert children.wanted() == 0
     children.running = 1
     children.ended(0.5)
-    assert children.wanted(0) == 1
+    assert children.wanted() == 1
 
 
 def test_tasks_are_short_when_they_are_seen_to_be() -> None:
     """One short task among long ones changes little; a long one counts as one second at most."""
-    children = Children(2, 8)
+    children = Children(2, 8, lambda: 0)
     children.running = 100
     children.ended(0.001)
     assert children.mean_time > SHORT
