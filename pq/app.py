@@ -152,7 +152,7 @@ class PulsarQueue:
 
         if not self.cfg.broker_url.startswith("memory://"):
             forkserver.prepare()  # it starts while the rest is imported
-        from .server.supervisor import serve
+        from .server.serve import serve
 
         return serve(self)
 

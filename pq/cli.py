@@ -18,29 +18,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
 from . import __version__
 from .config.settings import SETTINGS, Setting
 from .errors import AppNotFound, ImportFailed, PqError, did_you_mean
+from .server.application import Application
 
 MOST_LINES = 6
 """Lines of the explanation of a mistake, at most, however long its text is."""
-
-
-class Application(Protocol):
-    """The part of an application that the command line needs."""
-
-    kwargs: dict[str, Any]
-    config: str | None
-
-    def configure(self, flags: Mapping[str, object]) -> None:
-        """Read the settings; flags take precedence."""
-        ...
-
-    def serve(self) -> int:
-        """Run the server until it stops; return the exit code."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

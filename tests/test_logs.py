@@ -7,13 +7,20 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pq.logs import formatters as logs
-from pq.logs.formatters import ConsoleFormatter, JsonFormatter, TaskLog, duration, escape
+from pq.logs.formatters import ConsoleFormatter, JsonFormatter, escape
+from pq.logs.tasks import TaskLog, TaskLogger, format_duration
+from pq.model.ending import Ending
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE
+from pq.model.operations import RETRY as AGAIN
+from pq.model.states import FAILURE, QUEUED, RETRY, SUCCESS
+from pq.model.task import Task
 
 
 @pytest.fixture(autouse=True)
@@ -318,6 +325,54 @@ def test_the_lines_go_to_the_log_of_the_process() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ending", "attempt", "line"),
+    [
+        pytest.param(Ending(ACK), {"result": 10}, "✓ work t1 10  (waited 1.0 s, ran 250 ms)", id="success"),
+        pytest.param(
+            Ending(FAIL),
+            {"status": FAILURE, "exception": "ValueError: bad\nmore"},
+            "✗ work t1 FAILURE ValueError: bad  (waited 1.0 s, ran 250 ms)",
+            id="failure",
+        ),
+        pytest.param(
+            Ending(AGAIN, 1.0),
+            {"status": RETRY, "exception": "ValueError: bad", "retry": 2},
+            "✗ work t1 RETRY ValueError: bad · attempt 2 in 1.0 s  (waited 1.0 s, ran 250 ms)",
+            id="another attempt",
+        ),
+        pytest.param(
+            Ending(AGAIN, 1.0),
+            {"status": RETRY, "reason": "snoozed"},
+            "✗ work t1 RETRY snoozed · retrying in 1.0 s  (waited 1.0 s, ran 250 ms)",
+            id="snoozed",
+        ),
+        pytest.param(
+            Ending(RELEASE),
+            {"status": QUEUED, "time_ended": None},
+            "✗ work t1 QUEUED released to its queue  (waited 1.0 s)",
+            id="released",
+        ),
+        pytest.param(
+            Ending(CRASH),
+            {"status": QUEUED, "time_ended": None},
+            "✗ work t1 QUEUED its process died  (waited 1.0 s)",
+            id="crashed",
+        ),
+    ],
+)
+def test_a_line_says_how_an_attempt_ended(
+    lines: Lines, ending: Ending, attempt: dict[str, Any], line: str
+) -> None:
+    """And what follows: when the next attempt starts, or that the task is in its queue again."""
+    task: Task[Any] = Task("t1", "work", "default")
+    times = {"time_queued": 1.0, "time_started": 2.0, "time_ended": 2.25}
+    for name, value in ({"status": SUCCESS} | times | attempt).items():
+        setattr(task, name, value)
+    TaskLogger("w1", TaskLog(lines)).ended(task, ending)
+    assert lines == [line]
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (-1, "0 ms"),
@@ -331,4 +386,4 @@ def test_the_lines_go_to_the_log_of_the_process() -> None:
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     """One unit, the one that says most."""
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..cli import Command, UsageError
 from ..producer.future import LoopFuture
+from ..producer.producer import Producer
 
 T = TypeVar("T")
 
@@ -16,9 +17,9 @@ PATIENCE = 30.0
 
 
 @contextlib.contextmanager
-def connected(command: Command) -> Iterator[Any]:
+def connected(command: Command) -> Iterator[Producer]:
     """Yield the api of the application; close it at the end."""
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     try:
         yield api
     finally:
@@ -30,7 +31,7 @@ def answer(future: LoopFuture[T]) -> T:
     return future.wait(PATIENCE)
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Return the seconds of `30`, `30s`, `5m`, `2h` or `1d`. Raises `UsageError`."""
     sizes = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
     number, size = (text[:-1], sizes[text[-1]]) if text[-1:] in sizes else (text, 1.0)

@@ -46,7 +46,7 @@ def doctor(command: Command) -> int:
 
 def _examined(command: Command) -> Iterator[Finding]:
     """Yield all findings; a store that cannot be reached is the last one."""
-    app: Any = command.application
+    app = command.application
     try:
         registry = app.registry
         if len(registry):
@@ -145,7 +145,7 @@ def check(command: Command) -> int:
         "--here", action="store_true", help="a worker of this node is alive: for the probe of a container"
     )
     wanted = parser.parse(command.argv)
-    app: Any = command.application
+    app = command.application
     started = time.monotonic()
     with connected(command) as api:
         answer(api.tasks.store())

@@ -13,7 +13,8 @@ from ..cli import Command, UsageError, VerbParser
 from ..describe import SHORT, bar_length, progress_share, progress_text, task_facts
 from ..errors import PqError, TaskError
 from ..model.task import Task
-from .calling import seconds_of
+from ..producer.producer import Producer
+from .calling import parse_duration
 from .terminal import as_json, colours, note, say
 
 IMPATIENT = 1.0
@@ -44,7 +45,7 @@ def queue(command: Command) -> int:
     options: dict[str, Any] = {"queue": wanted.queue}
     for name in ("delay", "timeout"):
         text = getattr(wanted, name)
-        options[name] = None if text is None else seconds_of(text)
+        options[name] = None if text is None else parse_duration(text)
     return asyncio.run(_queue(command, wanted, args, kwargs, options))
 
 
@@ -84,7 +85,7 @@ def _value(text: str) -> Any:
 async def _queue(
     command: Command, wanted: Any, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> int:
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         items = [(wanted.job, args, kwargs)]
         (future,) = api.tasks.queue_many(items, callback=False, **options)
@@ -102,18 +103,18 @@ async def _queue(
 
 
 async def _wait(command: Command, wanted: Any) -> int:
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         task = await api.tasks.find(wanted.id)
         try:
-            async with asyncio.timeout(None if wanted.timeout is None else seconds_of(wanted.timeout)):
+            async with asyncio.timeout(None if wanted.timeout is None else parse_duration(wanted.timeout)):
                 return _ended(await _watched(api, task, stream=wanted.stream), wanted.json)
         except TimeoutError:
             note(f"{task.name} {task.id[:SHORT]} is not done after {wanted.timeout}; it goes on")
             return 1
 
 
-async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
+async def _watched(api: Producer, task: Task[Any], *, stream: bool) -> Task[Any]:
     """Return the task when it is done; meanwhile show a progress bar on a terminal, or print its parts."""
     if stream:
         await _print_parts(api, task)
@@ -137,7 +138,7 @@ async def _watched(api: Any, task: Task[Any], *, stream: bool) -> Task[Any]:
     return task
 
 
-async def _print_parts(api: Any, task: Task[Any]) -> None:
+async def _print_parts(api: Producer, task: Task[Any]) -> None:
     """Print parts, a line each: text as it is, other values as JSON. A new attempt starts from part 1."""
     parts = api.tasks.stream(task, gaps=True)
     async with _explained(api, task.id) as it_moves:
@@ -163,7 +164,7 @@ def bar(task: Task[Any]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _explained(api: Any, id: str) -> AsyncIterator[Callable[[], object]]:
+async def _explained(api: Producer, id: str) -> AsyncIterator[Callable[[], object]]:
     """Explain why a task does not start, unless the yielded function is called before `IMPATIENT`."""
     explains = asyncio.get_running_loop().create_task(_explain(api, id))
     try:
@@ -173,7 +174,7 @@ async def _explained(api: Any, id: str) -> AsyncIterator[Callable[[], object]]:
         await asyncio.gather(explains, return_exceptions=True)
 
 
-async def _explain(api: Any, id: str) -> None:
+async def _explain(api: Producer, id: str) -> None:
     """Print why a task does not start."""
     await asyncio.sleep(IMPATIENT)
     reason = await api.tasks.why(id)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..cli import Command, VerbParser
+from ..producer.producer import Producer
 from .calling import answer, connected
 from .terminal import as_json, note, say, sure, table
 
@@ -54,12 +53,12 @@ def _switch(command: Command, verb: str, about: str, done: str) -> int:
     parser.add_argument("queue", metavar="QUEUE", nargs="+")
     wanted = parser.parse(command.argv)
     with connected(command) as api:
-        known = set(answer(api.tasks.queue_states()))
+        states = answer(api.tasks.queue_states())
         answer(getattr(api.tasks, verb)(*wanted.queue))
         parts = {name: api.cuts.all_of(name) for name in wanted.queue}
     for name in wanted.queue:
         say(f"{done}: {name}")
-        if known.isdisjoint(parts[name]):
+        if states.keys().isdisjoint(parts[name]):
             note(f"{name} was not used yet")
     return 0
 
@@ -84,7 +83,7 @@ def purge(command: Command) -> int:
         )
 
 
-def flushed(api: Any, names: list[str]) -> int:
+def flushed(api: Producer, names: list[str]) -> int:
     """Flush; a million tasks may take a while."""
     count: int = api.tasks.flush_queues(*names).wait()
     return count

@@ -23,6 +23,7 @@ from typing import Any
 from ..cli import Command, VerbParser
 from ..errors import PqError
 from ..model.registry import Registry
+from ..producer.producer import Producer
 
 _IN_NAME = re.compile(r"""\b(?:queue|queue_local|execute|map)\(\s*["']([\w.-]*)$""")
 _IN_ARGUMENTS = re.compile(
@@ -39,7 +40,7 @@ def run(command: Command) -> int:
         "--plain", action="store_true", help="Python's own prompt, also where IPython is installed"
     )
     wanted = parser.parse(command.argv)
-    app: Any = command.application
+    app = command.application
     api = app.api(background=True)
     registry = api.registry
     names = namespace(app, api, registry)
@@ -69,7 +70,7 @@ def _ipython() -> Callable[..., Any] | None:
     return found
 
 
-def namespace(app: Any, api: Any, registry: Registry) -> dict[str, Any]:
+def namespace(app: Any, api: Producer, registry: Registry) -> dict[str, Any]:
     """Return the names at the prompt. A job has its name, with `_` for characters that Python names cannot have."""
     names: dict[str, Any] = {re.sub(r"\W", "_", job.name): job.function_object or job for job in registry}
     return {"__name__": "__console__", **names, "app": app, "api": api, "tasks": api.tasks}

@@ -11,7 +11,7 @@ from ..cli import Command, UsageError, VerbParser
 from ..describe import SHORT, STATUS_TINTS, ago, call_text, facts_of, outcome_text, task_facts
 from ..model.events import LogLine
 from ..model.task import Task
-from .calling import answer, connected, seconds_of
+from .calling import answer, connected, parse_duration
 from .terminal import as_json, note, say, table, tint
 
 FAILED = ("FAILURE", "REVOKED")
@@ -36,7 +36,7 @@ def tasks(command: Command) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     wanted = parser.parse(command.argv)
-    since = None if wanted.since is None else seconds_of(wanted.since)
+    since = None if wanted.since is None else parse_duration(wanted.since)
     with connected(command) as api:
         found: list[Task[Any]] = answer(
             api.tasks.search(
@@ -173,26 +173,26 @@ def logs(command: Command) -> int:
         "-f", "--follow", action="store_true", help="follow until Ctrl-C, or until the task is done"
     )
     wanted = parser.parse(command.argv)
-    if wanted.id is None and not wanted.follow:
+    if wanted.follow:
+        asyncio.run(_follow(command, wanted.id))
+        return 0
+    if wanted.id is None:
         raise UsageError(
             "whose log?", hint=f"{command.program} logs ID, or {command.program} logs -f for all new lines"
         )
-    if not wanted.follow:
-        with connected(command) as api:
-            for line in answer(api.tasks.log(answer(api.tasks.find(wanted.id)).id)):
-                say(log_text(line))
-        return 0
-    asyncio.run(_follow(command, wanted.id))
+    with connected(command) as api:
+        for line in answer(api.tasks.log(answer(api.tasks.find(wanted.id)).id)):
+            say(log_text(line))
     return 0
 
 
 async def _follow(command: Command, prefix: str | None) -> None:
-    api = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         if prefix is None:
-            ended = asyncio.Event()
             await api.on_events("task", "log", lambda channel, event, task: _tell(task))
-            await ended.wait()  # until Ctrl-C
+            await asyncio.Event().wait()  # until Ctrl-C
+            return
         task = await api.tasks.find(prefix)
         for line in await api.tasks.log(task.id):
             say(log_text(line))

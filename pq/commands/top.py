@@ -6,12 +6,11 @@ import os
 import shutil
 import signal
 import sys
-from typing import Any
 
 from ..cli import Command, UsageError, VerbParser
 from ..errors import ExtraNeeded
 from ..loops import run as run_loop
-from .calling import seconds_of
+from .calling import parse_duration
 
 SHORTEST, LONGEST = 0.1, 60.0
 """Seconds between two reads of the store."""
@@ -25,7 +24,7 @@ def run(command: Command) -> int:
         "--interval", default="1s", metavar="TIME", help="time between two reads of the store (default 1s)"
     )
     wanted = parser.parse(command.argv)
-    interval = seconds_of(wanted.interval)
+    interval = parse_duration(wanted.interval)
     if not SHORTEST <= interval <= LONGEST:
         raise UsageError(f"--interval {wanted.interval} is out of range", hint="use 0.1s to 60s")
     if wanted.once:
@@ -48,7 +47,7 @@ async def _once(command: Command) -> int:
     from ..tui.feed import Feed
     from ..tui.frame import frame
 
-    api: Any = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         board = Board(hears=False)
         await Feed(api, board).look()
@@ -64,7 +63,7 @@ async def _live(command: Command, interval: float) -> int:
     from ..tui.board import Board
     from ..tui.feed import Feed
 
-    api: Any = command.application.api()  # type: ignore[attr-defined]
+    api = command.application.api()
     async with api:
         feed = Feed(api, Board(), interval=interval)
         await feed.start()

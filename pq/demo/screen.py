@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TextIO
 
-from ..logs.formatters import duration
+from ..logs.tasks import format_duration
 
 WIDTH = 50
 """Columns of what is done, and of what came of it; then comes the time."""
@@ -41,7 +41,7 @@ class Screen:
     def step(self, number: int | None, what: str, came: str = "", seconds: float | None = None) -> None:
         """Print a step, its outcome and its duration."""
         mark = f"{number:>3}  " if number is not None else " " * 5
-        took = "" if seconds is None else duration(seconds)
+        took = "" if seconds is None else format_duration(seconds)
         text = f"{what:<{WIDTH}} {came:<{WIDTH // 2}}".rstrip()
         if took:
             text = f"{what:<{WIDTH}} {came:<{WIDTH // 2}} {self._tint(_DIM, f'{took:>8}')}"

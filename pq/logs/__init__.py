@@ -1,1 +1,1 @@
-"""Log records of the server and its tasks: formatters, files, task lines."""
+"""Make the log of a server: lines of records, files of processes, lines of tasks."""

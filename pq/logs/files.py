@@ -1,16 +1,16 @@
-"""The log of a server's process: standard error, and a file of its own where `log_dir` is set.
+"""Set up the log of a server's process: standard error, and a file of its own where `log_dir` is set.
 
-Each process writes to a file that no other writes to, so lines never mix and nobody waits for a lock:
+Each process writes to a file of its own, so lines never mix and no process waits for a lock:
 
     pq-supervisor-4120.log       the supervisor
     pq-worker-1-4123.log         a worker, and what its children print and log
     pq-worker-1-child-4130.log   what one child prints and logs, and the ends of its tasks
 
-A child's lines are written by its worker, which has them all: also what is printed past Python's logging, the
-last words of a child that died, and the end of the task that killed it. Its file is made with its first line.
+A worker writes the lines of its children, because it has all of them: prints that bypass Python's logging, the
+last output of a child that died, and the end of the task that killed it. The file is made with its first line.
 
-Files are appended to. One that is moved away or removed (logrotate does that) is made anew by the next line.
-What cannot be written is lost here and still on standard error: a log never hurts what it tells of.
+Files are appended to. A file that is moved away or removed (by logrotate) is made again by the next line.
+A line that cannot be written to its file is still on standard error: logging never harms the server.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .formatters import ConsoleFormatter, HarmlessHandler, JsonFormatter, SafeHa
 logger = logging.getLogger("pq.server")
 
 MOST_OPEN = 16
-"""Files of children that one worker keeps open; the one that was used least lately is closed first."""
+"""Files of children that one worker keeps open; the least recently used is closed first."""
 
 
 def set_up(cfg: Settings, who: str, role: str, *, needed: bool = False) -> None:
-    """Set up the log of this process, or set it up anew, under the name `who`.
+    """Set up the log of this process under the name `who`; a second call replaces the first.
 
-    `role` is the part of the file's name that tells what the process is. Where the file cannot be made,
-    that is a `BadSetting` if it is `needed`, and nothing was changed; else a warning.
+    `role` is the part of the file's name that says what the process is. Where the file cannot be made and is
+    `needed`, raises `BadSetting` and changes nothing; where it is not, logs a warning.
     """
     files: list[HarmlessHandler] = []
     failure: str | None = None
@@ -51,7 +51,7 @@ def set_up(cfg: Settings, who: str, role: str, *, needed: bool = False) -> None:
         source = cfg.sources.get("log_dir", "Settings")
         raise BadSetting(
             f"log_dir: {cfg.log_dir!r} ({source}) cannot be written: {failure}",
-            hint="name a directory that this user may write to, or one that can be made: --log-dir logs",
+            hint="name a directory that this user may write to or create: --log-dir logs",
         )
     configure(cfg.log_level, cfg.log_format, who, also=files)
     if failure is not None:
@@ -59,7 +59,7 @@ def set_up(cfg: Settings, who: str, role: str, *, needed: bool = False) -> None:
 
 
 class LogFile(SafeHandler):
-    """A file that lines are appended to. Raises `OSError` when it cannot be opened."""
+    """Append lines to a file. Raises `OSError` when the file cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -71,7 +71,7 @@ class LogFile(SafeHandler):
                 old, self.stream = self.stream, self._open()
                 old.close()
         except OSError:
-            pass  # what was moved away is better than nothing
+            pass  # the file that was moved away still takes the line
         super().emit(record)
 
     def close(self) -> None:
@@ -79,14 +79,14 @@ class LogFile(SafeHandler):
         try:
             self.stream.close()
         except OSError:
-            pass  # its last lines did not fit on the disk
+            pass  # the last lines did not fit on the disk
 
     def _open(self) -> TextIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return self._path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def _is_there(self) -> bool:
-        """Whether the path still leads to the file that is open: a call of the system for each line."""
+        """Return whether the path still leads to the open file: a system call for each line."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self.stream.fileno()))
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class LogFile(SafeHandler):
 
 
 class ChildFiles(HarmlessHandler):
-    """Hands each record that is a child's to the file of that child."""
+    """Write the records of each child to the file of that child."""
 
     def __init__(self, stem: str, cfg: Settings) -> None:
         super().__init__()
@@ -107,8 +107,8 @@ class ChildFiles(HarmlessHandler):
         if not isinstance(pid, int):
             return
         try:
-            # Taken out and put back: a dictionary keeps the order, so the first one is the least lately used.
-            file = self._files.pop(pid, None) or self._made(pid)
+            # Taken out and put back: a dictionary keeps its order, so the first file is the least recently used.
+            file = self._files.pop(pid, None) or self._new_file(pid)
             self._files[pid] = file
             file.emit(record)
             if len(self._files) > MOST_OPEN:
@@ -122,7 +122,7 @@ class ChildFiles(HarmlessHandler):
             file.close()
         self._files.clear()
 
-    def _made(self, pid: int) -> LogFile:
+    def _new_file(self, pid: int) -> LogFile:
         file = LogFile(Path(f"{self._stem}-{pid}.log"))
         file.setFormatter(_formatter(self._cfg, str(pid)))
         return file
@@ -133,7 +133,7 @@ def _formatter(cfg: Settings, who: str) -> logging.Formatter:
 
 
 def _why(directory: str, exc: OSError) -> str:
-    """What is wrong with the directory, in a few words."""
+    """Return what is wrong with the directory, in a few words."""
     if isinstance(exc, FileExistsError) or (
         exc.filename == directory and isinstance(exc, NotADirectoryError)
     ):

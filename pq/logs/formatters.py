@@ -1,12 +1,11 @@
-"""What a server says while it runs: log lines, and the lines of single tasks.
+"""Turn log records into lines, and send them to the log of a process.
 
-The duties: `configure` sets up the standard library's logging for a server process, with lines for
-people (three columns: time, who, text) or for machines (JSON); `TaskLog` prints one line for each task
-while they come slowly, and counts them when they come fast.
+`configure` sets up the standard library's logging for a server process, with lines for people (three
+columns: time, process, text) or for machines (JSON).
 
-Two rules hold for every line. It cannot be forged: whatever is in a name, an argument or an error, its
-control characters are shown, never obeyed, so one record is one line and no text moves the cursor. And
-it cannot hurt: a closed terminal, a full disk, a broken `repr` cost the line and nothing else.
+Two rules hold for every line. It cannot be forged: control characters in a name, an argument or an error
+are written out, so one record is one line and no text moves the cursor. It cannot do harm: a closed
+terminal, a full disk or a broken `repr` costs the line and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from reprlib import Repr
 from typing import TextIO
 
@@ -31,11 +30,16 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u
 _DIM, _CYAN, _YELLOW, _RED, _PLAIN = "\x1b[2m", "\x1b[36m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "who", "taskName", "stack"}
-"""What every record has; anything else was put there with `extra=`."""
+"""Attributes of every log record; any other was added with `extra=`."""
+
+_short = Repr()
+_short.maxstring = _short.maxother = 60
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
+_short.maxlevel = 3
 
 
 def escape(text: str) -> str:
-    """`text` on one line, with its control characters written out (`\\\\n`, `\\\\x1b`)."""
+    """Return `text` on one line, with its control characters written out (`\\\\n`, `\\\\x1b`)."""
     if text.isprintable():
         return text  # nearly always, and faster than any search
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
@@ -48,9 +52,10 @@ def configure(
     stream: TextIO | None = None,
     also: Sequence[HarmlessHandler] = (),
 ) -> None:
-    """Send what is logged in this process to `stream` (standard error), under the name `who`, and to `also`.
+    """Send the log records of this process to `stream` (standard error) and to the handlers `also`.
 
-    Calling it again replaces what it set up before. Handlers of the application's own are left alone.
+    `who` is the process's name in each line. A second call replaces what the first one set up. Handlers of
+    the application are left alone.
     """
     stream = stream or sys.stderr  # which is None in a process that has none
     handler = SafeHandler(stream)
@@ -67,7 +72,7 @@ def configure(
 
 
 def _has_colours(stream: TextIO | None) -> bool:
-    """Colours are for a terminal whose user did not refuse them (no-color.org)."""
+    """Return whether `stream` is a terminal whose user did not refuse colours (no-color.org)."""
     try:
         return (
             stream is not None
@@ -80,10 +85,10 @@ def _has_colours(stream: TextIO | None) -> bool:
 
 
 class HarmlessHandler(logging.Handler):
-    """A handler that never prints a traceback of its own. What `configure` sets up is of this kind."""
+    """A handler that never prints a traceback of its own. All handlers of `configure` are of this kind."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Lose the line. Where it should have gone is gone, so there is nobody left to tell."""
+        """Drop the line: its destination is gone, so an error about it could not be shown either."""
 
 
 class SafeHandler(HarmlessHandler, logging.StreamHandler[TextIO]):
@@ -103,11 +108,10 @@ class SafeHandler(HarmlessHandler, logging.StreamHandler[TextIO]):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`10:04:01 w1       ready · queues default`, and below it, indented, a traceback and a hint.
+    """Make lines for people: `10:04:01 w1       ready · queues default`.
 
-    A record has a hint by `extra={"hint": …}`, and a stack that is no traceback by `extra={"stack": …}`.
-
-    `dated` puts the day before the time, for lines that are read on another day.
+    A traceback and a hint follow below it, indented. A record has a hint by `extra={"hint": …}`, and a stack
+    that is not a traceback by `extra={"stack": …}`. `dated` puts the day before the time, for log files.
     """
 
     def __init__(self, who: str, *, colours: bool = False, dated: bool = False) -> None:
@@ -120,7 +124,7 @@ class ConsoleFormatter(logging.Formatter):
         clock = time.strftime(self._time, time.localtime(record.created))
         who = escape(str(getattr(record, "who", self.who)))
         text = escape(_text(record))
-        # Levels are words as well as colours; the everyday ones go without saying.
+        # Levels are words as well as colours, because files have no colours; `info` needs no word.
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
         if not (record.name == "pq" or record.name.startswith("pq.")):
@@ -144,7 +148,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, who, logger, message, what `extra` had, traceback."""
+    """Make one JSON object a line: time, level, who, logger, message, the record's `extra`, traceback."""
 
     def __init__(self, who: str) -> None:
         super().__init__()
@@ -152,7 +156,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         seconds, millis = divmod(round(record.created * 1000), 1000)
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03}Z",
             "level": record.levelname.lower(),
             "who": str(getattr(record, "who", self.who)),
@@ -161,23 +165,23 @@ class JsonFormatter(logging.Formatter):
         }
         extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if traceback := _traceback(record):
-            told["traceback"] = traceback
+            fields["traceback"] = traceback
         try:
-            return json.dumps(extra | told, default=_shown, skipkeys=True)
+            return json.dumps(extra | fields, default=short_repr, skipkeys=True)
         except (ValueError, RecursionError):  # an extra that contains itself
-            return json.dumps({key: _shown(value) for key, value in extra.items()} | told)
+            return json.dumps({key: short_repr(value) for key, value in extra.items()} | fields)
 
 
 def _text(record: logging.LogRecord) -> str:
-    """The message of `record`, also where its arguments do not fit its format."""
+    """Return the message of `record`, also where its arguments do not fit its format."""
     try:
         return record.getMessage()
     except Exception:
-        return f"{record.msg} {_shown(record.args)}"
+        return f"{record.msg} {short_repr(record.args)}"
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """The traceback and the stack that belong to `record`; empty when there are none."""
+    """Return the traceback and the stack of `record`; empty when it has none."""
     parts = []
     if record.exc_info and record.exc_info[0] is not None:
         import traceback
@@ -195,124 +199,9 @@ def _traceback(record: logging.LogRecord) -> str:
     return "\n".join(parts)
 
 
-# --- the lines of tasks --------------------------------------------------------------------------
-
-_short = Repr()
-_short.maxstring = _short.maxother = 60
-_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
-_short.maxlevel = 3
-
-
-def _short_id(id: str) -> str:
-    """Enough of an id to tell tasks apart; one that is made of words (`cron.report.1795457366000`) is shown whole."""
-    return id if "." in id else id[:8]
-
-
-def _shown(value: object) -> str:
-    """A short `repr` that cannot fail: the value is a user's, and so is its `__repr__`."""
+def short_repr(value: object) -> str:
+    """Return a short `repr` of any value. It cannot fail, although the value and its `__repr__` are a user's."""
     try:
         return _short.repr(value)
     except Exception:
         return f"<{type(value).__name__}>"
-
-
-def duration(seconds: float) -> str:
-    """A time span for people: `3 ms`, `1.2 s`, `4 min`, `2.5 h`."""
-    if seconds < 0.9995:
-        return f"{max(0.0, seconds) * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-class TaskLog:
-    """A line when a task starts and one when it is done, unless there are too many to read.
-
-    At 70,000 tasks a second, formatting two lines for each would cost more than the tasks. So the first
-    `rate` of every second are printed and the rest only counted: above the gate a call is one addition
-    and one comparison. `tick(now)`, called about once a second, reports what was counted. A second that
-    was too full leaves the gate shut until one is not, since twenty lines out of thousands tell nobody
-    anything.
-
-    `write` gets (who, line). Time comes in through `tick` alone, so a test needs no clock.
-    """
-
-    def __init__(self, write: Callable[[str, str], None] | None = None, *, rate: int = 20) -> None:
-        self._write = _log_task if write is None else write
-        self._rate = rate
-        self._limit = rate
-        self._started = 0
-        self._done = 0
-        self._failed = 0
-        self._since: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next `done` is printed: a caller can spare itself the `repr` of a result."""
-        return self._done < self._limit
-
-    def started(
-        self,
-        who: str,
-        name: str,
-        id: str,
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> None:
-        """A task starts."""
-        self._started += 1
-        if self._started > self._limit:
-            return
-        words = [_shown(value) for value in args[:8]]
-        words += [f"{key}={_shown(value)}" for key, value in list((kwargs or {}).items())[:8]]
-        self._write(who, f"→ {name} {_short_id(id)} {' '.join(words)}".rstrip())
-
-    def done(
-        self,
-        who: str,
-        name: str,
-        id: str,
-        status_string: str,
-        result_repr: str = "",
-        waited: float | None = None,
-        ran: float | None = None,
-        error: str | None = None,
-    ) -> None:
-        """An attempt of a task ended. `waited` and `ran` are seconds."""
-        self._done += 1
-        if self._done > self._limit:
-            if error is not None:
-                self._failed += 1
-            return
-        times = [
-            f"{word} {duration(span)}"
-            for word, span in (("waited", waited), ("ran", ran))
-            if span is not None
-        ]
-        mark, said = ("✓", result_repr) if error is None else ("✗", f"{status_string} {error}")
-        if len(said) > 200:
-            said = said[:197] + "..."
-        self._write(
-            who, f"{mark} {name} {_short_id(id)} {said}" + (f"  ({', '.join(times)})" if times else "")
-        )
-
-    def tick(self, now: float, who: str = "pq") -> None:
-        """Report what was counted, if a second has passed since the last report."""
-        if self._since is None:
-            self._since = now
-        span = now - self._since
-        if span < 1.0:
-            return
-        if (more := self._done - self._limit) > 0:
-            tasks = "task" if more == 1 else "tasks"
-            failed = f", {self._failed:,} failed" if self._failed else ""
-            period = "second" if span < 1.5 else f"{span:.0f} s"
-            self._write(who, f"… {more:,} more {tasks}{failed}, in the last {period}")
-        self._limit = 0 if max(self._started, self._done) > self._rate else self._rate
-        self._started = self._done = self._failed = 0
-        self._since = now
-
-
-def _log_task(who: str, line: str) -> None:
-    """The usual way out: the log of this process."""
-    logging.getLogger("pq.tasks").info("%s", line, extra={"who": who})

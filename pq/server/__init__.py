@@ -1,1 +1,1 @@
-"""Many processes, actor-style: a supervisor, its workers, and the mailboxes between them."""
+"""A server: a supervisor and its worker processes."""

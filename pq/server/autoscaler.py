@@ -1,14 +1,13 @@
-"""How many workers the demand asks for: numbers in, a decision out. No process, no store, no clock.
+"""Decide how many workers the demand asks for: numbers in, a decision out. No process, no store, no clock.
 
-Two questions decide. *How long would what waits take?* is the number of waiting tasks divided by what the
-workers get done; the latter is not known before they have worked, so `Meter` watches them: what ended, and
-how much of the workers was in use meanwhile. *Would fewer do?* is how much of the workers is in use.
+Two questions decide. *How long do the waiting tasks take?* is their number divided by the rate of the workers.
+That rate is unknown before they have worked, so `Meter` measures it: the tasks that ended, and how much of the
+workers was in use meanwhile. *Would fewer workers do?* is how much of the workers is in use.
 
-Up is quick: as many as could do what waits in `TARGET_WAIT`, though never more than twice as many, or four
-more, at once. Down is slow: only when nothing in the last `idle_timeout` seconds would have needed the
-worker, and then one, and the next when that one has gone. The two marks are apart: workers are added when
-tasks wait, and taken away when so little is left for each that one fewer has room to spare. So the number
-does not swing with every breath of the load.
+Up is quick: as many workers as could do the waiting tasks in `TARGET_WAIT`, though at most twice as many, or
+four more, at once. Down is slow: only when no moment of the last `idle_timeout` seconds needed the worker, one
+at a time. The two thresholds are apart: workers are added when tasks wait, and removed when the others have
+room to spare without them. So the number does not follow every change of the load.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from typing import NamedTuple
 from ..worker.load import Load, Use
 
 TARGET_WAIT = 2.0
-"""Seconds in which what waits now should be done; a shorter wait is no reason for another worker."""
+"""Seconds in which the waiting tasks should be done; a shorter wait does not ask for another worker."""
 IN_USE = 0.5
-"""Part of the workers that must be in use for waiting tasks to count: with room left, tasks wait for
-something else than workers."""
+"""Part of the workers that must be in use for waiting tasks to count: with room left, tasks wait for something
+other than workers."""
 ROOM = 0.7
-"""Part of the workers that may be in use when there is one fewer."""
+"""Part of the workers that may be in use after one was removed."""
 STEP = 4
 """Workers that may always be added at once; beyond it their number at most doubles."""
 ENOUGH = 1.0
-"""Seconds of one fully used worker after which what was done is a measure of the tasks."""
+"""Seconds of one fully used worker after which the tasks that ended make a rate."""
 TOO_LONG = 0.5
 """Seconds of one fully used worker after which tasks count as long, when none has ended."""
 LOOKS = 10
@@ -38,7 +37,7 @@ LOOKS = 10
 
 
 class Measure(NamedTuple):
-    """What the workers do, all those together that are ready."""
+    """The use of all workers together that are ready."""
 
     ready: int
     utilisation: float
@@ -46,25 +45,25 @@ class Measure(NamedTuple):
     now: float
     """The same at this very moment."""
     slots: float
-    """Tasks that one worker more could start at once: its room of what is scarce."""
+    """Tasks that one worker more could start at once: its room of the scarcest resource."""
     rate: float | None
-    """Tasks a second that one worker ends when it is fully used; 0.0 when none has ended in a while for
-    which they were, None when nothing can be said yet."""
+    """Tasks a second that one fully used worker ends; 0.0 when none has ended although workers were in use, None when
+    nothing is known yet."""
 
     @property
     def in_use(self) -> float:
-        """Part of the workers that is in use, going by what was or by what is."""
+        """Part of the workers that is in use, since the last look or now, whichever is more."""
         return max(self.utilisation, self.now)
 
     def wait(self, waiting: int) -> float:
-        """Seconds that so many tasks take all workers."""
+        """Return the seconds in which all workers do that many tasks."""
         if not waiting:
             return 0.0
         return waiting / (self.rate * self.ready) if self.rate and self.ready else math.inf
 
 
 class Meter:
-    """Makes measures of what workers tell."""
+    """Make measures of the loads that workers report."""
 
     def __init__(self) -> None:
         self._last: dict[str, Load] = {}
@@ -72,9 +71,9 @@ class Meter:
         self._looks: deque[tuple[int, float]] = deque(maxlen=LOOKS)  # tasks that ended, workers in use
 
     def look(self, loads: Mapping[str, Load | None], elapsed: float) -> Measure:
-        """One look at all workers that are ready, `elapsed` seconds after the last one.
+        """Measure all workers that are ready, `elapsed` seconds after the last time.
 
-        One that does not answer (None) has a job that holds its event loop, and so is in use.
+        A worker that does not answer (None) has a job that blocks its event loop, so it is in use.
         """
         for name in self._last.keys() - loads.keys():
             self._last.pop(name)
@@ -88,7 +87,7 @@ class Meter:
             before = self._last.get(name) or Load(load.since, load.since, 0, Use(0, 1, 0), Use(0, 1, 0), 0)
             self._last[name] = load
             passed = max(load.at - before.at, 0.001)
-            # Slots, children, and the one event loop: what is used most is what is scarce.
+            # Slots, children and the one event loop: the most used of them is the scarce one.
             used, room = max(
                 (_used(before.slots, load.slots, passed), load.slots.room),
                 (_used(before.children, load.children, passed), load.children.room),
@@ -106,7 +105,7 @@ class Meter:
         return Measure(ready, utilisation / each, now / each, max(1.0, slots / each), self._rate())
 
     def _rate(self) -> float | None:
-        """From as few looks as are a measure, the last ones: the tasks of a minute ago may be others."""
+        """Return the rate by the fewest last looks that make one: the tasks of a minute ago may be others."""
         done, in_use = 0, 0.0
         for ended, used in reversed(self._looks):
             done, in_use = done + ended, in_use + used
@@ -118,21 +117,21 @@ class Meter:
 
 
 class Reading(NamedTuple):
-    """All that a decision is made of."""
+    """The facts that a decision is made of."""
 
     at: float
     """Seconds of any clock that does not go backwards."""
     workers: int
-    """Workers that there are to be: those that work, and those that start."""
+    """Workers that are wanted: those that work, and those that start."""
     leaving: int
-    """Those that finish what they run and end. They are processes still, and take no task."""
+    """Workers that finish what they run and end. They are still processes, and take no task."""
     waiting: int
     """Tasks that could be started now."""
     measure: Measure
 
 
 class Decision(NamedTuple):
-    """Another number of workers, and the reason in words."""
+    """Another number of workers, and the reason for the log."""
 
     was: int
     workers: int
@@ -140,19 +139,19 @@ class Decision(NamedTuple):
 
 
 class Autoscaler:
-    """Decides on the number of workers, from `least` to `most`."""
+    """Decide on the number of workers, from `least` to `most`."""
 
     def __init__(self, least: int, most: int, idle_timeout: float) -> None:
         self.least = least
         self.most = most
         self._idle_timeout = idle_timeout
-        # When, and how many workers were needed then; of them, those that no later one exceeds. So the first
-        # is the most, and there are no more of them than workers, however long the time is.
+        # (time, workers needed then), without those that a later need exceeds. So the first need is the largest,
+        # and there are at most as many as workers, however long the time is.
         self._needs: deque[tuple[float, int]] = deque()
         self._since: float | None = None
 
     def hold(self, at: float, workers: int) -> None:
-        """Nothing is known at this moment: it counts as one at which all workers were needed."""
+        """Note that `workers` were needed at that moment; also where nothing is known, so none is removed for it."""
         while self._needs and self._needs[-1][1] <= workers:
             self._needs.pop()
         self._needs.append((at, workers))
@@ -160,7 +159,7 @@ class Autoscaler:
             self._since = at
 
     def decide(self, reading: Reading) -> Decision | None:
-        """Another number of workers, or None when it is right as it is."""
+        """Return another number of workers, or None when the number is right."""
         workers = reading.workers
         need = self._needed(reading)
         self.hold(reading.at, min(need, workers))
@@ -169,9 +168,9 @@ class Autoscaler:
         return self._fewer(reading)
 
     def _needed(self, reading: Reading) -> int:
-        """Workers that this moment asks for; more than there are only when tasks wait too long."""
+        """Return the workers that this moment asks for; more than there are only when tasks wait too long."""
         measure, waiting, workers = reading.measure, reading.waiting, reading.workers
-        # Of what is rounded up, a trifle is no worker: 2.0000001 are two.
+        # A rounding error must not ask for a worker: 2.0000001 are two.
         enough = math.ceil(measure.utilisation * measure.ready / ROOM - 1e-6)
         enough = min(max(enough, self.least), workers)
         if not measure.ready or measure.in_use < IN_USE or measure.rate is None:
@@ -180,8 +179,8 @@ class Autoscaler:
         if wait <= TARGET_WAIT:
             return enough
         wanted = math.ceil(wait * measure.ready / TARGET_WAIT) if math.isfinite(wait) else self.most
-        # With more than that, a worker would find nothing to start. Those that start already count, so the
-        # same tasks do not ask for workers twice.
+        # With more than that, a worker would find no task to start. Workers that start count already, so the same
+        # tasks do not ask for workers twice.
         useful = measure.ready + math.ceil(waiting / measure.slots)
         return max(workers, min(wanted, useful))
 
@@ -194,7 +193,7 @@ class Autoscaler:
         return Decision(workers, allowed, _why(reading))
 
     def _fewer(self, reading: Reading) -> Decision | None:
-        """One worker less, when none of the last `idle_timeout` seconds needed it."""
+        """Decide for one worker less, when no moment of the last `idle_timeout` seconds needed it."""
         needs, begin = self._needs, reading.at - self._idle_timeout
         while needs[0][0] < begin:
             needs.popleft()
@@ -208,17 +207,17 @@ class Autoscaler:
 
 
 def _used(before: Use, after: Use, passed: float) -> float:
-    """The part of it that was in use on average."""
+    """Return the part of a resource that was in use on average."""
     return (after.seconds - before.seconds) / (passed * max(1, after.room))
 
 
 def _part(use: Use) -> float:
-    """The part of it that is in use now."""
+    """Return the part of a resource that is in use now."""
     return use.running / max(1, use.room)
 
 
 def _why(reading: Reading) -> str:
-    """What was seen, for a log."""
+    """Return the facts behind a decision, for the log."""
     measure, waiting = reading.measure, reading.waiting
     ready = f"{measure.ready} worker{'s' * (measure.ready != 1)} {measure.in_use:.0%}".replace("%", " % busy")
     if not waiting:

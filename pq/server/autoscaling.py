@@ -1,9 +1,9 @@
-"""Has a server's workers follow the demand: looks once a second, and does what `autoscaler` decides.
+"""Have the workers of a server follow the demand: look once a second, and do what `autoscaler` decides.
 
-Who is asked: the workers, through their mailboxes, for what they have to do; and the store, for how much
-waits, only when that can matter: when workers are in use, or when there are more than the least. An idle
-server asks it nothing. When the store does not answer nothing is decided, and nothing is logged: the workers
-tell of an outage, and a server without a store has nothing to scale for.
+A look asks the workers for their load, through their mailboxes. It asks the store for the number of waiting
+tasks only when that can matter: when workers are in use, or when there are more than the least. An idle server
+asks the store nothing. While the store does not answer, nothing is decided and nothing is logged: the workers
+log an outage, and a server without a store has nothing to scale for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgpack
 from ..broker.contract.broker import Broker
 from ..config import WorkerRange
 from ..errors import PqError
+from ..loops import EternalTask
 from ..worker.load import Load
 from .autoscaler import IN_USE, Autoscaler, Decision, Meter, Reading
 
@@ -27,20 +28,20 @@ logger = logging.getLogger("pq.server")
 EVERY = 1.0
 """Seconds between two looks."""
 PATIENCE = 0.2
-"""Seconds that a worker gets to answer; one whose event loop is held for longer is busy."""
+"""Seconds that a worker gets to answer; a worker whose event loop is blocked for longer is busy."""
 
 
-class Crew(Protocol):
-    """The workers, as the supervisor keeps them."""
+class Pool(Protocol):
+    """The workers of a server, as the autoscaler needs them."""
 
     @property
     def workers(self) -> int:
-        """How many there are to be."""
+        """How many workers there are to be."""
         ...
 
     @property
     def leaving(self) -> int:
-        """How many finish what they run, and end."""
+        """How many workers finish what they run, and end."""
         ...
 
     @property
@@ -50,23 +51,23 @@ class Crew(Protocol):
 
     @property
     def queues(self) -> Sequence[str]:
-        """What they consume; empty as long as none has said so."""
+        """The queues that they consume; empty while no worker is ready."""
         ...
 
     async def loads(self, patience: float) -> dict[str, Load | None]:
-        """What each that is ready has to do; None of one that does not answer in time."""
+        """Return the load of each worker that is ready; None for one that does not answer in `patience` seconds."""
         ...
 
     def resize(self, workers: int) -> None:
-        """Have so many."""
+        """Have that many workers."""
 
 
 class Scaling:
-    """Looks, decides and acts, from `start` to `stop`."""
+    """Look, decide and act, from `start` to `stop`."""
 
     def __init__(
         self,
-        crew: Crew,
+        pool: Pool,
         broker: Broker,
         *,
         channel: str,
@@ -75,27 +76,25 @@ class Scaling:
         most: int,
         idle_timeout: float,
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._broker = broker
         self._channel = channel
         self._node = node
         self._autoscaler = Autoscaler(least, most, idle_timeout)
         self._meter = Meter()
         self._looked = time.monotonic()
-        self._task: asyncio.Task[None] | None = None
+        self._task = EternalTask("the autoscaler", self._run, logger=logger)
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="scaling")
+        """Begin to look."""
+        self._task.start()
 
     async def stop(self) -> None:
         """Decide no more; twice is harmless."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()
 
     def shift(self, step: int) -> WorkerRange:
-        """Move the lower end of the range, as far as that goes; the range that it is now."""
+        """Move the lower end of the range, as far as that goes; return the range that it is now."""
         scaler = self._autoscaler
         scaler.least = min(max(1, scaler.least + step), scaler.most)
         return WorkerRange(scaler.least, scaler.most)
@@ -106,37 +105,37 @@ class Scaling:
             try:
                 await self.look()
             except PqError as exc:
-                self._autoscaler.hold(time.monotonic(), self._crew.workers)
+                self._autoscaler.hold(time.monotonic(), self._pool.workers)
                 logger.debug("nothing can be decided about the workers: %s", exc)
             except Exception:
                 logger.exception("the number of workers stays as it is")
 
     async def look(self) -> None:
-        """One look, and what follows from it."""
-        crew, scaler = self._crew, self._autoscaler
-        loads = await crew.loads(PATIENCE)
+        """Look once, and do what follows from it."""
+        pool, scaler = self._pool, self._autoscaler
+        loads = await pool.loads(PATIENCE)
         at = time.monotonic()
         measure = self._meter.look(loads, at - self._looked)
         self._looked = at
         waiting = 0
-        if measure.in_use >= IN_USE or crew.workers > scaler.least:
+        if measure.in_use >= IN_USE or pool.workers > scaler.least:
             waiting = await self._waiting()
-        if not crew.settled:
-            scaler.hold(at, crew.workers)
+        if not pool.settled:
+            scaler.hold(at, pool.workers)
             return
-        decision = scaler.decide(Reading(at, crew.workers, crew.leaving, waiting, measure))
+        decision = scaler.decide(Reading(at, pool.workers, pool.leaving, waiting, measure))
         if decision is not None:
             was, workers, why = decision
             logger.info("%d → %d workers: %s", was, workers, why)
-            crew.resize(workers)
-            await self._tell(decision, waiting, measure.in_use)
+            pool.resize(workers)
+            await self._publish(decision, waiting, measure.in_use)
 
     async def _waiting(self) -> int:
-        """Tasks that could be started now, in all queues."""
-        return sum([(await self._broker.looks.state(queue)).startable for queue in self._crew.queues])
+        """Return the number of tasks that could be started now, in all queues."""
+        return sum([(await self._broker.looks.state(queue)).startable for queue in self._pool.queues])
 
-    async def _tell(self, decision: Decision, waiting: int, utilisation: float) -> None:
-        """Event `scaled` on channel `consumer`."""
+    async def _publish(self, decision: Decision, waiting: int, utilisation: float) -> None:
+        """Publish event `scaled` on channel `consumer`."""
         facts = {
             "event": "scaled",
             "node": self._node,

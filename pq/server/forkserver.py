@@ -1,9 +1,8 @@
-"""Where worker processes come from: a helper that has imported us already, and forks.
+"""The fork server: a helper process that has imported this package already, and forks workers.
 
-A worker started by it is there in milliseconds, instead of importing everything anew. It holds modules of
-ours alone: the user's are imported by each worker, so that a reload takes their new code. This module
-imports next to nothing, so that the helper can be started first and get ready while the supervisor is
-still importing what it needs itself.
+A worker that it forks starts in milliseconds, because it imports nothing of this package again. The helper
+holds no module of the user: each worker imports those itself, so a reload takes their new code. This module
+imports next to nothing, so the helper starts first and imports while the supervisor does the same.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import multiprocessing.util
 
 
 def start_method() -> str:
-    """How processes are started here."""
+    """Return how this platform starts processes, as `multiprocessing` names it."""
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def prepare() -> None:
-    """Start the helper; twice is harmless."""
+    """Start the helper process; twice is harmless."""
     if start_method() != "forkserver":
         return
     from multiprocessing import forkserver
 
-    # Made here, this directory is the supervisor's: workers use the same one, and one of them that is
-    # killed leaves none behind.
+    # Made here, the directory belongs to the supervisor and its workers share it. A worker that made one of
+    # its own and was killed would leave it behind.
     multiprocessing.util.get_temp_dir()
-    forkserver.set_forkserver_preload(["pq.server.actor"])
+    forkserver.set_forkserver_preload(["pq.server.worker_process"])
     forkserver.ensure_running()

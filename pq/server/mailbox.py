@@ -1,7 +1,7 @@
-"""A mailbox: how two processes of one server talk.
+"""A mailbox: messages between two processes of one server.
 
-Messages are small dictionaries, packed with msgpack and framed by their length, over a socket pair. The
-end of the stream is a message too: the other side is gone.
+Messages are small dictionaries, packed with msgpack and framed by their length, over a socket pair. The end
+of the stream says that the process at the other end is gone.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import msgpack
 
 _LENGTH = struct.Struct(">I")
 LARGEST = 1 << 20
-"""Bytes of the largest message; a longer one means that the stream is out of step."""
+"""Bytes of the largest message; a longer one means that the stream is out of sync."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends, for two processes."""
+    """Return two connected ends, for two processes."""
     return socket.socketpair()
 
 
 class Mailbox:
-    """One end, in an event loop."""
+    """One end of a mailbox, in an event loop."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -33,18 +33,19 @@ class Mailbox:
         self._writer: asyncio.StreamWriter | None = None
 
     async def open(self) -> None:
+        """Begin to send and receive in the running loop."""
         self._end.setblocking(False)
         self._reader, self._writer = await asyncio.open_connection(sock=self._end)
 
     def send(self, kind: str, **facts: Any) -> None:
-        """Send a message; dropped when the other side is gone, who would read it?"""
+        """Send a message; dropped when the other end is closed, because no process would read it."""
         if self._writer is None or self._writer.is_closing():
             return
         data = msgpack.packb({"kind": kind, **facts})
         self._writer.write(_LENGTH.pack(len(data)) + data)
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        """Messages, until the other side is gone."""
+        """Yield messages until the other end is closed."""
         assert self._reader is not None
         try:
             while True:
@@ -56,7 +57,7 @@ class Mailbox:
             return
 
     async def close(self) -> None:
-        """Send what is left and close; twice is harmless."""
+        """Send what is buffered and close; twice is harmless."""
         writer, self._writer = self._writer, None
         if writer is None:
             return

@@ -1,8 +1,8 @@
-"""How long to wait before a dead worker is replaced.
+"""Decide how long to wait before a dead worker is replaced.
 
-A worker that could not even start will hardly start the next moment: the pauses grow, and where none has ever started
-the server gives up. One that had started and was killed is replaced at once, whoever killed it: its tasks wait. Only
-where many die young, one after the other, a pause keeps a crash at the beginning of work from eating a processor.
+A worker that could not start will hardly start a moment later: the pauses grow, and where no worker has ever started
+the server gives up. A worker that had started and died is replaced at once, because its tasks wait. Only where many
+die young, one after the other, a pause keeps crashes at the start of work from using up a processor.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections import deque
 
 YOUNG = 5.0
-"""Seconds a worker has to live for its death to be nothing of its beginning."""
+"""Seconds after its start within which the death of a worker counts as early."""
 LONGEST = 30.0
 """Seconds of the longest pause after workers that could not start."""
 BETWEEN = 1.0
-"""Seconds of the pause after too many that died young."""
+"""Seconds of the pause after too many early deaths."""
 STARTS = 3
 """Workers that may fail to start, with none ever ready, before the server gives up."""
 
 
 class Restarts:
-    """The deaths of one server's workers. Times are seconds of one monotonic clock."""
+    """Count the deaths of the workers of one server. Times are seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self._failed = 0
@@ -29,12 +29,12 @@ class Restarts:
         self._until = float("-inf")
 
     def ready(self) -> None:
-        """A worker has started."""
+        """Note that a worker has started."""
         self._ever_ready = True
         self._failed = 0
 
     def died(self, *, ready: bool, lived: float, workers: int, now: float) -> None:
-        """A worker has ended that was not meant to; `workers` is how many there are to be."""
+        """Note that a worker ended unexpectedly, after `lived` seconds; `workers` is how many are wanted."""
         pause = 0.0
         if not ready:
             self._failed += 1
@@ -49,10 +49,10 @@ class Restarts:
         self._until = max(self._until, now + pause)
 
     def wait(self, now: float) -> float:
-        """Seconds until the next worker may be started; 0 where it may be at once."""
+        """Return the seconds until the next worker may start; 0 where it may start now."""
         return max(0.0, self._until - now)
 
     @property
     def hopeless(self) -> bool:
-        """None could start, and no other try is worth it."""
+        """Whether no worker could start and another try is useless."""
         return not self._ever_ready and self._failed >= STARTS

@@ -1,12 +1,12 @@
-"""The files that a server was made of, watched while somebody works on them (`--reload`).
+"""Watch the source files of an application while its developer works on them (`--reload`).
 
 Once a second a thread looks at the times and sizes of the Python files of the project, of the packages in
-`task_paths` that lie elsewhere, and of the config file. Nothing is told to us by the system, so it works on
-every file system, a container's mounts too. A change counts when all has been still for a moment: an editor
-writes twice, and a checkout writes hundreds of files.
+`task_paths` that lie elsewhere, and of the config file. It polls, because notifications of the system do not
+work on every file system (a container's mounts). A change counts when no file has changed for a moment: an
+editor writes twice, and a checkout writes hundreds of files.
 
-Left out are what others make: hidden directories (`.venv`, `.pq`, `.git`), `__pycache__`, virtual environments
-by any name, `site-packages`, and this library itself, of which a server does not take new code.
+Hidden directories (`.venv`, `.pq`, `.git`), `__pycache__`, virtual environments of any name, `site-packages`
+and this library itself are left out: a server does not take new code of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ EVERY = 1.0
 STILL = 0.2
 """Seconds without another change after which a change counts."""
 LONGEST = 5.0
-"""Seconds after which it counts anyhow."""
+"""Seconds after which a change counts even when files still change."""
 SHOWN = 3
-"""Files that are named; the rest is counted."""
+"""Changed files that a log line names; the rest is counted."""
 
 Seen = dict[str, tuple[int, int]]
 """Paths, with the time (ns) and the size of each file."""
@@ -41,8 +41,8 @@ class Sources:
     """The source files of an application.
 
     Args:
-        config: its config file, whose directory is the project's; the current directory where there is none.
-        task_paths: asked at each look, since a reload may change them.
+        config: its config file, whose directory is the project's; None: the current directory is.
+        task_paths: called at each look, because a reload may change them.
     """
 
     def __init__(self, config: str | None, task_paths: Callable[[], Iterable[str]]) -> None:
@@ -51,24 +51,24 @@ class Sources:
         self._task_paths = task_paths
 
     async def changes(self) -> AsyncIterator[list[str]]:
-        """The paths that have changed, come or gone, each time that some have."""
+        """Yield the paths that were changed, added or removed, each time that some were."""
         before, pause = await asyncio.to_thread(self.look), EVERY
         while True:
             await asyncio.sleep(pause)
             began = time.monotonic()
             now = await asyncio.to_thread(self.look)
-            # A project of very many files is looked at less often, and never more than a tenth of the time.
+            # A project of very many files is looked at less often: looking takes at most a tenth of the time.
             pause = max(EVERY, 10 * (time.monotonic() - began))
             if now == before:
                 continue
             now = await self._still(now)
             changed = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
             before = now
-            if changed:  # else it was put back
+            if changed:  # else the change was undone
                 yield changed
 
     async def _still(self, seen: Seen) -> Seen:
-        """What there is once nothing changes any more."""
+        """Return the files as they are once no more of them change."""
         deadline = time.monotonic() + LONGEST
         while time.monotonic() < deadline:
             await asyncio.sleep(STILL)
@@ -79,7 +79,7 @@ class Sources:
         return seen
 
     def look(self) -> Seen:
-        """All files as they are now. What cannot be read is not there."""
+        """Return all files as they are now, without those that cannot be read."""
         seen: Seen = {}
         for root in self._roots():
             for path in _python_files(root) if os.path.isdir(root) else (root,):
@@ -89,7 +89,7 @@ class Sources:
         return seen
 
     def _roots(self) -> set[str]:
-        """The directories, and single files, to look at."""
+        """Return the directories and single files to look at."""
         roots = {self._project}
         if self._config is not None:
             roots.add(self._config)
@@ -97,7 +97,7 @@ class Sources:
         for name in {path.partition(".")[0] for path in self._task_paths()}:
             try:
                 spec = importlib.util.find_spec(name)
-            except (ImportError, ValueError):  # it is no module, or the program's script
+            except (ImportError, ValueError):  # not a module, or the program's script
                 continue
             if spec is None:
                 continue
@@ -109,7 +109,7 @@ class Sources:
 
 
 def _python_files(directory: str) -> Iterator[str]:
-    """The Python files below `directory` that are the project's own."""
+    """Yield the Python files below `directory` that belong to the project."""
     for place, directories, files in os.walk(directory):
         directories[:] = [
             name
@@ -123,7 +123,7 @@ def _python_files(directory: str) -> Iterator[str]:
 
 
 def named(paths: list[str]) -> str:
-    """`jobs/mail.py`, as seen from here; of many the first few."""
+    """Return paths for a log line: `jobs/mail.py`, as seen from the current directory; of many the first few."""
     near = [os.path.relpath(path) for path in paths]
     shown = [short if not short.startswith("..") else path for short, path in zip(near, paths, strict=True)]
     more = len(shown) - SHOWN
@@ -131,10 +131,10 @@ def named(paths: list[str]) -> str:
 
 
 def forget(paths: Iterable[str]) -> None:
-    """Remove what Python has compiled of these files.
+    """Remove the compiled files of these sources.
 
-    It knows a compiled file by the source's size and whole second, so a second edit within one second, of the
-    same length, would not be seen.
+    Python knows a compiled file by the source's size and whole second, so it would miss a second edit of the same
+    length within one second.
     """
     for path in paths:
         with contextlib.suppress(OSError, NotImplementedError):

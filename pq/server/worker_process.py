@@ -1,9 +1,9 @@
-"""A worker process: the actor behind one mailbox.
+"""A worker process: one worker, and the mailbox to its supervisor.
 
-What it hears: `stop` (drain, within `grace` seconds; a second one may shorten them), `ping`. What it says:
-`lease` (a right it has taken, so that the supervisor can hand its tasks back should it die), `ready`, `pong`
-with its load, and at the end `exit` with its reason. When the supervisor is gone it drains and ends: nobody
-would restart it, and nobody would stop it.
+It receives `stop` (drain within `grace` seconds; a second one may shorten them) and `ping`. It sends `lease`
+(a right to hold tasks that it took, so that the supervisor can hand them back should it die), `ready`, `pong`
+with its load, `failed` where it could not start, and at its end `exit` with the reason. When the supervisor is
+gone it drains and ends: no process would restart it, and none would stop it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..broker.connect import Store
 from ..config import Settings
 from ..errors import PqError
 from ..logs import files as logfiles
-from ..logs.watching import observer
+from ..logs.tasks import observer
 from ..loops import loop_factory
 from ..model.manager import Manager
 from ..model.registry import Registry
@@ -33,13 +33,13 @@ from .mailbox import Mailbox
 logger = logging.getLogger("pq.worker")
 
 LAST_WORDS = 3.0
-"""Seconds a worker that has stopped gets to leave in order."""
+"""Seconds that a stopped worker gets for an orderly exit."""
 FAILED_TO_START = 3
-"""Exit code of a worker that could not start for a reason that it has told."""
+"""Exit code of a worker that could not start and has sent the reason."""
 
 
 class WorkerSpec(NamedTuple):
-    """What a new worker process is told. Plain values, and the manager's class."""
+    """The arguments of a new worker process: plain values, and the manager's class."""
 
     name: str
     node: str
@@ -49,16 +49,16 @@ class WorkerSpec(NamedTuple):
 
 
 def main(spec: WorkerSpec, end: socket.socket) -> None:
-    """The whole life of a worker process."""
-    # Ctrl-C at a terminal reaches every process of its group; it is the supervisor's to answer.
+    """Run a worker process from its start to its exit."""
+    # Ctrl-C at a terminal reaches every process of its group; the supervisor alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(other, signal.SIG_IGN)
     cfg = Settings.from_dict(spec.settings)
     logfiles.set_up(cfg, spec.name, f"worker-{spec.name.removeprefix('w')}")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(Actor(spec, cfg, Mailbox(end)).run())
-    # A thread that a job left behind must not keep the process: what had to be said was said.
+        code = runner.run(WorkerProcess(spec, cfg, Mailbox(end)).run())
+    # A thread that a job left behind must not keep the process: everything is sent already.
     threading.Thread(target=_end_after, args=(LAST_WORDS, code), daemon=True).start()
     sys.exit(code)
 
@@ -68,7 +68,7 @@ def _end_after(seconds: float, code: int) -> None:
     os._exit(code)
 
 
-class Actor:
+class WorkerProcess:
     """One worker and its mailbox."""
 
     def __init__(self, spec: WorkerSpec, cfg: Settings, mailbox: Mailbox) -> None:
@@ -81,50 +81,19 @@ class Actor:
         self._reason = "stopped"
 
     async def run(self) -> int:
-        """Work until told to stop; the exit code."""
+        """Work until a message, a signal or the worker itself stops it; return the exit code."""
         mailbox = self._mailbox
         await mailbox.open()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end, None)
         listening = asyncio.create_task(self._listen())
-        spec = self._spec
-        store = Store(self._cfg, url=spec.store_url)
-        log = observer(spec.name)
-        worker: Worker | None = None
-        counts = Counts()
+        store = Store(self._cfg, url=self._spec.store_url)
         try:
-            registry = Registry.from_paths(self._cfg.task_paths)
-            worker = self._worker = Worker(
-                self._cfg,
-                store,
-                registry,
-                name=spec.name,
-                node=spec.node,
-                manager=spec.manager,
-                observer=log,
-                on_lease=lambda lease, queues: mailbox.send("lease", lease=lease, queues=queues),
-            )
-            if log is not None:
-                log.start()
-            await worker.start()
-            queues = worker.context.queues if worker.context else []
-            mailbox.send("ready", jobs=len(registry), queues=queues)
-            stop = asyncio.create_task(self._stop.wait())
-            finished = asyncio.create_task(worker.finished.wait())
-            await asyncio.wait({stop, finished}, return_when=asyncio.FIRST_COMPLETED)
-            if not stop.done():
-                self._reason = "recycled"
-            stop.cancel()
-            finished.cancel()
+            counts = await self._work(store)
         except PqError as exc:
             mailbox.send("failed", message=exc.message, hint=exc.hint, slug=exc.slug)
             await mailbox.close()
             return FAILED_TO_START
         finally:
-            if worker is not None:
-                await worker.stop(self._grace)
-                counts = worker.counts
-            if log is not None:
-                log.stop()
             store.detach()
         mailbox.send(
             "exit", reason=self._reason, succeeded=counts.succeeded, failed=counts.failed + counts.revoked
@@ -132,6 +101,44 @@ class Actor:
         listening.cancel()
         await mailbox.close()
         return 0
+
+    async def _work(self, store: Store) -> Counts:
+        """Run the worker from its start to its end; return what it has done."""
+        spec, mailbox = self._spec, self._mailbox
+        log = observer(spec.name)
+        registry = Registry.from_paths(self._cfg.task_paths)
+        worker = self._worker = Worker(
+            self._cfg,
+            store,
+            registry,
+            name=spec.name,
+            node=spec.node,
+            manager=spec.manager,
+            observer=log,
+            on_lease=lambda lease, queues: mailbox.send("lease", lease=lease, queues=queues),
+        )
+        try:
+            if log is not None:
+                log.start()
+            await worker.start()
+            queues = worker.context.queues if worker.context else []
+            mailbox.send("ready", jobs=len(registry), queues=queues)
+            await self._until_stopped(worker)
+        finally:
+            await worker.stop(self._grace)
+            if log is not None:
+                log.stop()
+        return worker.counts
+
+    async def _until_stopped(self, worker: Worker) -> None:
+        """Wait for a request to stop, or for the worker's wish to be replaced."""
+        stop = asyncio.create_task(self._stop.wait())
+        finished = asyncio.create_task(worker.finished.wait())
+        await asyncio.wait({stop, finished}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            self._reason = "recycled"
+        stop.cancel()
+        finished.cancel()
 
     async def _listen(self) -> None:
         async for message in self._mailbox:
@@ -145,7 +152,7 @@ class Actor:
         self._end(None)
 
     def _end(self, grace: float | None) -> None:
-        """Drain and end; where that is under way already, within `grace` seconds from now."""
+        """Drain and end; where the drain is under way already, within `grace` seconds from now."""
         grace = self._cfg.graceful_timeout if grace is None else grace
         if not self._stop.is_set():
             self._grace = grace
@@ -153,4 +160,4 @@ class Actor:
             return
         self._grace = min(self._grace, grace)
         if self._worker is not None:
-            self._worker.hurry(grace)
+            self._worker.shorten_drain(grace)

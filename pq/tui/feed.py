@@ -16,6 +16,7 @@ from typing import Any
 from ..clock import SYSTEM, Clock
 from ..errors import PqError
 from ..model.task import Task
+from ..producer.producer import Producer
 from .board import MOST_FAILURES, MOST_RUNNING, Board
 
 PER_QUEUE = 0.1
@@ -30,7 +31,7 @@ FULL_EVERY = 15.0
 class Feed:
     """Fills `board` from `api`, at most every `interval` seconds. All of it in the loop that runs."""
 
-    def __init__(self, api: Any, board: Board, *, interval: float = 1.0, clock: Clock = SYSTEM) -> None:
+    def __init__(self, api: Producer, board: Board, *, interval: float = 1.0, clock: Clock = SYSTEM) -> None:
         self.api = api
         self.board = board
         self.interval = interval

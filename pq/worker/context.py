@@ -1,22 +1,16 @@
-"""What the services of one worker share."""
+"""The surroundings that the services of one worker share."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from ..broker.contract.broker import Broker
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
-from ..execution.executor import Executor
-from ..model.backend import Backend, HeldLock, TasksApi
+from ..config import Settings
 from ..model.manager import Manager
 from ..model.registry import Registry
-from ..model.task import Task
-
-if TYPE_CHECKING:
-    from .streams import Streams
 
 
 @dataclass(slots=True)
@@ -34,65 +28,22 @@ class Counts:
 
 @dataclass(slots=True)
 class Context:
-    """The surroundings of a worker: made once by `Worker`, read by its services."""
+    """Made once by `Worker`, read by its services."""
 
     name: str
     node: str
-    cfg: Any
+    cfg: Settings
     broker: Broker
     registry: Registry
     manager: Manager
-    backend: Backend
     queues: list[str]
-    executors: Mapping[str, Executor] = field(repr=False)
     lease: str = ""
     clock: Clock = SYSTEM
     counts: Counts = field(default_factory=Counts)
-    stopping: bool = False
     sending: Callable[[], Awaitable[None] | None] = lambda: None
-    """What to wait for until all that jobs have queued is in the store; None when it is."""
-    streams: Streams | None = None
-    """What jobs stream to; None in a test that has none."""
-    report: Callable[[Task[Any]], None] | None = None
-    """Tells people of a task that failed for good."""
+    """What to wait for until all tasks that jobs have queued are in the store; None when they are."""
 
     @property
     def keys(self) -> Keys:
+        """The key names of the store."""
         return Keys(self.cfg.namespace)
-
-
-class WorkerBackend:
-    """The program around a task, as its job sees it (`self.backend`)."""
-
-    own_process_group = False
-    closed = False
-
-    def __init__(
-        self,
-        cfg: Any,
-        tasks: TasksApi,
-        report: Callable[[Task[Any], float, float | None, str | None], None],
-        stream: Callable[..., Awaitable[None]],
-        lock: Callable[..., HeldLock],
-        http: Callable[[bool], Any],
-    ):
-        self.cfg = cfg
-        self.lock = lock
-        self.stream = stream
-        self.http = http
-        self._tasks = tasks
-        self._report = report
-
-    @property
-    def tasks(self) -> TasksApi:
-        """The tasks producer of the worker's own program."""
-        return self._tasks
-
-    @property
-    def node_name(self) -> str:
-        """The name of this server, and of its local queue."""
-        return self._tasks.node_name
-
-    def progress(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
-        """Tell whoever listens how far the task is; from any thread."""
-        self._report(task, done, total, message)

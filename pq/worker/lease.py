@@ -27,6 +27,7 @@ from typing import Any
 from ..broker.contract.broker import Renewer
 from ..broker.contract.values import Renewal
 from ..errors import PqError, StoreUnavailable
+from ..model.names import new_lease
 from .context import Context
 
 logger = logging.getLogger("pq.worker")
@@ -42,26 +43,32 @@ _NOT_THEIRS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, sysconfig.ge
 
 
 class LeaseKeeper:
-    """Takes the lease of a worker and renews it."""
+    """Takes the lease of a worker and renews it.
+
+    Args:
+        context: the surroundings of the worker; its `lease` is set here.
+        on_lease: called with each lease before it is taken.
+        on_lost: called in the loop when the lease is lost.
+        on_cancel: called in the loop with the ids of tasks that are to be stopped.
+        job_of: the name of the task whose attempt runs in an asyncio task.
+    """
 
     name = "lease keeper"
 
     def __init__(
         self,
         context: Context,
-        make_renewer: Callable[[], Renewer],
         *,
-        new_lease: Callable[[], str],
+        on_lease: Callable[[str], None],
         on_lost: Callable[[], None],
         on_cancel: Callable[[frozenset[str]], None],
-        who_runs: Callable[[asyncio.Task[Any] | None], str | None],
+        job_of: Callable[[asyncio.Task[Any] | None], str | None],
     ) -> None:
         self._context = context
-        self._make_renewer = make_renewer
-        self._new_lease = new_lease
+        self._on_lease = on_lease
         self._on_lost = on_lost
         self._on_cancel = on_cancel
-        self._who_runs = who_runs
+        self._job_of = job_of
         self._ttl = int(context.cfg.lease * 1000)
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -102,14 +109,15 @@ class LeaseKeeper:
     async def take_new_lease(self) -> str:
         """Begin a lease: at the start, and whenever the old one was lost."""
         context = self._context
-        lease = self._new_lease()
+        lease = new_lease()
+        self._on_lease(lease)
         await context.broker.work.open_lease(lease, context.queues, self._ttl)
         context.lease = lease
         return lease
 
     # ---------------------------------------------------------------------------------- thread
     def _run(self) -> None:
-        renewer = self._make_renewer()
+        renewer = self._context.broker.renewer()
         clock = self._context.clock
         self._plan(clock.monotonic())
         blocked_since: float | None = None
@@ -217,7 +225,7 @@ class LeaseKeeper:
         own = [line for line in stack if not line.filename.startswith(_NOT_THEIRS)]
         place = f" at {os.path.relpath(own[-1].filename)}:{own[-1].lineno}" if own else ""
         try:
-            job = self._who_runs(asyncio.current_task(self._loop))
+            job = self._job_of(asyncio.current_task(self._loop))
         except RuntimeError:
             job = None
         logger.warning(

@@ -1,17 +1,21 @@
-"""How much a worker has to do: what it tells of that, for whoever decides how many workers there are.
+"""The load of a worker: what it reports of its use, for the decision how many workers there are.
 
-The numbers are running totals, and two reports of them make a rate. So nothing has to be measured in
-between, and a report that is lost is no loss.
+The numbers are running totals, and two reports of them make a rate. So no rate has to be measured in between, and a
+lost report does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+from ..execution.attempt import Attempt
+from ..model.job import CPUBOUND
 
 
 class Use(NamedTuple):
-    """How far something of which there is a limited number is in use."""
+    """Usage of a bounded resource."""
 
     running: int
     """Attempts that have one, or wait for one here."""
@@ -27,7 +31,7 @@ class Load(NamedTuple):
     since: float
     """When the worker began."""
     at: float
-    """When it tells this."""
+    """When it reports this."""
     done: int
     """Attempts that have ended."""
     slots: Use
@@ -40,6 +44,43 @@ class Load(NamedTuple):
 
     @classmethod
     def of(cls, plain: Sequence[Any]) -> Load:
-        """A report that came in a message."""
+        """Return a report that came in a message."""
         since, at, done, slots, children, cpu = plain
         return cls(since, at, done, Use(*slots), Use(*children), cpu)
+
+
+class LoadMeter:
+    """The running totals of one worker.
+
+    Attributes:
+        done: attempts that have ended.
+        seconds: what they took together.
+        child_seconds: the same of those of process jobs.
+    """
+
+    __slots__ = ("_cpu_before", "_since", "child_seconds", "done", "seconds")
+
+    def __init__(self, now: float) -> None:
+        self.done = 0
+        self.seconds = 0.0
+        self.child_seconds = 0.0
+        self._since = now
+        self._cpu_before = time.process_time()
+
+    def load(self, now: float, attempts: Iterable[Attempt], *, slots: int, children: Use) -> Load:
+        """Return a report; `attempts` are those under way, `children` counts process tasks without their seconds."""
+        running, seconds, child_seconds = 0, self.seconds, self.child_seconds
+        for attempt in attempts:
+            running += 1
+            took = now - (attempt.task.time_started or now)
+            seconds += took
+            if attempt.job_class.concurrency == CPUBOUND:
+                child_seconds += took
+        return Load(
+            self._since,
+            now,
+            self.done,
+            Use(running, slots, seconds),
+            children._replace(seconds=child_seconds),
+            time.process_time() - self._cpu_before,
+        )

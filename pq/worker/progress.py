@@ -26,15 +26,12 @@ class Progress:
 
     name = "progress"
 
-    def __init__(self) -> None:
-        self._context: Context | None = None
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._latest: dict[str, tuple[Task[Any], dict[str, Any]]] = {}
         self._sending: asyncio.Task[None] | None = None
-
-    def attach(self, context: Context) -> None:
-        self._context = context
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -75,7 +72,7 @@ class Progress:
 
     async def _send(self) -> None:
         context = self._context
-        while self._latest and context is not None:
+        while self._latest:
             latest, self._latest = self._latest, {}
             parts: list[bytes] = []
             kept: dict[str, dict[str, bytes]] = {}

@@ -30,6 +30,10 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..config import Settings
+from ..errors import TaskTimeout
+from ..model.ending import Ending
+from ..model.observer import TaskObserver
+from ..model.operations import FAIL, REVOKE
 from ..model.task import Task
 from .service import Service
 
@@ -167,8 +171,8 @@ class Outlet:
         logger.error("failures cannot be reported by %s (told once): %s", self.what, text)
 
 
-class Reporter(Service):
-    """Sends digests of failures over the outlets that are set up."""
+class Reporter(Service, TaskObserver):
+    """A service that sends digests of failures over the outlets that are set up, and the observer that feeds it."""
 
     name = "reporter"
 
@@ -179,8 +183,16 @@ class Reporter(Service):
         self._node = node
         self.outlets = outlets(cfg)
 
+    def started(self, task: Task[Any]) -> None:
+        """See `TaskObserver`: the start of a task is not reported."""
+
+    def ended(self, task: Task[Any], ending: Ending) -> None:
+        """See `TaskObserver`: report a task that failed or timed out, and is not tried again."""
+        if ending.op == FAIL or (ending.op == REVOKE and task.reason == TaskTimeout.slug):
+            self.report(task)
+
     def report(self, task: Task[Any]) -> None:
-        """A task failed for good. Never blocks, never raises."""
+        """Report that a task failed for good. Never blocks, never raises."""
         failure = Failure(
             task.id, task.name, task.queue, task.retry, task.exception or "it failed", task.stacktrace, task.time_ended
         )  # fmt: skip

@@ -17,9 +17,11 @@ from pq.broker.contract.values import ReserveCall
 from pq.clock import SYSTEM
 from pq.config import Settings
 from pq.model.limits import partition_key_text
-from pq.model.manager import Manager
 from pq.model.partitions import Cuts, number_of, turn
-from pq.worker.consumer import Consumer
+from pq.worker.attempts import Attempts
+from pq.worker.context import Counts
+from pq.worker.round_trips import RoundTrips
+from pq.worker.settling import Settling
 
 PARTS = [f"orders.p{n}" for n in range(8)]
 
@@ -214,11 +216,11 @@ async def test_weights_are_those_of_the_whole_queue(make_app: Any, start_worker:
     broker = FirstOf()
     settings: Any = SimpleNamespace(
         cfg=app.cfg, broker=broker, queues=["here", "orders", *PARTS, "low"], clock=SYSTEM,
-        lease="", name="", node="", manager=Manager(app.api()),
+        lease="", name="", node="", counts=Counts(),
     )  # fmt: skip
-    consumer = Consumer(settings, take_new_lease=asyncio.Event().wait)  # type: ignore[arg-type]
+    round_trips = RoundTrips(settings, Settling(settings, Attempts()))
     for _ in range(3000):
-        await consumer._call({}, 1)
+        await round_trips.call({}, 1, idle=True)
     assert {name: round(count / 500) for name, count in broker.firsts.items()} == {"orders": 3, "low": 3}
 
 

@@ -131,7 +131,7 @@ def test_a_second_sigterm_hands_back_now(project: Path, api: Producer, serve: Se
     time.sleep(0.4)  # lifecycle: two orders, not one that is delivered twice
     assert alive(worker)
     server.send(signal.SIGTERM)
-    server.wait_for("what runs is handed back")
+    server.wait_for("running tasks are released")
     assert server.process.wait(25) == 0
     assert not future.done()
     assert api.tasks.size("default").wait(10) == {"default": 1}

@@ -70,7 +70,7 @@ def test_a_broken_file_changes_nothing_until_it_is_mended(
     """A few lines say what is wrong; the old worker serves on."""
     worker = server.worker_pids()
     (project / "jobs.py").write_text("def f(:\n")
-    server.wait_for("the old ones stay")
+    server.wait_for("the old workers stay")
     (line,) = server.wait_for(r"a worker could not start: jobs could not be imported: SyntaxError")
     assert line.endswith("[import-failed]")
     assert "Traceback" not in server.log

@@ -17,7 +17,7 @@ from pq.server.autoscaling import Scaling
 from pq.worker.load import Load, Use
 
 
-class Crew:
+class Pool:
     """Workers of one slot; those of `busy` are in use all the time, and no task of theirs has ever ended."""
 
     def __init__(self, workers: int, *, busy: bool) -> None:
@@ -50,10 +50,10 @@ class Store(MemoryBroker):
         return await super().state(queue)
 
 
-def scaling(crew: Crew, store: Store, least: int = 1, most: int = 8, idle_timeout: float = 0.0) -> Scaling:
+def scaling(pool: Pool, store: Store, least: int = 1, most: int = 8, idle_timeout: float = 0.0) -> Scaling:
     channel = store.keys.consumer_channel
     return Scaling(
-        crew, store, channel=channel, node="here", least=least, most=most, idle_timeout=idle_timeout
+        pool, store, channel=channel, node="here", least=least, most=most, idle_timeout=idle_timeout
     )
 
 
@@ -63,81 +63,81 @@ async def put(store: Store, count: int, queue: str = "default", delay: int | Non
 
 async def test_an_idle_server_asks_its_store_nothing() -> None:
     """As few workers as may be, and none of them in use: what could wait?"""
-    store, crew = Store(), Crew(1, busy=False)
-    looks = scaling(crew, store)
+    store, pool = Store(), Pool(1, busy=False)
+    looks = scaling(pool, store)
     for _ in range(5):
         await looks.look()
-    assert (store.asked, crew.workers) == (0, 1)
+    assert (store.asked, pool.workers) == (0, 1)
 
 
 async def test_what_waits_in_all_queues_counts() -> None:
     """Two here, one there: three more workers; and the next look finds that right."""
-    store, crew = Store(), Crew(1, busy=True)
+    store, pool = Store(), Pool(1, busy=True)
     await put(store, 2)
     await put(store, 1, "here")
-    looks = scaling(crew, store)
+    looks = scaling(pool, store)
     await looks.look()
-    assert (store.asked, crew.workers) == (2, 4)
+    assert (store.asked, pool.workers) == (2, 4)
 
 
 @pytest.mark.parametrize("case", ["paused", "delayed", "dead"])
 async def test_what_cannot_be_started_is_no_demand(case: str) -> None:
     """Tasks of a paused queue, tasks that are not due, tasks that failed for good."""
-    store, crew = Store(), Crew(1, busy=True)
+    store, pool = Store(), Pool(1, busy=True)
     if case == "dead":
         store.store.queue("default").dead.update({f"t{n}": 1 for n in range(9)})
     else:
         await put(store, 9, delay=60_000 if case == "delayed" else None)
     if case == "paused":
         await store.work.pause("default", True)
-    await scaling(crew, store).look()
-    assert (store.asked, crew.workers) == (2, 1)
+    await scaling(pool, store).look()
+    assert (store.asked, pool.workers) == (2, 1)
 
 
 async def test_delayed_tasks_that_are_due_are_demand() -> None:
     """Also when no worker has had room to promote them."""
-    store, crew = Store(), Crew(1, busy=True)
+    store, pool = Store(), Pool(1, busy=True)
     await put(store, 3, delay=0)
-    await scaling(crew, store).look()
-    assert crew.workers == 4
+    await scaling(pool, store).look()
+    assert pool.workers == 4
 
 
 async def test_a_lost_store_decides_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """No decision, no word above debug; and when it is back it goes on."""
-    store, crew = Store(), Crew(4, busy=False)
+    store, pool = Store(), Pool(4, busy=False)
     store.away = True
-    looks = scaling(crew, store)
+    looks = scaling(pool, store)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
                 await looks.look()
-    assert (crew.workers, caplog.records) == (4, [])
+    assert (pool.workers, caplog.records) == (4, [])
     store.away = False
     await looks.look()
-    assert crew.workers == 3
+    assert pool.workers == 3
 
 
-async def test_an_unsettled_crew_is_left_alone() -> None:
+async def test_an_unsettled_pool_is_left_alone() -> None:
     """While a reload replaces workers, or the server ends, there is no decision."""
-    store, crew = Store(), Crew(1, busy=True)
+    store, pool = Store(), Pool(1, busy=True)
     await put(store, 9)
-    crew.settled = False
-    looks = scaling(crew, store)
+    pool.settled = False
+    looks = scaling(pool, store)
     await looks.look()
-    assert crew.workers == 1
-    crew.settled = True
+    assert pool.workers == 1
+    pool.settled = True
     await looks.look()
-    assert crew.workers == 5
+    assert pool.workers == 5
 
 
 async def test_a_decision_is_one_line_and_one_event(caplog: pytest.LogCaptureFixture) -> None:
     """For people and for programs, with the reason and the numbers."""
-    store, crew = Store(), Crew(1, busy=True)
+    store, pool = Store(), Pool(1, busy=True)
     heard = await store.channels.subscription()
     await heard.subscribe(store.keys.consumer_channel)
     await put(store, 2)
     with caplog.at_level(logging.INFO):
-        await scaling(crew, store).look()
+        await scaling(pool, store).look()
     why = "2 tasks wait, none has ended lately, 1 worker 100 % busy"
     assert [record.getMessage() for record in caplog.records] == [f"1 → 3 workers: {why}"]
     async with contextlib.aclosing(aiter(heard)) as events:
@@ -160,5 +160,5 @@ async def test_a_decision_is_one_line_and_one_event(caplog: pytest.LogCaptureFix
 
 async def test_the_lower_end_of_the_range_can_be_moved() -> None:
     """By hand, as far as the range goes."""
-    looks = scaling(Crew(1, busy=False), Store(), 2, 3)
+    looks = scaling(Pool(1, busy=False), Store(), 2, 3)
     assert [str(looks.shift(step)) for step in (1, 1, -1, -1, -1)] == ["3..3", "3..3", "2..3", "1..3", "1..3"]

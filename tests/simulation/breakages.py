@@ -16,11 +16,13 @@ import simulated_world
 
 from pq.broker.redis import scripts
 from pq.broker.redis.subscription import RedisSubscription
+from pq.loops import EternalTask
 from pq.producer.engine import Engine
 from pq.producer.streams import TaskStream
 from pq.worker.consumer import Consumer
 from pq.worker.context import Context
-from pq.worker.service import Service
+from pq.worker.quarantine import Quarantine
+from pq.worker.round_trips import RoundTrips
 from pq.worker.streams import Streams
 
 
@@ -73,8 +75,8 @@ def _attends_once(self: Engine, duty: Callable[[], Any]) -> None:
     self.spawn(duty())
 
 
-async def _takes_no_stock(self: Consumer) -> None:
-    self._counted = self._context.broker.connected_since
+async def _reconciles_nothing(self: Consumer) -> None:
+    self._reconciled = self._context.broker.connected_since
 
 
 def both(*breakages: Callable[[], Any]) -> Callable[[], Any]:
@@ -95,24 +97,24 @@ def _hears_no_refusal(self: RedisSubscription, reply: Any) -> None:
         _heard(self, reply)
 
 
-def _stays_down(self: Service, task: Any) -> None:
+def _stays_down(self: EternalTask, task: Any) -> None:
     if not task.cancelled():
         _ended(self, task)
 
 
-def _batch_goes_on(self: Consumer, *args: Any, **options: Any) -> Any:
-    batch = self._batch
+def _batch_goes_on(self: RoundTrips, *args: Any, **options: Any) -> Any:
+    batch = self.batch
 
-    async def outcome() -> Any:
+    async def answer() -> Any:
         try:
-            return await _outcome_of(self, *args, **options)
+            return await _answer(self, *args, **options)
         finally:
-            self._batch = max(self._batch, batch)
+            self.batch = max(self.batch, batch)
 
-    return outcome()
+    return answer()
 
 
-_heard, _ended, _outcome_of = RedisSubscription._heard, Service._ended, Consumer._outcome_of
+_heard, _ended, _answer = RedisSubscription._heard, EternalTask._ended, RoundTrips.answer
 
 ALONE = {
     "jobs": ("waiting", "waiting", "deadly", "work"), "faults": ["kill"], "seats": 1,
@@ -144,7 +146,7 @@ BREAKAGES = {
     "a call that was given up takes tasks": Breakage(
         both(
             text("reserve", "fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)", "fresh = fresh and last[i] ~= batch"),
-            put(Consumer, "_take_stock", _takes_no_stock),  # which finds most of them as well, on the next connection
+            put(Consumer, "_reconcile", _reconciles_nothing),  # which finds most of them as well, on the next connection
         ),
         "S1", (3, 210), LATE,
     ),
@@ -170,15 +172,15 @@ BREAKAGES = {
         {"jobs": ("parent",), "faults": ["outage"], "settings": {"max_requests": 2}},
     ),
     "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (21, 133, 170), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
-    "a suspect is never trusted": Breakage(put(Consumer, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
-    "a suspect blocks for ever": Breakage(put(Consumer, "_blocked_long", lambda self: False), "S1", (17,), ALONE),
-    "a service that was cancelled stays down": Breakage(put(Service, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
+    "a suspect is never trusted": Breakage(put(Quarantine, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
+    "a suspect blocks for ever": Breakage(put(Quarantine, "blocked_long", lambda self: False), "S1", (17,), ALONE),
+    "a service that was cancelled stays down": Breakage(put(EternalTask, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
     "a producer that was cancelled hears and looks no more": Breakage(
         put(Engine, "_attend", _attends_once), "S1 L2", (56, 69, 87),
         {"jobs": ("waiting", "work", "crowd.stopper"), "faults": [], "seats": 1,
          "settings": {"concurrent_tasks": 8, "max_requests": 0}},
     ),
-    "a batch that failed is forgotten": Breakage(put(Consumer, "_outcome_of", _batch_goes_on), "S1", (29, 130, 142)),
+    "a batch that failed is forgotten": Breakage(put(RoundTrips, "answer", _batch_goes_on), "S1", (29, 130, 142)),
     "a task's end overtakes what it streamed": Breakage(
         put(Streams, "__contains__", lambda self, id: False), "S10", (5, 9, 12), STREAMS
     ),

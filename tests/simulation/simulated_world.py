@@ -29,8 +29,7 @@ import pq.execution.async_io
 import pq.producer.engine
 import pq.producer.producer
 import pq.producer.streams
-import pq.worker.consumer
-import pq.worker.worker
+import pq.worker.services
 from pq.app import PulsarQueue
 from pq.broker.connect import Store
 from pq.broker.contract.values import Renewal
@@ -75,7 +74,7 @@ class SimulatedKeeper(LeaseKeeper):
             self._renewing = None
 
     async def _renew_for_ever(self) -> None:
-        renewer: Any = self._make_renewer()
+        renewer = SimulatedRenewer(self._context.broker)
         self._plan(self._context.clock.monotonic())
         while True:
             await asyncio.sleep(self._until_next_look())
@@ -227,7 +226,6 @@ class World:
             on_lease=took,
             clock=program,
         )
-        worker._renewer = lambda: SimulatedRenewer(worker.context.broker)  # type: ignore
         seat.main = program.spawn(self._work(seat, worker, program))
         seat.main.set_name("main")
         self.loop.world.spawn(self._attend(seat, seat.main, program))
@@ -643,13 +641,12 @@ def simulated(world: World) -> Iterator[None]:
     handlers = list(logging.getLogger().handlers)
     ordered = [
         pq.broker.redis.broker, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
-        pq.worker.consumer,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context
         patch(mock.patch.object(pq.broker.redis.link, "Wire", SimulatedWire))
         patch(mock.patch.object(pq.broker.redis.subscription, "Wire", SimulatedWire))
-        patch(mock.patch.object(pq.worker.worker, "LeaseKeeper", SimulatedKeeper))
+        patch(mock.patch.object(pq.worker.services, "LeaseKeeper", SimulatedKeeper))
         patch(mock.patch.object(os, "urandom", chance.randbytes))
         for module in ordered:
             patch(mock.patch.object(module, "set", Ordered, create=True))

@@ -67,11 +67,10 @@ class Kept:
         self.told: list[Any] = []
         self.keeper = LeaseKeeper(
             self.context,
-            lambda: self.renewer,
-            new_lease=lambda: "L",
+            on_lease=lambda lease: None,
             on_lost=lambda: self.told.append("lost"),
             on_cancel=self.told.append,
-            who_runs=lambda task: None,
+            job_of=lambda task: None,
         )
         self.loop_time = 0.0
 

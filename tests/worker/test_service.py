@@ -7,7 +7,7 @@ import asyncio
 import leaks
 import pytest
 
-from pq.worker import service as service_module
+from pq import loops
 from pq.worker.service import Service
 
 
@@ -37,7 +37,7 @@ async def turns() -> None:
 
 async def test_a_service_that_somebody_else_cancelled_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may cancel whatever runs in the loop; the worker goes on, and stops when it is to."""
-    monkeypatch.setattr(service_module, "PAUSE", 0.0)
+    monkeypatch.setattr(loops, "RESTART_AFTER", 0.0)
     duty = Duty()
     await duty.start()
     await turns()
@@ -64,7 +64,7 @@ async def test_a_service_that_is_stopped_does_not_begin_anew() -> None:
         task.cancel()
     await turns()
     await duty.stop()
-    assert duty._again is None
+    assert duty._duty._restart is None
     assert duty.begun == 1
 
 

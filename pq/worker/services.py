@@ -1,0 +1,175 @@
+"""The services of a worker, as one ordered list.
+
+They are started in their order and stopped in reverse. So what a service needs is there before it starts, and
+still there after it has stopped: the lease is kept before the first task is taken, and until the last was settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..execution.executor import Executor
+from ..execution.executors import make_executors
+from ..loops import HeldTasks
+from ..model.backend import Backend, HeldLock
+from ..model.job import CPUBOUND
+from ..model.observer import TaskObserver
+from ..producer.producer import Producer
+from ..producer.schedules import Schedules
+from .attempts import Attempts
+from .backend import WorkerBackend
+from .canceller import Canceller
+from .consumer import Consumer
+from .context import Context
+from .heartbeat import Heartbeat
+from .hooks import ManagerHook
+from .lease import LeaseKeeper
+from .progress import Progress
+from .scheduler import Scheduler
+from .service import Service
+from .streams import Streams
+from .sweeper import Sweeper
+from .tasklines import TaskLines
+
+if TYPE_CHECKING:
+    from .reporter import Reporter
+
+logger = logging.getLogger("pq.worker")
+
+
+class Startable(Protocol):
+    """What the list of services is made of: a `Service`, or anything with the same verbs."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Begin the duty. Raises what makes it impossible."""
+
+    async def stop(self) -> None:
+        """End the duty, within a bounded time."""
+
+
+class Executors:
+    """All executors as one service."""
+
+    name = "executors"
+
+    def __init__(self, executors: Mapping[str, Executor]) -> None:
+        self._executors = executors
+
+    async def start(self) -> None:
+        """See `Startable`."""
+        for executor in self._executors.values():
+            await executor.start()
+
+    async def stop(self) -> None:
+        """See `Startable`."""
+        await asyncio.gather(*(executor.stop() for executor in self._executors.values()))
+
+
+@dataclass(slots=True)
+class Services:
+    """The services of one worker, in their order; those that others ask something are named."""
+
+    ordered: list[Startable]
+    consumer: Consumer
+    scheduler: Scheduler | None
+
+    def __iter__(self) -> Iterator[Startable]:
+        return iter(self.ordered)
+
+
+def make_services(
+    context: Context,
+    producer: Producer,
+    *,
+    lock: Callable[..., HeldLock],
+    observer: TaskObserver | None,
+    on_lease: Callable[[str], None],
+    on_finished: Callable[[], None],
+) -> Services:
+    """Make the services of a worker.
+
+    Args:
+        context: its surroundings.
+        producer: queues what its jobs queue.
+        lock: makes the locks of jobs.
+        observer: notified of each attempt.
+        on_lease: called with each lease that it takes, before it is taken.
+        on_finished: called when the worker is to be replaced: after `max_requests` tasks, or when a service has ended.
+    """
+    cfg, attempts, beside = context.cfg, Attempts(), HeldTasks("the consumer", logger=logger)
+    progress = Progress(context)
+    streams = Streams(context, attempts.held_under)
+    backend = WorkerBackend(cfg, producer.tasks, progress.report, streams.stream, lock, producer.http)
+    executors = _executors(context, backend)
+    reporter = _reporter(context)
+    hook = ManagerHook(context.manager, beside) if ManagerHook.is_wanted(context.manager) else None
+    keeper = LeaseKeeper(
+        context,
+        on_lease=on_lease,
+        on_lost=lambda: consumer.lease_lost(),
+        on_cancel=attempts.cancel,
+        job_of=attempts.job_of,
+    )
+    consumer = Consumer(
+        context,
+        attempts,
+        backend=backend,
+        executors=executors,
+        streams=streams,
+        beside=beside,
+        take_new_lease=keeper.take_new_lease,
+        observers=[each for each in (observer, hook, reporter) if each is not None],
+        on_limit=on_finished,
+    )
+    scheduler = Scheduler(context, Schedules(producer)) if cfg.schedule_periodic else None
+    ordered: list[Startable | None] = [
+        reporter,
+        Sweeper(context) if cfg.large_dir else None,
+        Executors(executors),
+        keeper,
+        progress,
+        streams,
+        TaskLines(context),
+        Canceller(context, attempts.cancel),
+        Heartbeat(context, attempts.__len__),
+        scheduler,
+        consumer,
+    ]
+    services = [service for service in ordered if service is not None]
+    for service in services:
+        if isinstance(service, Service):  # the others have no task that could end
+            service.on_failure = lambda service, error: on_finished()
+    return Services(services, consumer, scheduler)
+
+
+def _reporter(context: Context) -> Reporter | None:
+    """Return the reporter of failures, where the settings name a way for reports."""
+    cfg = context.cfg
+    if not (cfg.report_mail_to or cfg.report_webhook):
+        return None
+    from .reporter import Reporter  # smtplib and its like take some time to import
+
+    return Reporter(cfg, worker=context.name, node=context.node)
+
+
+def _executors(context: Context, backend: Backend) -> dict[str, Executor]:
+    """Return the ways to run an attempt, by mode; children are started early where a job needs one."""
+    cfg = context.cfg
+    has_processes = any(job.concurrency == CPUBOUND for job in context.registry)
+    return make_executors(
+        backend=backend,
+        task_paths=cfg.task_paths,
+        app_name=cfg.name,
+        settings=cfg.to_dict(),
+        threads=cfg.concurrent_tasks,
+        processes=cfg.cpu_processes,
+        warm=1 if has_processes else 0,
+        idle_time=cfg.idle_timeout,
+        limit=cfg.largest_message,
+    )
