@@ -227,13 +227,13 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
             cancelling=set(data.cancelling),
             dead=dict(data.dead),
             ticks=dict(data.ticks),
-            parked=data.gates.in_order(),
-            parked_at={gate: set(ids) for gate, ids in data.gates.parked_at.items()},
-            slots={gate: set(ids) for gate, ids in data.gates.slots.items()},
-            holds=dict(data.gates.holds),
-            timers=dict(data.gates.timers),
-            rates=dict(data.gates.rates),
-            unique=dict(data.gates.unique),
+            parked=data.limits.in_order(),
+            parked_at={gate: set(ids) for gate, ids in data.limits.parked_at.items()},
+            slots={gate: set(ids) for gate, ids in data.limits.slots.items()},
+            holds=dict(data.limits.granted),
+            timers=dict(data.limits.timers),
+            rates=dict(data.limits.rates),
+            unique=dict(data.limits.unique),
             streams={
                 id: [part.body for part in store.kept(name, id, "stream") or ()]
                 for queue, id, what in store.beside
@@ -375,7 +375,7 @@ class Hand:
 async def token_comes(broker: Any, queues: list[str], seconds: float) -> bool:
     """Take a wake token of one of the queues, as an idle worker's blocked reservation does; False in vain."""
     if isinstance(broker, MemoryBroker):
-        return await broker._wait(queues, seconds)
+        return await broker.store.wait(queues, seconds)
     if isinstance(broker, ClusterBroker):
         try:
             return await broker.token(queues, seconds)

@@ -49,7 +49,7 @@ async def test_a_tick_is_claimed_once(world: World, broker: Any) -> None:
     """Whoever comes second is told so, in another process as well."""
     now = world.hand.ms
     another = world.another()
-    answers = await asyncio.gather(*[who.tick(QUEUE, [tick(now)]) for who in (broker, another, broker)])
+    answers = await asyncio.gather(*[who.work.tick(QUEUE, [tick(now)]) for who in (broker, another, broker)])
     assert sorted(answers) == [[CLAIMED], [CLAIMED], [QUEUED_NOW]]
     assert world.dump().ready == [f"cron.s.{now}"]
 
