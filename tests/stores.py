@@ -378,9 +378,9 @@ async def token_comes(broker: Any, queues: list[str], seconds: float) -> bool:
         return await broker.store.wait(queues, seconds)
     if isinstance(broker, ClusterBroker):
         try:
-            return await broker.token(queues, seconds)
+            return await broker.waits.wait_for_token(queues, seconds)
         finally:
-            await broker.call_off()
+            await broker.waits.stop()
     command = ("BLPOP", *[broker.keys.wake(queue) for queue in queues], seconds)
-    (reply,) = await broker._block.call([command], timeout=seconds + 5)
+    (reply,) = await broker.calls.links.block.call([command], timeout=seconds + 5)
     return reply is not None

@@ -61,18 +61,23 @@ class Keys:
         self.namespace = namespace
         self.schedules = f"{namespace}:{{@schedules}}:"
         """What the keys of the schedules begin with."""
+        self.schedule_code = f"{self.schedules}code"
+        self.schedule_changes = f"{self.schedules}changed"
+        self.schedule_since = f"{self.schedules}since"
+        self.schedules_paused = f"{self.schedules}paused"
+        self.schedules_meta = f"{self.schedules}meta"
         self.queues = f"{namespace}:queues"
         """SET of all queues that were ever used."""
         self.large = f"{namespace}:large"
         """STRING: what the directory of this store in `large_dir` is called."""
         self.task_channel = f"{namespace}:task"
-        """Task events, to every listener."""
+        """Task events, to every subscription."""
         self.consumer_channel = f"{namespace}:consumer"
         """Heartbeats of the consumers."""
         self.control_channel = f"{namespace}:control"
         """Requests to the workers: cancel now."""
         self.lock_channel = f"{namespace}:unlocked"
-        """Names of locks that were let go."""
+        """Names of locks that were released."""
         self.stream_channel = f"{namespace}:streams"
         """Ids of tasks that have streamed something; the parts themselves are in the store."""
 
@@ -80,6 +85,60 @@ class Keys:
         """What all keys of a queue begin with."""
         return f"{self.namespace}:{{{queue}}}:"
 
+    # ------------------------------------------------------------------------------ of one queue
+    def ready(self, queue: str) -> str:
+        """LIST: ids, first in first out."""
+        return f"{self.namespace}:{{{queue}}}:ready"
+
+    def prio(self, queue: str) -> str:
+        """ZSET: ids with a priority."""
+        return f"{self.namespace}:{{{queue}}}:prio"
+
+    def delayed(self, queue: str) -> str:
+        """ZSET: ids by the moment in which they are due."""
+        return f"{self.namespace}:{{{queue}}}:delayed"
+
+    def parked(self, queue: str) -> str:
+        """ZSET: ids that wait at a limit."""
+        return f"{self.namespace}:{{{queue}}}:parked"
+
+    def timers(self, queue: str) -> str:
+        """ZSET: limits by the moment in which they open."""
+        return f"{self.namespace}:{{{queue}}}:timers"
+
+    def revoked(self, queue: str) -> str:
+        """SET: finished ids that are still in `ready`."""
+        return f"{self.namespace}:{{{queue}}}:revoked"
+
+    def leases(self, queue: str) -> str:
+        """ZSET: leases by their deadline."""
+        return f"{self.namespace}:{{{queue}}}:leases"
+
+    def held(self, queue: str, lease: str) -> str:
+        """SET: what one lease holds."""
+        return f"{self.namespace}:{{{queue}}}:held:{lease}"
+
+    def recent(self, queue: str) -> str:
+        """LIST: the last finished ids."""
+        return f"{self.namespace}:{{{queue}}}:recent"
+
+    def dead(self, queue: str) -> str:
+        """ZSET: ids by the moment in which they failed for good."""
+        return f"{self.namespace}:{{{queue}}}:dead"
+
+    def ticks(self, queue: str) -> str:
+        """HASH: schedule -> its last tick whose task was queued here."""
+        return f"{self.namespace}:{{{queue}}}:ticks"
+
+    def wake(self, queue: str) -> str:
+        """LIST: at most one token; idle workers block on it."""
+        return f"{self.namespace}:{{{queue}}}:wake"
+
+    def interrupt(self, queue: str, wait: str) -> str:
+        """LIST with a TTL: what ends one wait of an idle worker, which blocks on it too."""
+        return f"{self.namespace}:{{{queue}}}:bell:{wait}"
+
+    # ------------------------------------------------------------------------------- of one task
     def record(self, queue: str, id: str) -> str:
         """The record of one task."""
         return f"{self.namespace}:{{{queue}}}:task:{id}"
@@ -96,22 +155,15 @@ class Keys:
         """STREAM with a TTL: what one task has streamed."""
         return f"{self.namespace}:{{{queue}}}:stream:{id}"
 
-    def lock(self, name: str) -> str:
-        """The lock of that name."""
-        return f"{self.namespace}:lock:{{{name}}}"
-
-    def wake(self, queue: str) -> str:
-        """The list that idle workers block on."""
-        return f"{self.namespace}:{{{queue}}}:wake"
-
-    def bell(self, queue: str, wait: str) -> str:
-        """LIST with a TTL: what ends one wait of an idle worker, which blocks on it too."""
-        return f"{self.namespace}:{{{queue}}}:bell:{wait}"
-
+    # ------------------------------------------------------------------------------------ others
     def reply(self, producer: str) -> str:
-        """The channel on which one producer hears of its own tasks."""
+        """The channel on which one producer is told the end of its own tasks."""
         return f"{self.namespace}:reply:{producer}"
 
     def consumer(self, name: str) -> str:
         """STRING with a TTL: the last heartbeat of one consumer."""
         return f"{self.namespace}:consumer:{name}"
+
+    def lock(self, name: str) -> str:
+        """The lock of that name."""
+        return f"{self.namespace}:lock:{{{name}}}"

@@ -236,7 +236,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
         await broker.work.pause(Q, False)
         await broker.work.poke(Q)
         await broker.work.poke("empty")
-        await broker._run("poke", [broker.keys.prefix(Q)], "wait.1", 60_000)
+        await broker.calls.run_script("poke", broker.keys.prefix(Q), "wait.1", 60_000)
         assert await broker.work.hand_back("L", [Q], crashed=True) == 2
         assert (await broker.looks.state(Q)).waiting == 6
     finally:
@@ -279,7 +279,7 @@ async def test_subscribing_while_the_connection_is_gone(store: Any, broker: Redi
 
 # --------------------------------------------------------------------------------------------- link
 def link_to(broker: RedisBroker, timeout: float = 10.0) -> Link:
-    return Link(broker.connection, where="here", timeout=timeout)
+    return Link(broker.server.maker(), where="here", timeout=timeout)
 
 
 async def test_a_cancelled_call_never_gives_its_reply_to_the_next(store: Any, broker: RedisBroker) -> None:

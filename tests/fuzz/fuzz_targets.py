@@ -335,7 +335,7 @@ def urls(rng: Chance) -> None:
                 store = Store(Settings(data_store=found.data_store), "config.py")
                 plain = plain_url(store.url)
                 if plain.startswith(("redis", "unix")):
-                    RedisBroker(plain).connection()
+                    RedisBroker(plain).server.maker()()
             except PqError:
                 pass
 

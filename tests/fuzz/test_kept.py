@@ -69,7 +69,7 @@ def test_a_start_at_no_time() -> None:
 def test_a_url_with_a_wrong_parameter(url: str) -> None:
     """It was a ValueError, or a TypeError of another library, at the first call."""
     with pytest.raises(BadSetting, match="data_store") as caught:
-        RedisBroker(url).connection()
+        RedisBroker(url).server.maker()()
     assert "pw@" not in str(caught.value)
 
 

@@ -14,7 +14,7 @@ Several commands go out in one write, and their replies are read in one go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -36,16 +36,28 @@ class Caller(Protocol):
     failures: int
     """How many attempts had failed in a row when the last call was given up: the next one goes on from there."""
 
-    @property
-    def connected_since(self) -> float | None: ...
+    def stands_since(self, keys: Iterable[str]) -> float | None:
+        """Return since when, by the loop's clock, the connections to the servers of these keys have stood unbroken.
 
-    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]: ...
+        None while one of them does not.
+        """
+        ...
 
-    async def reset(self) -> None: ...
+    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
+        """Send commands in one write; return their replies, errors included as values.
 
-    async def close(self) -> None: ...
+        Raises `StoreUnavailable` when a connection fails: then any of them may have been applied.
+        """
+        ...
 
-    def abandon(self, why: str) -> None: ...
+    async def reset(self) -> None:
+        """Have the next call make a new connection, or look anew where the servers are."""
+
+    async def close(self) -> None:
+        """Close the connections; twice is harmless."""
+
+    def abandon(self, why: str) -> None:
+        """Have the next call make a new connection, and one that is under way fail."""
 
 
 class Link:
@@ -73,11 +85,12 @@ class Link:
         """When this connection was made, by the loop's clock; None while there is none."""
         return self._since if self._wire is not None and self._wire.lost is None else None
 
-    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
-        """Send commands in one write; return their replies, errors included as values.
+    def stands_since(self, keys: Iterable[str]) -> float | None:
+        """See `Caller.stands_since`: all keys are at this server."""
+        return self.connected_since
 
-        Raises `StoreUnavailable` when the connection fails: then any of them may have been applied.
-        """
+    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
+        """See `Caller.call`."""
         async with self._turn:
             try:
                 wire = self._wire

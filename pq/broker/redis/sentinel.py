@@ -24,14 +24,18 @@ from ...config.hosts import parse_hosts
 from ...errors import StoreError, StoreRefused, StoreUnavailable
 from .backoff import LONGEST, pause
 from .broker import RedisBroker
-from .calls import connection_options
-from .link import REFUSALS, translate
+from .calls import Calls
+from .link import REFUSALS, Caller, Link, translate
+from .server import Access, Server, connection_options
 from .wire import Maker, Wire
 
 ASK = 3.0
 """Seconds that one Sentinel gets to answer."""
 CONNECT = 5.0
 """Seconds that the primary gets: one that was frozen accepts connections and says nothing on them."""
+
+FAILOVER_PATIENCE = 15.0
+"""Seconds for which the first connection is tried: a failover takes some seconds."""
 
 Address = tuple[str, int]
 
@@ -69,7 +73,7 @@ class Sentinels:
         self._sentinel.pop("connection_class")
         self.address: Address | None = None
         """Where the primary was found last."""
-        self._ears: list[asyncio.Task[None]] = []
+        self._listening: list[asyncio.Task[None]] = []
 
     async def connect(self) -> AbstractConnection:
         """A connection to the primary, which says itself that it is one."""
@@ -93,19 +97,19 @@ class Sentinels:
         return connection
 
     def listen(self) -> None:
-        """Hear from each Sentinel when there is another primary, in the running loop."""
-        if not self._ears:
+        """Have each Sentinel say when there is another primary, in the running loop."""
+        if not self._listening:
             loop = asyncio.get_running_loop()
-            self._ears = [loop.create_task(self._hear(host)) for host in self._hosts]
+            self._listening = [loop.create_task(self._listen_to(host)) for host in self._hosts]
 
     async def close(self) -> None:
-        """Hear no more."""
-        ears, self._ears = self._ears, []
-        for ear in ears:
-            ear.cancel()
-        await asyncio.gather(*ears, return_exceptions=True)
+        """Stop listening."""
+        listening, self._listening = self._listening, []
+        for each in listening:
+            each.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
 
-    async def _hear(self, host: Address) -> None:
+    async def _listen_to(self, host: Address) -> None:
         failures = 0
         while True:
             news: asyncio.Queue[Any] = asyncio.Queue()
@@ -119,7 +123,7 @@ class Sentinels:
                     if said[0] == b"message":
                         self._announced(said[2].decode("utf-8", "replace").split(" "))
             except (redis_errors.RedisError, OSError, TimeoutError):
-                pass  # it is looked for again; the others are heard meanwhile
+                pass  # it is connected again; the others are listened to meanwhile
             finally:
                 if wire is not None:
                     await wire.close()
@@ -210,50 +214,59 @@ def _spelt(address: Address) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-class SentinelBroker(RedisBroker):
-    """Keeps the contract on whichever server is the primary."""
+class SentinelServer:
+    """Whichever server is the primary, for `RedisBroker`. `on_moved` is called when it is another one."""
 
-    first_patience = 15.0  # a failover takes some seconds, and whoever begins in one should not fail for it
+    always = ""
 
-    def _use(self, url: str) -> None:
+    def __init__(self, access: Access, on_moved: Callable[[], None]) -> None:
+        self._access = access
+        self.first_patience = FAILOVER_PATIENCE
         self.sentinels = Sentinels(
-            url,
-            name=self._name,
-            where=self.where,
-            stated=self._stated,
-            on_moved=self._moved,
-            clock=self._clock,
+            access.url,
+            name=access.name,
+            where=access.where,
+            stated=access.stated,
+            on_moved=on_moved,
+            clock=access.clock,
         )
 
+    def link(self) -> Caller:
+        """See `Server.link`."""
+        access = self._access
+        return Link(self.maker(), where=access.where, stated=access.stated, timeout=access.timeout)
+
+    def maker(self) -> Maker:
+        """See `Server.maker`."""
+        return self.sentinels.connect
+
+    def patience_at_first(self, patience: float) -> float:
+        """Return at least the time of a failover: a program that starts in one should not fail for it."""
+        return max(patience, self.first_patience)
+
+    def check_mode(self, clustered: bool) -> None:
+        """See `Server.check_mode`."""
+        if clustered:
+            raise StoreRefused(
+                f"{self._access.where} is a node of a cluster", hint="name it as redis+cluster://host:port"
+            )
+
     async def open(self) -> None:
-        await super().open()
+        """Listen to the Sentinels."""
         self.sentinels.listen()
 
     async def close(self) -> None:
+        """Stop listening."""
         await self.sentinels.close()
-        await super().close()
 
-    def _patience_at_first(self) -> float:
-        return max(self.patience, self.first_patience)
-
-    def _maker(self) -> Maker:
-        return self.sentinels.connect
-
-    def _moved(self) -> None:
-        """Leave the old primary with every connection; what is under way there is repeated at the new one."""
-        for link in self._links():
-            link.abandon("the primary has moved")
-        for subscription in self._subscriptions:
-            subscription.abandon("the primary has moved")
-
-    async def facts(self) -> dict[str, Any]:
-        facts = await super().facts()
+    async def add_facts(self, facts: dict[str, Any], calls: Calls) -> None:
+        """Add which server is the primary, and a warning where it may stay one behind a cut."""
         if self.sentinels.address is not None:
-            facts["where"] = f"{_spelt(self.sentinels.address)} ({self.where})"
+            facts["where"] = f"{_spelt(self.sentinels.address)} ({self._access.where})"
         try:
-            (found,) = await self._repeat(self._side, [("CONFIG", "GET", "min-replicas-to-write")])
+            found = await calls.run("CONFIG", "GET", "min-replicas-to-write")
         except StoreRefused:
-            return facts  # this user may not ask
+            return  # this user may not ask
         if found and int(found[1]) == 0:
             facts["warnings"] = [
                 (
@@ -263,4 +276,21 @@ class SentinelBroker(RedisBroker):
                     "CONFIG SET min-replicas-to-write 1, on every server that may become the primary",
                 )
             ]
-        return facts
+
+
+class SentinelBroker(RedisBroker):
+    """Keeps the contract on whichever server is the primary."""
+
+    sentinels: Sentinels
+
+    def make_server(self, access: Access) -> Server:
+        """See `RedisBroker.make_server`."""
+        made = SentinelServer(access, self._moved)
+        self.sentinels = made.sentinels
+        return made
+
+    def _moved(self) -> None:
+        """Leave the old primary with every connection; what is under way there is repeated at the new one."""
+        self.calls.abandon("the primary has moved")
+        for subscription in self.channels.subscriptions:
+            subscription.abandon("the primary has moved")

@@ -168,15 +168,10 @@ class ClusterLink:
         self._links: dict[Address, Link] = {}
         self.failures = 0
 
-    @property
-    def connected_since(self) -> float | None:
-        """Since when all the connections have stood; None while one of them does not."""
-        return self.stands_since(self._links)
-
-    def stands_since(self, nodes: Iterable[Address | None]) -> float | None:
-        """The same of these nodes alone."""
+    def stands_since(self, keys: Iterable[str]) -> float | None:
+        """See `Caller.stands_since`."""
         since: float | None = None
-        for node in nodes:
+        for node in {self._slots.node(slot_of(key)) for key in keys}:
             link = self._links.get(node) if node is not None else None
             stood = link.connected_since if link is not None else None
             if stood is None:
@@ -191,7 +186,7 @@ class ClusterLink:
         have been applied, and all may be repeated.
         """
         await self._slots.fresh()
-        await self._let_go()
+        await self._close_former()
         if commands[0][0] in _EVERYWHERE:
             calls = [self._call(node, commands, timeout) for node in self._slots.masters]
             return (await asyncio.gather(*calls))[0]
@@ -265,8 +260,8 @@ class ClusterLink:
         (reply,) = await self._call(node, [command], None)
         return reply
 
-    async def _let_go(self) -> None:
-        """Nodes that have no slot any more are nobody's business."""
+    async def _close_former(self) -> None:
+        """Close the connections to nodes that have no slot any more."""
         masters = self._slots.masters
         for node in [node for node in self._links if node not in masters]:
             await self._links.pop(node).close()

@@ -71,7 +71,7 @@ async def forget(world: World, id: str) -> None:
         world.hand.advance(4_000_000)
         await world.broker.looks.records(QUEUE, [id])
     else:
-        await world.broker._repeat(world.broker._side, [("DEL", world.broker.keys.record(QUEUE, id))])
+        await world.broker.calls.run("DEL", world.broker.keys.record(QUEUE, id))
 
 
 async def test_no_tick_is_claimed_after_a_later_one(world: World, broker: Any) -> None:
