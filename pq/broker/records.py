@@ -34,7 +34,7 @@ from ..model.seal import Unopened
 HEADER = 1024
 """Bytes of the longest header."""
 
-_GATE = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
+_LIMIT = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
 _KEY = re.compile(r"u([flr]):([^,]+)")
 
 NO_KEY = ("", "")
@@ -107,7 +107,7 @@ def demands(record: bytes) -> str:
     return (*header.split(b" ", 2), b"", b"")[2].decode("ascii", "replace")
 
 
-class Gate(NamedTuple):
+class Limit(NamedTuple):
     """One limit that a task has to pass. `most` at once, or µs between two, with a `burst`."""
 
     kind: str
@@ -116,10 +116,10 @@ class Gate(NamedTuple):
     burst: int
 
 
-def gates(demands: str) -> Iterator[Gate]:
+def read_limits(demands: str) -> Iterator[Limit]:
     """Yield the limits in a record's demands, in their order."""
-    for kind, most, burst, name in _GATE.findall(demands):
-        yield Gate(kind, name, int(most), int(burst or 0))
+    for kind, most, burst, name in _LIMIT.findall(demands):
+        yield Limit(kind, name, int(most), int(burst or 0))
 
 
 def unique_key(demands: str) -> tuple[str, str]:

@@ -22,7 +22,6 @@ from pq import api as pq
 from pq import cli
 from pq.broker import records
 from pq.broker.connect import Store, plain_url
-from pq.broker.memory import limits as gates
 from pq.broker.redis.broker import RedisBroker
 from pq.config import SETTINGS, Settings, load, redact
 from pq.errors import PqError, UnreadableMessage
@@ -37,7 +36,7 @@ from pq.model.schedule import make_schedule, next_runs
 from pq.model.seal import EVENT, FINISHED, LIVE, SCHEDULE, Seal
 from pq.model.serializers import JSON, MSGPACK, dump_payload, load_payload
 from pq.model.task import WIRE, Task
-from pq.producer import waiting
+from pq.producer import reasons
 from pq.producer.producer import Producer
 
 
@@ -132,8 +131,8 @@ def headers(rng: Chance) -> None:
     record = rng.feed(bad_record(rng))
     for read in (records.is_live, records.is_finished, records.priority, records.token, records.demands):
         read(record)
-    list(gates.gates(records.demands(record)))
-    gates.unique_key(records.demands(record))
+    list(records.read_limits(records.demands(record)))
+    records.unique_key(records.demands(record))
     with contextlib.suppress(UnreadableMessage):
         records.message(record)
 
@@ -441,6 +440,7 @@ def frames(rng: Chance) -> None:
 class _Beats:
     def __init__(self, beats: list[bytes]) -> None:
         self._beats = beats
+        self.channels = self
 
     async def consumers(self) -> list[bytes]:
         return self._beats
@@ -463,13 +463,13 @@ def heartbeats(rng: Chance) -> None:
     beats = [
         rng.feed(mutated(rng, beat) if rng.random() < 0.5 else packed(rng, rng.choice((facts, value(rng)))))
     ]
-    coroutine = waiting.workers(_Beats(beats))  # type: ignore[arg-type]
+    coroutine = reasons.workers(_Beats(beats))  # type: ignore[arg-type]
     try:
         coroutine.send(None)
     except StopIteration as end:
         living = end.value
-        waiting.nobody("default", living)
-        waiting.not_served("a", "default", living)
+        reasons.nobody("default", living)
+        reasons.not_served("a", "default", living)
 
 
 def _packs(thing: Any) -> bool:

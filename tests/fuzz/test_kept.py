@@ -18,7 +18,7 @@ from pq.execution.log_records import unpack
 from pq.model.plan import load_plan
 from pq.model.schedule import make_schedule
 from pq.model.task import WIRE, Task
-from pq.producer import waiting
+from pq.producer import reasons
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_a_heartbeat_of_no_worker(facts: Any) -> None:
         async def consumers(self) -> list[bytes]:
             return [msgpack.packb(facts), msgpack.packb({"worker": "w1", "queues": ["default"]})]
 
-    living = await waiting.workers(SimpleNamespace(channels=Channels()))  # type: ignore[arg-type]
+    living = await reasons.workers(SimpleNamespace(channels=Channels()))  # type: ignore[arg-type]
     assert [each["worker"] for each in living] == ["w1"]
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from .. import records
 from ..contract.values import UniqueConflict
-from ..records import Gate, gates, unique_key
+from ..records import Limit, read_limits, unique_key
 
 AT_ONCE = 1000
 """Tasks that one opening of a limit moves at most."""
@@ -78,10 +78,10 @@ class Limits:
             del self.unique[key]
 
     # ------------------------------------------------------------------------------- the limits
-    def _early(self, gate: Gate, now: int) -> tuple[int, int]:
+    def _early(self, limit: Limit, now: int) -> tuple[int, int]:
         """Return the µs too early for one more, and the mark after it (GCRA, ITU-T I.371)."""
-        at, interval, burst = now * 1000, gate.most, gate.burst
-        mark = max(at, self.rates.get(gate.name, 0))
+        at, interval, burst = now * 1000, limit.most, limit.burst
+        mark = max(at, self.rates.get(limit.name, 0))
         mark = min(mark, at + interval * burst) + interval
         return mark - interval * burst - at, mark
 
@@ -90,35 +90,35 @@ class Limits:
 
         Behind tasks that are parked at a limit every other one waits too, but for the limit `opening`.
         """
-        for gate in gates(demands):
-            if gate.name != opening and self.parked_at.get(gate.name):
-                return gate.name, None
-            if gate.kind == "c":
-                if len(self.slots.get(gate.name, ())) >= gate.most:
-                    return gate.name, None
+        for limit in read_limits(demands):
+            if limit.name != opening and self.parked_at.get(limit.name):
+                return limit.name, None
+            if limit.kind == "c":
+                if len(self.slots.get(limit.name, ())) >= limit.most:
+                    return limit.name, None
             else:
-                by, _ = self._early(gate, now)
+                by, _ = self._early(limit, now)
                 if by > 0:
-                    return gate.name, now - (-by // 1000)
+                    return limit.name, now - (-by // 1000)
         return "", None
 
     def _grant(self, id: str, demands: str, now: int) -> None:
-        for gate in gates(demands):
-            if gate.kind == "c":
-                self.slots.setdefault(gate.name, set()).add(id)
+        for limit in read_limits(demands):
+            if limit.kind == "c":
+                self.slots.setdefault(limit.name, set()).add(id)
             else:
-                self.rates[gate.name] = self._early(gate, now)[1]
+                self.rates[limit.name] = self._early(limit, now)[1]
         self.granted[id] = demands
 
     def leave(self, id: str) -> None:
         """Give up what a task was granted, if anything."""
-        for gate in gates(self.granted.pop(id, "")):
-            slots = self.slots.get(gate.name, set())
-            if gate.kind == "c" and id in slots:
+        for limit in read_limits(self.granted.pop(id, "")):
+            slots = self.slots.get(limit.name, set())
+            if limit.kind == "c" and id in slots:
                 slots.remove(id)
-                self.freed.append(gate.name)
+                self.freed.append(limit.name)
                 if not slots:
-                    del self.slots[gate.name]
+                    del self.slots[limit.name]
 
     def end(self, id: str) -> None:
         """Give up all that a task has: it has ended under a lease."""
@@ -130,14 +130,14 @@ class Limits:
         """Return whether a task that was taken from its queue may start; otherwise it is parked at a limit."""
         demands = records.demands(record)
         if id not in self.granted:
-            gate, at = self.reached(demands, now)
-            if not gate:
+            limit, at = self.reached(demands, now)
+            if not limit:
                 self._grant(id, demands, now)
             elif "x" in demands.split(","):
-                self.granted[id] = f"!{gate},{demands}"
+                self.granted[id] = f"!{limit},{demands}"
             else:
                 self.queue.tail += 1
-                self._park(id, (-records.priority(record), self.queue.tail), gate, at)
+                self._park(id, (-records.priority(record), self.queue.tail), limit, at)
                 return False
         way, _ = unique_key(demands)
         if way != "f":
@@ -150,49 +150,49 @@ class Limits:
         return granted[1:].partition(",")[0] if granted.startswith("!") else ""
 
     # ---------------------------------------------------------------------------------- parking
-    def _open_at(self, gate: str, at: int) -> None:
-        self.timers[gate] = at
+    def _open_at(self, limit: str, at: int) -> None:
+        self.timers[limit] = at
         self.earlier = self.earlier or at == min(self.timers.values())
 
-    def _park(self, id: str, turn: tuple[int, int], gate: str, at: int | None) -> None:
+    def _park(self, id: str, turn: tuple[int, int], limit: str, at: int | None) -> None:
         self.parked[id] = turn
-        self.parked_at.setdefault(gate, set()).add(id)
+        self.parked_at.setdefault(limit, set()).add(id)
         if at is not None:
-            self._open_at(gate, at)
+            self._open_at(limit, at)
 
-    def _take_from(self, gate: str, id: str) -> None:
-        waiting = self.parked_at.get(gate, set())
+    def _take_from(self, limit: str, id: str) -> None:
+        waiting = self.parked_at.get(limit, set())
         waiting.discard(id)
         if not waiting:
-            self.parked_at.pop(gate, None)
+            self.parked_at.pop(limit, None)
 
     def unpark(self, id: str, demands: str) -> bool:
         """Take a task away from where it is parked; False when it is parked at no limit."""
         if self.parked.pop(id, None) is None:
             return False
-        for gate in gates(demands):
-            if id in self.parked_at.get(gate.name, ()):
-                self._take_from(gate.name, id)
-                self.freed.append(gate.name)
+        for limit in read_limits(demands):
+            if id in self.parked_at.get(limit.name, ()):
+                self._take_from(limit.name, id)
+                self.freed.append(limit.name)
         return True
 
     def in_order(self) -> list[str]:
         """Return all that are parked, as they would be let through."""
         return sorted(self.parked, key=lambda id: (self.parked[id], id))
 
-    def _open(self, gate: str, now: int, through: list[str]) -> None:
+    def _open(self, limit: str, now: int, through: list[str]) -> None:
         for _ in range(AT_ONCE):
-            waiting = self.parked_at.get(gate)
+            waiting = self.parked_at.get(limit)
             if not waiting:
                 return
             id = min(waiting, key=lambda id: (self.parked[id], id))
             demands = records.demands(self.queue.task.get(id, b""))
-            other, at = self.reached(demands, now, gate) if demands else ("", None)
-            if other == gate:
+            other, at = self.reached(demands, now, limit) if demands else ("", None)
+            if other == limit:
                 if at is not None:
-                    self._open_at(gate, at)
+                    self._open_at(limit, at)
                 return
-            self._take_from(gate, id)
+            self._take_from(limit, id)
             if other:
                 self._park(id, self.parked[id], other, at)
             else:
@@ -200,7 +200,7 @@ class Limits:
                 if demands:
                     self._grant(id, demands, now)
                     through.append(id)
-        self._open_at(gate, now)
+        self._open_at(limit, now)
 
     def let_through(self, now: int, due: Sequence[str] = ()) -> bool:
         """Open where a slot was left, and the limits that are due.
@@ -209,8 +209,8 @@ class Limits:
         """
         freed, self.freed = self.freed, []
         through: list[str] = []
-        for gate in [*freed, *due]:
-            self._open(gate, now, through)
+        for limit in [*freed, *due]:
+            self._open(limit, now, through)
         for id in reversed(through):
             self.queue.place(id, front=True)
         earlier, self.earlier = self.earlier, False
@@ -218,7 +218,7 @@ class Limits:
 
     def due(self, now: int) -> list[str]:
         """Take the timers that are due, the earliest first."""
-        found = sorted((at, gate) for gate, at in self.timers.items() if at <= now)[:TIMERS_AT_ONCE]
-        for _, gate in found:
-            del self.timers[gate]
-        return [gate for _, gate in found]
+        found = sorted((at, limit) for limit, at in self.timers.items() if at <= now)[:TIMERS_AT_ONCE]
+        for _, limit in found:
+            del self.timers[limit]
+        return [limit for _, limit in found]
