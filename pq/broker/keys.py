@@ -15,26 +15,26 @@ its scripts stay atomic there. The scripts make the rest of a key by appending a
 | `…batches`        | HASH   | lease → number of its last reserve call |
 | `…crashes`        | HASH   | id → how many workers died with it |
 | `…wake`           | LIST   | at most one token; idle workers block on it |
-| `…bell:<wait>`    | LIST   | with a TTL: what ends one wait for the token, in a cluster (`pq.broker.redis.queue_wait`) |
-| `…revoked`        | SET    | finished ids that still lie in `ready`, to be skipped |
+| `…bell:<wait>`    | LIST   | with a TTL: the interrupt key of one wait for the token, in a cluster (`pq.broker.redis.queue_wait`) |
+| `…revoked`        | SET    | finished ids that are still in `ready`, to be skipped |
 | `…cancelling`     | SET    | live ids whose holder is asked to stop them |
 | `…dead`           | ZSET   | id → when it failed for good, ms |
 | `…recent`         | LIST   | the last finished ids |
 | `…stats:<minute>` | HASH   | counters of one minute |
 | `…meta`           | HASH   | `paused`, `limit`; when leases were renewed (`seen`, `since`); counters that order `prio` |
 | `…ticks`          | HASH   | schedule → its last tick whose task was queued here, ms |
-| `…parked`         | ZSET   | ids that wait at a gate, in the order of `prio` |
-| `…parked:<gate>`  | ZSET   | those that wait at this one |
-| `…slots:<gate>`   | SET    | ids that have one of its slots |
-| `…holds`          | HASH   | id → the demands that it was granted; `!<gate>,…` when that gate refused it |
-| `…rate:<gate>`    | STRING | the mark of a rate, µs, with a TTL |
-| `…timers`         | ZSET   | gate → when to open it, ms |
-| `…unique:<key>`   | STRING | who has a unique key: how (f, l or r) and the id in one |
+| `…parked`         | ZSET   | ids that wait at a limit, in the order of `prio` |
+| `…parked:<limit>` | ZSET   | those that wait at this one |
+| `…slots:<limit>`  | SET    | ids that have one of its slots |
+| `…holds`          | HASH   | id → the limits that it was let through; `!<limit>,…` when that limit refused it |
+| `…rate:<limit>`   | STRING | the mark of a rate, µs, with a TTL |
+| `…timers`         | ZSET   | limit → when to open it, ms |
+| `…unique:<key>`   | STRING | the holder of a unique key: how (f, l or r) and the id in one |
 | `…log:<id>`       | LIST   | the last log lines of a task, with a TTL |
 | `…progress:<id>`  | STRING | how far a running task is, with a TTL |
 | `…stream:<id>`    | STREAM | the parts that a task has streamed, by attempt and number, with a TTL |
 
-A lock is no part of a queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
+A lock belongs to no queue: `<namespace>:lock:{<name>}` is a HASH of the holder's token, the fence and
 the deadline in ms.
 
 `<namespace>:large` is a STRING, there where `large_dir` is set: what this store's own directory in it is called.

@@ -1,13 +1,13 @@
 """The broker on a primary that Sentinels watch, and replace when it dies.
 
 Every connection asks the Sentinels where the primary is, connects there by name or address as they say it,
-and has the server itself confirm that it is one (ROLE). That is done anew at each connect; nothing is
+and has the server itself confirm that it is one (ROLE). That is done again at each connect; nothing is
 remembered. All Sentinels are asked at once, and among the answers of most of them the newest counts, by the
-epoch of their agreement: one that was cut off from the others may still name a primary that is none any more.
+epoch of their agreement: one that was cut off from the others may still name a former primary.
 
 When a connection finds the primary elsewhere than before, all others are dropped. The server they lead to
-may live, and answer looks out of the past. So are all when a Sentinel announces another primary: the old one
-may accept tasks for seconds yet, until it is told, or be silent with its connections open.
+may live, and answer with old data. They are also dropped when a Sentinel announces another primary: the old one
+may accept tasks for seconds more, until it is demoted, or be silent with its connections open.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Address = tuple[str, int]
 
 
 class Word(NamedTuple):
-    """What one Sentinel says: the primary, and the epoch in which they agreed on it."""
+    """The answer of one Sentinel: the primary, and the epoch in which they agreed on it."""
 
     epoch: int
     address: Address
@@ -76,7 +76,7 @@ class Sentinels:
         self._listening: list[asyncio.Task[None]] = []
 
     async def connect(self) -> AbstractConnection:
-        """A connection to the primary, which says itself that it is one."""
+        """Return a connection to the primary, which confirmed that it is one."""
         address = await self.primary()
         connection: AbstractConnection = self._class(
             **{**self._server, "host": address[0], "port": address[1]}
@@ -86,7 +86,7 @@ class Sentinels:
                 await connection.connect()  # type: ignore[no-untyped-call]
                 if not await _is_primary(connection):
                     raise redis_errors.ConnectionError(
-                        f"{_spelt(address)} is no primary yet, or none any more"
+                        f"{_spelt(address)} is not a primary yet, or no longer one"
                     )
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -142,28 +142,28 @@ class Sentinels:
         return made
 
     async def primary(self) -> Address:
-        """Where the primary is, as most of the Sentinels know it. Raises `StoreUnavailable`, `StoreRefused`."""
+        """Return where the primary is, as most of the Sentinels know it. Raises `StoreUnavailable`, `StoreRefused`."""
         asking = {asyncio.ensure_future(self._word(*host)) for host in self._hosts}
         pending: set[asyncio.Future[Word | StoreError]] = set(asking)
-        heard: list[Word] = []
+        words: list[Word] = []
         errors: list[StoreError] = []
         try:
-            while pending and len(heard) <= len(self._hosts) // 2:
+            while pending and len(words) <= len(self._hosts) // 2:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for answer in done:
                     found = answer.result()
-                    heard.append(found) if isinstance(found, Word) else errors.append(found)
+                    words.append(found) if isinstance(found, Word) else errors.append(found)
         finally:
             for ask in asking:
                 ask.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        if heard:
-            return max(heard).address
-        # A refusal says more than a silence, and does not pass.
+        if words:
+            return max(words).address
+        # A refusal says more than no answer, and does not pass.
         raise next((error for error in errors if isinstance(error, StoreRefused)), errors[0])
 
     async def _word(self, host: str, port: int) -> Word | StoreError:
-        """What one of them says, or why it says nothing."""
+        """Return the answer of one of them, or why there is none."""
         spelt = _spelt((host, port))
         connection = self._to_sentinel((host, port))
         try:
