@@ -20,7 +20,7 @@ from typing import Any
 from pq.broker import records
 from pq.broker.memory.broker import MemoryBroker
 from pq.broker.memory.store import MemoryStore
-from pq.broker.records import gates
+from pq.broker.records import read_limits
 from pq.broker.redis.cluster import ClusterBroker
 
 
@@ -227,13 +227,13 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
             cancelling=set(data.cancelling),
             dead=dict(data.dead),
             ticks=dict(data.ticks),
-            parked=data.gates.in_order(),
-            parked_at={gate: set(ids) for gate, ids in data.gates.parked_at.items()},
-            slots={gate: set(ids) for gate, ids in data.gates.slots.items()},
-            holds=dict(data.gates.holds),
-            timers=dict(data.gates.timers),
-            rates=dict(data.gates.rates),
-            unique=dict(data.gates.unique),
+            parked=data.limits.in_order(),
+            parked_at={gate: set(ids) for gate, ids in data.limits.parked_at.items()},
+            slots={gate: set(ids) for gate, ids in data.limits.slots.items()},
+            holds=dict(data.limits.granted),
+            timers=dict(data.limits.timers),
+            rates=dict(data.limits.rates),
+            unique=dict(data.limits.unique),
             streams={
                 id: [part.body for part in store.kept(name, id, "stream") or ()]
                 for queue, id, what in store.beside
@@ -307,11 +307,11 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
     for id, met in queue.holds.items():
         if id not in live or (id not in runs and id not in deleted):
             found.append(f"{id} was granted something, and neither runs nor is about to")
-        names = [gate.name for gate in gates(met) if gate.kind == "c" and not met.startswith("!")]
+        names = [gate.name for gate in read_limits(met) if gate.kind == "c" and not met.startswith("!")]
         found += [f"{id} has no slot of {name}" for name in names if id not in queue.slots.get(name, ())]
     for name, ids in queue.slots.items():
         found += [f"{id} has a slot of {name} and does not know of it" for id in ids - queue.holds.keys()]
-        most = [g.most for id in ids for g in gates(queue.holds.get(id, "")) if g.name == name]
+        most = [g.most for id in ids for g in read_limits(queue.holds.get(id, "")) if g.name == name]
         if most and len(ids) > max(most):
             found.append(f"{len(ids)} have a slot of {name}, and {max(most)} may")
     at = [id for ids in queue.parked_at.values() for id in ids]
@@ -320,12 +320,12 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
     found += [f"{id} waits and has a slot" for id in queue.parked if id in queue.holds]
     for name, ids in queue.parked_at.items():
         first = next(id for id in queue.parked if id in ids)
-        gate = next((g for g in gates(demands.get(first, "")) if g.name == name), None)
+        gate = next((g for g in read_limits(demands.get(first, "")) if g.name == name), None)
         if gate is None or first in deleted or name in queue.timers:
             continue
         slots = queue.slots.get(name, set())
         stated = [queue.holds.get(id, "") for id in slots] + [demands.get(id, "") for id in ids]
-        numbers = {g.most for text in stated for g in gates(text) if g.name == name}
+        numbers = {g.most for text in stated for g in read_limits(text) if g.name == name}
         # Tasks may state one gate with different numbers: then who is first may wait longer than it had to. Of one
         # whose record somebody deleted nobody knows the number.
         needed = gate.most if len(numbers) == 1 and not ids & set(deleted) else 1
@@ -375,12 +375,12 @@ class Hand:
 async def token_comes(broker: Any, queues: list[str], seconds: float) -> bool:
     """Take a wake token of one of the queues, as an idle worker's blocked reservation does; False in vain."""
     if isinstance(broker, MemoryBroker):
-        return await broker._wait(queues, seconds)
+        return await broker.store.wait(queues, seconds)
     if isinstance(broker, ClusterBroker):
         try:
-            return await broker.token(queues, seconds)
+            return await broker.waits.wait_for_token(queues, seconds)
         finally:
-            await broker.call_off()
+            await broker.waits.stop()
     command = ("BLPOP", *[broker.keys.wake(queue) for queue in queues], seconds)
-    (reply,) = await broker._block.call([command], timeout=seconds + 5)
+    (reply,) = await broker.calls.links.block.call([command], timeout=seconds + 5)
     return reply is not None

@@ -1,1 +1,1 @@
-"""The only room that knows a store: how tasks are kept, leased and settled."""
+"""The only package that knows a store: how tasks are kept, leased and settled."""

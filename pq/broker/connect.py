@@ -1,4 +1,4 @@
-"""From settings to a broker: which store, which class, and who looks after the embedded server."""
+"""From settings to a broker: which store, which class, and the embedded server where no store is set."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Store:
         self.workers = 0
         """Workers of this process on this store."""
         self.on_submit: Callable[[Task[Any], asyncio.Future[Task[Any]]], None] | None = None
-        """Is told of each task that a producer of this program queues, with its future; for tests."""
+        """Called for each task that a producer of this program queues, with its future; for tests."""
         if self._url.startswith("memory://"):
             from .memory.store import MemoryStore
 
@@ -85,23 +85,23 @@ class Store:
             self._server = server
 
     def join(self, user: object) -> None:
-        """Count `user` among those who need the embedded server."""
+        """Count `user` among those that need the embedded server."""
         self._users.add(user)
 
     def leave(self, user: object) -> None:
-        """`user` is done; the last of this process to leave detaches."""
+        """Count `user` no longer; the last one of this process detaches."""
         self._users.discard(user)
         if not self._users:
             self.detach()
 
     def detach(self) -> None:
-        """Leave the embedded server; the last one out stops it."""
+        """Leave the embedded server; the last process stops it."""
         server, self._server = self._server, None
         if server is not None:
             server.detach()
 
     async def broker(self, *, name: str = "pq", patience: float = 30.0) -> Broker:
-        """A broker on this store, not opened yet."""
+        """Return a broker on this store, not opened yet."""
         settings = self._settings
         ttl: dict[str, Any] = {"result_ttl": settings.result_ttl, "dead_ttl": settings.dead_ttl}
         if self._memory is not None:
@@ -133,7 +133,7 @@ class Store:
         return with_large_payloads(sealed(broker, self._seal, settings.namespace), settings, self._seal)
 
     def _stated(self) -> str | None:
-        """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""
+        """Return the setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""
         sources = self._settings.sources
         for name in ("message_broker", "data_store"):  # the first counts
             if name in sources:
@@ -142,7 +142,7 @@ class Store:
 
 
 def make_broker(url: str, **options: Any) -> RedisBroker:
-    """The broker for the URL of one server, of Sentinels or of a cluster; `options` are those of `RedisBroker`."""
+    """Return the broker for the URL of one server, of Sentinels or of a cluster; `options` are those of `RedisBroker`."""
     # Here and not above: redis-py takes a tenth of a second to import.
     url = _canonical(url)
     kind = kind_of(url)
@@ -160,7 +160,7 @@ def make_broker(url: str, **options: Any) -> RedisBroker:
 
 
 def plain_url(url: str) -> str:
-    """`url` as redis-py takes it, for whoever needs one server and no more."""
+    """Return `url` as redis-py takes it. Raises `BadSetting` where it is more than one server."""
     url = _canonical(url)
     if kind_of(url) is not None:
         raise BadSetting(
@@ -171,7 +171,7 @@ def plain_url(url: str) -> str:
 
 
 def _canonical(url: str) -> str:
-    """With redis for valkey, which is another word for it."""
+    """Return the URL with redis for valkey, which is another word for it."""
     scheme, separator, rest = url.partition("://")
     return f"{ALIASES.get(scheme, scheme)}{separator}{rest}"
 

@@ -1,4 +1,4 @@
-"""A real Valkey for a project that has no server yet: found by whoever comes first, stopped by the last.
+"""A real Valkey for a project that has no server yet: the first process starts it, the last one stops it.
 
 Every process of the project (server, workers, shells, scripts) attaches to one Valkey server on a Unix
 socket. The first one starts it; the data are in `.pq/` beside the project, in an append-only file, and
@@ -7,7 +7,7 @@ relies on tidy exits. Three advisory file locks (flock) in `.pq/` say all there 
 drops a lock with the process that held it, even at kill -9:
 
     lock      exclusive, for moments   around "is it up? else start it" and around leaving
-    attached  shared, by each client   if an exclusive lock can be had, nobody is attached any more
+    attached  shared, by each client   if an exclusive lock can be had, no process is attached any more
     serving   exclusive, by the server it inherits the locked descriptor, so as long as the lock is held
                                        a server has these data open, whether it answers or not
 
@@ -122,12 +122,12 @@ class EmbeddedServer:
                 self._prepare_directory()
                 with self._locked():
                     self._attached = self._joined()
-            except OSError as error:  # a disk that is full or read-only, a directory of somebody else
+            except OSError as error:  # a disk that is full or read-only, a directory of another user
                 raise NoStore(
                     f"no store is configured, and the embedded server cannot be had in {self.directory}: {error}",
                     hint=_SET_DATA_STORE,
                 ) from error
-            # For the shell user who just leaves. A forked child inherits this, and does no harm with it:
+            # For a shell that is just closed. A forked child inherits this, and does no harm with it:
             # it closes its copy of the descriptor, while the parent's keeps the lock.
             atexit.register(self.detach)
 
@@ -142,13 +142,13 @@ class EmbeddedServer:
                 self._find_or_start()
 
     def detach(self) -> None:
-        """Leave. If nobody else is attached, stop the server, with its data on disk, and wait for its end."""
+        """Leave. If no other process is attached, stop the server, with its data on disk, and wait for its end."""
         with self._mutex:
             if self._attached is None:
                 return
             atexit.unregister(self.detach)
-            # Closed and not unlocked: an explicit unlock would also end the lock of whoever shares this
-            # descriptor through a fork. Within `lock`, so that of all who leave exactly one is the last.
+            # Closed and not unlocked: an explicit unlock would also end the lock of a process that shares this
+            # descriptor through a fork. Within `lock`, so that of all that leave exactly one is the last.
             attached, self._attached = self._attached, None
             try:
                 with self._locked():
@@ -211,7 +211,7 @@ class EmbeddedServer:
         log = self.directory / "server.log"
         if log.exists() and log.stat().st_size > LARGEST_LOG:
             log.unlink()
-        path.unlink(missing_ok=True)  # of a server that was killed; nobody serves, we hold its lock
+        path.unlink(missing_ok=True)  # of a server that was killed; none serves, we hold its lock
         # Settings go on the argument vector, where a space in a path needs no quoting.
         command = [
             *(str(find_binary()), "--port", "0"),
@@ -221,8 +221,8 @@ class EmbeddedServer:
             *("--maxmemory-policy", "noeviction", "--daemonize", "no", "--logfile", str(log)),
         ]
         # The shell starts the server in the background and ends. The server becomes an orphan, which
-        # init reaps: it may well outlive us, and whoever attached last must not wait for a zombie of
-        # somebody else's. What the program says before it opens its log goes there all the same.
+        # init reaps: it may well outlive us, and the last process to attach must not wait for a zombie of
+        # another one. What the program says before it opens its log goes there all the same.
         subprocess.run(
             ["/bin/sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 &', "sh", str(log), *command],
             stdin=subprocess.DEVNULL,
@@ -258,7 +258,7 @@ class EmbeddedServer:
         return True
 
     def _stop(self) -> None:
-        """Stop the server if there is one, and wait until it has let go of the data."""
+        """Stop the server if there is one, and wait until it has released the data."""
         if self._socket is None or self._nobody("serving"):
             return
         try:
@@ -315,7 +315,7 @@ class EmbeddedServer:
         return os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _nobody(self, name: str) -> bool:
-        """Whether nobody holds the lock file `name`."""
+        """Return whether no process holds the lock file `name`."""
         descriptor = self._open(name)
         try:
             return _try_lock(descriptor)
@@ -324,12 +324,12 @@ class EmbeddedServer:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold `.pq/lock`. Whoever has it may be starting a server, so this waits, but not for ever."""
+        """Hold `.pq/lock`. The process that has it may be starting a server, so this waits, but not forever."""
         descriptor = self._open("lock")
         try:
             self._wait(
                 lambda: _try_lock(descriptor),
-                # Twice as patient as the holder, who may be waiting for a server.
+                # Twice as long as the holder, which may be waiting for a server.
                 f"another process has held {self.directory / 'lock'} for {2 * self._patience:g} s",
                 2 * self._patience,
             )
@@ -380,7 +380,7 @@ def _claim(directory: Path) -> None:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Take the exclusive lock if nobody has any."""
+    """Take the exclusive lock if no process has a lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -408,16 +408,16 @@ def _ping(path: Path) -> bool | str:
         return False
     if answer.startswith(b"-LOADING"):
         return LOADING
-    # Any other error is an answer too: the server is up, and tells its clients what ails it.
+    # Any other error is an answer too: the server is up, and says what is wrong with it.
     return answer != b""
 
 
 def _identity(path: Path) -> tuple[str, str, int]:
     """Product, version and process id of the server."""
     lines = _ask(path, b"INFO server").decode("utf-8", "replace").splitlines()
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
-    product = "Valkey" if "valkey_version" in told else "Redis"
-    return product, told.get(f"{product.lower()}_version", ""), int(told.get("process_id", 0))
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    product = "Valkey" if "valkey_version" in facts else "Redis"
+    return product, facts.get(f"{product.lower()}_version", ""), int(facts.get("process_id", 0))
 
 
 def _ask(path: Path, command: bytes, patience: float = 5.0) -> bytes:

@@ -5,16 +5,16 @@ and an encrypted message as well as a plain one.
 
     live       q<priority> <lease>:<batch>\\n      priority empty for 0; the token only after a retry
     limited    g<priority> <lease>:<batch> <demands>\\n
-    finished   d<status> <lease>:<batch>\\n        the token names who settled it, and under which call
+    finished   d<status> <lease>:<batch>\\n        the token names the lease and the call that settled it
 
-A limited task is a live one that has gates to pass before it starts (`pq.model.limits` writes them). Its
-demands are parted by commas:
+A limited task is a live one that has limits to pass before it starts (`pq.model.limits` writes them). Its
+demands are separated by commas:
 
-    c<most>:<gate>             at most so many tasks of the queue at once
-    r<µs>.<burst>:<gate>       one every so many µs, and up to `burst` at once after a pause
-    u<f, l or r>:<key>         one task alone may have this key; what becomes of a second: the first is kept,
+    c<most>:<limit>            at most `most` tasks of the queue at once
+    r<µs>.<burst>:<limit>      one every `µs`, and up to `burst` at once after a pause
+    u<f, l or r>:<key>         one task alone may have this key; of a second one: the first is kept,
                                the last is kept, or the new one's record replaces the old one's
-    x                          a closed gate ends the task, instead of having it wait
+    x                          a limit that is reached ends the task, instead of parking it
 
 The token makes settling idempotent: a worker whose reply was lost sends the same again, and the record
 shows that it was this very call that has settled it.
@@ -34,7 +34,7 @@ from ..model.seal import Unopened
 HEADER = 1024
 """Bytes of the longest header."""
 
-_GATE = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
+_LIMIT = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
 _KEY = re.compile(r"u([flr]):([^,]+)")
 
 NO_KEY = ("", "")
@@ -42,7 +42,7 @@ NO_KEY = ("", "")
 
 
 def live_header(priority: int | None = None, token: str = "", demands: str = "") -> bytes:
-    """The header of a task that is to be run."""
+    """Return the header of a task that is to be run."""
     if demands:
         return f"g{priority or ''} {token} {demands}\n".encode("ascii")
     if not priority and not token:
@@ -51,17 +51,17 @@ def live_header(priority: int | None = None, token: str = "", demands: str = "")
 
 
 def finished_header(status: int, token: str) -> bytes:
-    """The header of a finished task, settled under `token` (`<lease>:<batch>`)."""
+    """Return the header of a finished task, settled under `token` (`<lease>:<batch>`)."""
     return f"d{status} {token}\n".encode("ascii")
 
 
 def beginning(record: bytes) -> int:
-    """Where the message in a record begins; 0 where there is no header, so that it is no record of ours."""
+    """Return where the message in a record begins; 0 where there is no header, so it is not one of our records."""
     return record.find(b"\n", 0, HEADER) + 1
 
 
 def message(record: bytes) -> bytes:
-    """The message in a record. Raises `UnreadableMessage` where there is no header."""
+    """Return the message in a record. Raises `UnreadableMessage` where there is no header."""
     if type(record) is Unopened:
         raise record.why
     cut = beginning(record)
@@ -71,21 +71,21 @@ def message(record: bytes) -> bytes:
 
 
 def is_live(record: bytes) -> bool:
-    """True for a task that is still to be run or running.
+    """Return True for a task that is still to be run or running.
 
     Bytes without a header of ours count as live: they are handed out, and the worker that cannot read
-    them sets them aside with the reason. Dropped on the way they would be lost without a word.
+    them settles them as failed with the reason. Dropped on the way they would be lost silently.
     """
     return record[:1] != b"d"
 
 
 def is_finished(record: bytes) -> bool:
-    """True for a task that has ended."""
+    """Return True for a task that has ended."""
     return record[:1] == b"d"
 
 
 def priority(record: bytes) -> int:
-    """The priority in the header of a live record; 0 where none can be read."""
+    """Return the priority in the header of a live record; 0 where none can be read."""
     header = record[1 : max(record.find(b"\n", 0, HEADER), 1)].split(b" ", 1)[0]
     try:
         return int(header) if header else 0
@@ -94,20 +94,20 @@ def priority(record: bytes) -> int:
 
 
 def token(record: bytes) -> str:
-    """The token in a header: who settled it last; empty when nobody has."""
+    """Return the token in a header, of the call that settled it last; empty when it was never settled."""
     header = record[: max(record.find(b"\n", 0, HEADER), 0)]
     return (*header.split(b" ", 2), b"", b"")[1].decode("ascii", "replace")
 
 
 def demands(record: bytes) -> str:
-    """What a limited task has to pass before it starts; empty for any other record."""
+    """Return what a limited task has to pass before it starts; empty for any other record."""
     if record[:1] != b"g":
         return ""
     header = record[: max(record.find(b"\n", 0, HEADER), 0)]
     return (*header.split(b" ", 2), b"", b"")[2].decode("ascii", "replace")
 
 
-class Gate(NamedTuple):
+class Limit(NamedTuple):
     """One limit that a task has to pass. `most` at once, or µs between two, with a `burst`."""
 
     kind: str
@@ -116,10 +116,10 @@ class Gate(NamedTuple):
     burst: int
 
 
-def gates(demands: str) -> Iterator[Gate]:
+def read_limits(demands: str) -> Iterator[Limit]:
     """Yield the limits in a record's demands, in their order."""
-    for kind, most, burst, name in _GATE.findall(demands):
-        yield Gate(kind, name, int(most), int(burst or 0))
+    for kind, most, burst, name in _LIMIT.findall(demands):
+        yield Limit(kind, name, int(most), int(burst or 0))
 
 
 def unique_key(demands: str) -> tuple[str, str]:
@@ -129,12 +129,12 @@ def unique_key(demands: str) -> tuple[str, str]:
 
 
 def parcel(id: str, record: bytes) -> bytes:
-    """One record as a part of an event."""
+    """Return one record as a part of an event."""
     return b"%s %d:%s" % (id.encode("ascii"), len(record), record)
 
 
 def parcels(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The ids and records in an event. Stops quietly where the bytes end or make no sense."""
+    """Yield the ids and records in an event. Stops quietly where the bytes end or make no sense."""
     at = 0
     end = len(data)
     while at < end:

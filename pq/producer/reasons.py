@@ -14,7 +14,7 @@ import msgpack
 
 from ..broker.contract.broker import Broker
 from ..broker.contract.values import AT_LIMIT, DELAYED, RUNNING, WAITING
-from ..broker.records import gates
+from ..broker.records import read_limits
 from ..errors import did_you_mean
 from ..model.task import Task
 
@@ -121,7 +121,7 @@ async def why(broker: Broker, task: Task[Any]) -> Reason | None:
         return Reason("delayed", f"{what}, for about {left:.0f} s" if left and task.retry == 1 else what)
     parked = await broker.looks.ids(queue, AT_LIMIT, 100_000)
     if task.id in parked:
-        names = ", ".join(gate.name for gate in gates(task.demands)) or "its job"
+        names = ", ".join(gate.name for gate in read_limits(task.demands)) or "its job"
         return Reason("at-limit", f"a limit is reached ({names}); {parked.index(task.id)} wait before it")
     waiting = await broker.looks.ids(queue, WAITING, 100_000)
     if task.id in waiting:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 from ..broker import records
 from ..broker.contract.broker import Broker
 from ..broker.contract.values import CANCELLED, CANCELLING, Entry, QueueState
-from ..broker.records import gates, unique_key
+from ..broker.records import read_limits, unique_key
 from ..errors import (
     BadArguments,
     InvalidValue,
@@ -621,7 +621,7 @@ class Tasks:
             key = partition_key_of(kind.partition_key, kind.name, kind.signature, args, kwargs)
         if key is None and task.demands:
             # A limit, and a unique key, is known to one queue alone: those who share it have to meet there.
-            key = unique_key(task.demands)[1] or next((gate.name for gate in gates(task.demands)), None)
+            key = unique_key(task.demands)[1] or next((gate.name for gate in read_limits(task.demands)), None)
         if key is None:
             parts = cuts.parts(queue)
             task.queue = parts[next(self._turns) % len(parts)]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ears import ear
 from fake_server import bulk, fake_server, ok, proxy
+from listening import listen
 from redis import exceptions as redis_errors
 from stores import Hand, Server, token_comes
 
@@ -236,7 +236,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
         await broker.work.pause(Q, False)
         await broker.work.poke(Q)
         await broker.work.poke("empty")
-        await broker._run("poke", [broker.keys.prefix(Q)], "wait.1", 60_000)
+        await broker.calls.run_script("poke", broker.keys.prefix(Q), "wait.1", 60_000)
         assert await broker.work.hand_back("L", [Q], crashed=True) == 2
         assert (await broker.looks.state(Q)).waiting == 6
     finally:
@@ -248,7 +248,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
 # ------------------------------------------------------------------------------------- subscription
 async def test_a_subscription_comes_back_and_says_that_it_was_away(store: Any, broker: RedisBroker) -> None:
     """After a break an empty message tells that events may have been missed; then it hears again."""
-    subscription, listening, heard = await ear(broker, "one", "two")
+    subscription, listening, heard = await listen(broker, "one", "two")
     for n in range(3):
         heard.clear()
         store.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -265,7 +265,7 @@ async def test_a_subscription_comes_back_and_says_that_it_was_away(store: Any, b
 
 async def test_subscribing_while_the_connection_is_gone(store: Any, broker: RedisBroker) -> None:
     """A channel that is added during a break is heard once `subscribe` has returned."""
-    subscription, listening, heard = await ear(broker, "one")
+    subscription, listening, heard = await listen(broker, "one")
     for n in range(10):
         store.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         async with asyncio.timeout(10):
@@ -279,7 +279,7 @@ async def test_subscribing_while_the_connection_is_gone(store: Any, broker: Redi
 
 # --------------------------------------------------------------------------------------------- link
 def link_to(broker: RedisBroker, timeout: float = 10.0) -> Link:
-    return Link(broker.connection, where="here", timeout=timeout)
+    return Link(broker.server.maker(), where="here", timeout=timeout)
 
 
 async def test_a_cancelled_call_never_gives_its_reply_to_the_next(store: Any, broker: RedisBroker) -> None:

@@ -20,7 +20,7 @@ def packed(*commands: tuple[Any, ...]) -> list[bytes]:
 @pytest.fixture
 async def wire(valkey: Any) -> Any:
     """A connection to the store."""
-    wire = await Wire.open(RedisBroker(valkey.url).connection)
+    wire = await Wire.open(RedisBroker(valkey.url).server.maker())
     yield wire
     await wire.close()
 
@@ -55,7 +55,7 @@ async def test_a_connection_that_is_cut_fails_its_call_and_all_later_ones(wire: 
 async def test_what_the_server_sends_by_itself_is_passed_on(valkey: Any) -> None:
     """For a subscription: each message as it arrives."""
     heard: list[Any] = []
-    wire = await Wire.open(RedisBroker(valkey.url).connection, heard.append)
+    wire = await Wire.open(RedisBroker(valkey.url).server.maker(), heard.append)
     wire.send("SUBSCRIBE", "c")
     async with asyncio.timeout(10):
         while not heard:

@@ -150,7 +150,7 @@ class Stage(NamedTuple):
         self.broker.time_override = self.direct.time_override = hand
         await prepare(self.direct)
         hand.advance(2)
-        for link in (self.broker._main, self.broker._side):
+        for link in self.broker.calls.links[:2]:
             await link.reset()
         if fault is not None:
             self.proxy.arm(fault, at)
@@ -227,7 +227,7 @@ async def test_a_server_that_does_not_answer_is_left(stage: Stage) -> None:
     """A black hole: the call's own time-out ends it, and another connection does it."""
     call = CALLS["cancel"]
     answer, left = await stage.after(call, None)
-    stage.broker._side._timeout = 0.2
+    stage.broker.calls.links.side._timeout = 0.2
     again, found = await stage.after(call, HOLE)
     assert (again, found) == (answer, left)
 

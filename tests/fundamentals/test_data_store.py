@@ -120,7 +120,7 @@ async def test_several_servers_that_are_not_there(make_app: Any, scheme: str) ->
     """The error says what was looked for, and no password."""
     app = make_app(data_store=f"{scheme}://:SESAME@127.0.0.1:1,127.0.0.1:2/shop?sentinel_password=SESAME")
     broker = await app.store.broker(patience=0.0)
-    broker.first_patience = 0.0
+    broker.server.first_patience = 0.0
     with pytest.raises(pq.StoreUnavailable) as caught:
         await broker.open()
     await broker.close()

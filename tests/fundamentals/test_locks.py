@@ -302,7 +302,7 @@ async def test_a_lost_connection_loses_no_lock(api: Producer) -> None:
         waiting = asyncio.ensure_future(api.lock("door", wait=30).acquire())
         await asyncio.sleep(0.05)
         api_broker = await api.broker()
-        subscription = next(iter(api_broker._subscriptions))  # type: ignore[attr-defined]
+        subscription = next(iter(api_broker.channels.subscriptions))  # type: ignore[attr-defined]
         await subscription._wire.close()  # the connection that would bring word
         assert not waiting.done()
         assert not lock.lost

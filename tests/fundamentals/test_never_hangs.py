@@ -39,7 +39,7 @@ async def test_all_events_are_lost(
                 heard(self, reply)
 
         monkeypatch.setattr(RedisSubscription, "_heard", deaf)
-        for subscription in (await api.broker())._subscriptions:  # type: ignore[attr-defined]
+        for subscription in (await api.broker()).channels.subscriptions:  # type: ignore[attr-defined]
             subscription._wire._on_push = subscription._heard
         await start_worker(app)
         tasks = await api.tasks.map("addition", range(1000))

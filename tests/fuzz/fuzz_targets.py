@@ -22,7 +22,6 @@ from pq import api as pq
 from pq import cli
 from pq.broker import records
 from pq.broker.connect import Store, plain_url
-from pq.broker.memory import limits as gates
 from pq.broker.redis.broker import RedisBroker
 from pq.config import SETTINGS, Settings, load, redact
 from pq.errors import PqError, UnreadableMessage
@@ -132,8 +131,8 @@ def headers(rng: Chance) -> None:
     record = rng.feed(bad_record(rng))
     for read in (records.is_live, records.is_finished, records.priority, records.token, records.demands):
         read(record)
-    list(gates.gates(records.demands(record)))
-    gates.unique_key(records.demands(record))
+    list(records.read_limits(records.demands(record)))
+    records.unique_key(records.demands(record))
     with contextlib.suppress(UnreadableMessage):
         records.message(record)
 
@@ -335,7 +334,7 @@ def urls(rng: Chance) -> None:
                 store = Store(Settings(data_store=found.data_store), "config.py")
                 plain = plain_url(store.url)
                 if plain.startswith(("redis", "unix")):
-                    RedisBroker(plain).connection()
+                    RedisBroker(plain).server.maker()()
             except PqError:
                 pass
 
@@ -441,6 +440,7 @@ def frames(rng: Chance) -> None:
 class _Beats:
     def __init__(self, beats: list[bytes]) -> None:
         self._beats = beats
+        self.channels = self
 
     async def consumers(self) -> list[bytes]:
         return self._beats

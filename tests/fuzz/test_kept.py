@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -68,7 +69,7 @@ def test_a_start_at_no_time() -> None:
 def test_a_url_with_a_wrong_parameter(url: str) -> None:
     """It was a ValueError, or a TypeError of another library, at the first call."""
     with pytest.raises(BadSetting, match="data_store") as caught:
-        RedisBroker(url).connection()
+        RedisBroker(url).server.maker()()
     assert "pw@" not in str(caught.value)
 
 
@@ -87,11 +88,11 @@ def test_a_url_with_a_wrong_parameter(url: str) -> None:
 async def test_a_heartbeat_of_no_worker(facts: Any) -> None:
     """It broke each list of workers, and each answer to why a task waits."""
 
-    class Broker:
+    class Channels:
         async def consumers(self) -> list[bytes]:
             return [msgpack.packb(facts), msgpack.packb({"worker": "w1", "queues": ["default"]})]
 
-    living = await reasons.workers(Broker())  # type: ignore[arg-type]
+    living = await reasons.workers(SimpleNamespace(channels=Channels()))  # type: ignore[arg-type]
     assert [each["worker"] for each in living] == ["w1"]
 
 

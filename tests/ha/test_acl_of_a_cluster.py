@@ -92,15 +92,15 @@ async def test_a_master_that_is_away_keeps_nobody_from_starting(cluster: Cluster
     broker = make_broker(cluster.url, patience=0.1)
     assert isinstance(broker, ClusterBroker)
     asked: set[tuple[str, int]] = set()
-    link_to = broker._link_to
+    link_to = broker.nodes.link_to
 
     def nobody_there(node: tuple[str, int]) -> Link:
         asked.add(node)
-        return link_to((HOST, 1) if node == broker.slots.masters[0] else node)
+        return link_to((HOST, 1) if node == broker.nodes.slots.masters[0] else node)
 
     await broker.open()
-    broker._link_to = nobody_there  # type: ignore[method-assign]
+    broker.nodes.link_to = nobody_there  # type: ignore[method-assign]
     async with asyncio.timeout(60):
         await broker.check_rights()
-    assert asked == set(broker.slots.masters)
+    assert asked == set(broker.nodes.slots.masters)
     await broker.close()

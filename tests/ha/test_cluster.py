@@ -167,55 +167,55 @@ async def test_wakes_make_no_connections(cluster: Cluster, make_app: Any, start_
     left_in_order(cluster)
 
 
-async def test_a_wait_that_arrives_late_finds_its_bell_rung_and_leaves_the_token(
+async def test_a_wait_that_arrives_late_finds_its_interrupt_and_leaves_the_token(
     cluster: Cluster, broker: RedisBroker
 ) -> None:
     """Its queue has been looked at already: what it took then would be nobody's."""
     assert isinstance(broker, ClusterBroker)
-    ear = QueueWait(broker._link(), broker.keys, "q", where="here", stated=None)
+    wait = QueueWait(broker.nodes.link(), broker.keys, "q", where="here", stated=None)
     node = await asyncio.to_thread(cluster.owner, "{q}")
     async with asyncio.timeout(60):
         await broker.work.poke("q")
-        late = ear.listen(300)
-        for command in ear.ring():  # it has sent nothing yet
-            await broker.run(*command)
+        late = wait.start(300)
+        for command in wait.interrupt():  # it has sent nothing yet
+            await broker.calls.run(*command)
         assert not await late
         assert node.call("LLEN", broker.keys.wake("q")) == 1
-        assert await ear.listen(300), "the token is there for whoever comes next"
-        assert ear.ring() == []
-        early = ear.listen(300)
-        rings = ear.ring()
+        assert await wait.start(300), "the token is there for whoever comes next"
+        assert wait.interrupt() == []
+        early = wait.start(300)
+        interrupts = wait.interrupt()
         await broker.work.poke("q")
         assert await early
-        for command in rings:  # in vain, and no later wait is disturbed by it
-            await broker.run(*command)
+        for command in interrupts:  # in vain, and no later wait is disturbed by it
+            await broker.calls.run(*command)
         await broker.work.poke("q")
-        assert await ear.listen(300)
-    await ear.close()
+        assert await wait.start(300)
+    await wait.close()
     left_in_order(cluster)
 
 
-async def test_a_wait_that_does_not_answer_its_bell_is_given_up(
+async def test_a_wait_that_does_not_answer_its_interrupt_is_given_up(
     cluster: Cluster, broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is dead, so the next one waits over a new one."""
-    monkeypatch.setattr("pq.broker.redis.queue_wait.RUNG", 0.05)
+    monkeypatch.setattr("pq.broker.redis.queue_wait.ANSWER_WITHIN", 0.05)
     assert isinstance(broker, ClusterBroker)
-    ear = QueueWait(broker._link(), broker.keys, "q", where="here", stated=None)
+    wait = QueueWait(broker.nodes.link(), broker.keys, "q", where="here", stated=None)
     node = await asyncio.to_thread(cluster.owner, "{q}")
     async with asyncio.timeout(60):
-        first = ear.listen(300)  # nobody rings
+        first = wait.start(300)  # it is not interrupted
         await until_blocked(node, 1)
-        second = ear.listen(300)
+        second = wait.start(300)
         await asyncio.wait([first])
         assert first.cancelled()
         while not second.done():  # a token may go the way of the dead connection yet
             await broker.work.poke("q")
             await asyncio.sleep(0.02)
         assert await second
-        ear.listen(300)
-        ear.listen(300)
-        await ear.close()
+        wait.start(300)
+        wait.start(300)
+        await wait.close()
         await until_blocked(node, 0)
 
 
@@ -241,7 +241,7 @@ async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, 
             raise StoreRefused("not today")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(broker, "_repeat", refuse)
+            patch.setattr(broker.calls, "repeat", refuse)
             nodes[1].call("LPUSH", broker.keys.wake(queues[1]), "1")
             with pytest.raises(StoreRefused):
                 await waiting
@@ -266,7 +266,7 @@ async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(
     for queue in queues[1:]:
         await broker.work.enqueue(queue, [Entry(f"{queue}.{n}", b"q\n") for n in range(3)])
     calls = 0
-    repeat = broker._repeat
+    repeat = broker.calls.repeat
 
     async def cut(*args: Any, **options: Any) -> Any:
         nonlocal calls
@@ -276,10 +276,10 @@ async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(
             raise asyncio.CancelledError
         return replies
 
-    broker._repeat = cut  # type: ignore[method-assign]
+    broker.calls.repeat = cut  # type: ignore[method-assign]
     with pytest.raises(asyncio.CancelledError):
         await broker.work.exchange(ReserveCall("L", queues, 10, 1), {})
-    broker._repeat = repeat  # type: ignore[method-assign]
+    broker.calls.repeat = repeat  # type: ignore[method-assign]
     await broker.work.enqueue(queues[0], [Entry("new", b"q\n")])
     answer = await broker.work.exchange(ReserveCall("L", queues, 10, 1), {})
     assert sorted(task.id for task in answer.tasks) == sorted(

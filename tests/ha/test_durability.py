@@ -14,7 +14,7 @@ from pq import api as pq
 from pq.broker.connect import make_broker
 from pq.broker.contract.values import Entry
 from pq.broker.embedded import find_binary
-from pq.broker.redis import work as store
+from pq.broker.redis import durability as store
 from pq.errors import BadSetting, InvalidValue, NotDurable, StoreRefused
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.endurance]  # all of a fleet may be slow at once

@@ -10,8 +10,8 @@ from typing import Any
 
 import hiredis
 import pytest
-from ears import ear
 from fleets import Node, Watched, until
+from listening import listen
 from load import Load
 from stores import check_server
 
@@ -67,7 +67,7 @@ async def test_a_replica_that_was_primary_is_left_by_all_connections(
     watched: Watched, broker: RedisBroker
 ) -> None:
     """READONLY has it look for the new primary; looks, which a replica would answer, go there too."""
-    subscription, listening, heard = await ear(broker, "channel")
+    subscription, listening, heard = await listen(broker, "channel")
     await broker.work.enqueue(Q, [Entry("before", b"q\n")])
     await broker.looks.state(Q)
     new = await asyncio.to_thread(watched.failover)

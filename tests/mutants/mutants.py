@@ -47,7 +47,7 @@ MUTANTS = [
         "redis.call('HINCRBY', p .. 'meta', 'tail', 1)), id)",
         "redis.call('HINCRBY', p .. 'meta', 'tail', -1)), id)",
     ),
-    Mutant("lib", "redis.call('HDEL', p .. 'crashes', id)  -- nobody else would", ""),
+    Mutant("lib", "redis.call('HDEL', p .. 'crashes', id)  -- no other script would", ""),
     # --- reclaim
     Mutant("lib", "if x ~= y then return x > y end", "if x ~= y then return x < y end"),
     Mutant("lib", "if place_front(p, id) and charge then", "if place_front(p, id) then"),
@@ -68,7 +68,7 @@ MUTANTS = [
     Mutant("lib", "math.max(seen, now)), 'since'", "now), 'since'"),
     Mutant("renew", "note_renewal(p, now, tonumber(ARGV[3]))", ""),
     Mutant("open_lease", "note_renewal(p, now, tonumber(ARGV[3]))", ""),
-    # --- gates
+    # --- limits
     Mutant(
         "lib",
         "if redis.call('SCARD', p .. 'slots:' .. name) >= a then return name end",
@@ -150,12 +150,12 @@ MUTANTS = [
     Mutant("enqueue", "if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end", ""),
     Mutant("enqueue", "if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then", "if holder then"),
     # --- reserve
-    Mutant("reserve", "if other ~= lease and is_calm(p) then", "if is_calm(p) then"),
-    Mutant("reserve", "if other ~= lease and is_calm(p) then", "if other ~= lease then"),
-    Mutant("reserve", "if calm == 0 then return true end", ""),
-    Mutant("reserve", "math.abs(now - seen) <= calm / 2 and", "now - seen <= calm / 2 and"),
-    Mutant("reserve", "math.abs(now - seen) <= calm / 2 and", ""),
-    Mutant("reserve", "and now - since >= calm", "and now - since > calm"),
+    Mutant("reserve", "if other ~= lease and is_stable(p) then", "if is_stable(p) then"),
+    Mutant("reserve", "if other ~= lease and is_stable(p) then", "if other ~= lease then"),
+    Mutant("reserve", "if stable_for == 0 then return true end", ""),
+    Mutant("reserve", "math.abs(now - seen) <= stable_for / 2 and", "now - seen <= stable_for / 2 and"),
+    Mutant("reserve", "math.abs(now - seen) <= stable_for / 2 and", ""),
+    Mutant("reserve", "and now - since >= stable_for", "and now - since > stable_for"),
     Mutant("reserve", "< tonumber(batch)", "<= tonumber(batch)"),
     Mutant(
         "reserve",
@@ -194,22 +194,24 @@ MUTANTS = [
     Mutant("reserve", "for j = #ids, i + 1, -1 do place_front(p, ids[j]) end", ""),
     Mutant("reserve", "members[#members + 1] = id .. ':' .. batch", "members[#members + 1] = id .. ':0'"),
     Mutant("reserve", "redis.call('HSET', p .. 'batches', lease, batch)", ""),
-    Mutant("reserve", "redis.call('HSET', stands .. 'batches', lease, batch)", ""),
+    Mutant("reserve", "redis.call('HSET', leased .. 'batches', lease, batch)", ""),
     Mutant(
-        "reserve", "if fresh and taken_before == 0 and stands then", "if taken_before == 0 and stands then"
+        "reserve",
+        "if is_new_batch and taken_before == 0 and leased then",
+        "if taken_before == 0 and leased then",
     ),
     Mutant("reserve", "if its == batch then", "if true then"),
     Mutant("reserve", "if not deadline or tonumber(deadline) == 0 then", "if not deadline then"),
     Mutant("reserve", "if redis.call('LLEN', p .. 'ready') > 0 then wake(p) end", ""),
     Mutant(
         "reserve",
-        "elseif want > 0 and fresh and not stop and not paused then",
+        "elseif want > 0 and is_new_batch and not stop and not paused then",
         "elseif want > 0 and not stop and not paused then",
     ),
     Mutant(
         "reserve",
-        "elseif want > 0 and fresh and not stop and not paused then",
-        "elseif want > 0 and fresh and not stop then",
+        "elseif want > 0 and is_new_batch and not stop and not paused then",
+        "elseif want > 0 and is_new_batch and not stop then",
     ),
     Mutant("reserve", "if left > 0 and not paused then wake(p)", "if left > 1 and not paused then wake(p)"),
     Mutant(
@@ -219,7 +221,7 @@ MUTANTS = [
     ),
     Mutant("reserve", "until parked == 0 or want <= 0 or stop or looked >= 1000", "until true"),
     Mutant("reserve", "if key and mode ~= 'f' then flow.free_key(p, id, text) end", ""),
-    Mutant("reserve", "if refusing then note_of(id, refusing, out) end\n  -- Who", "-- Who"),
+    Mutant("reserve", "if refusing then note_of(id, refusing, out) end\n  -- A task", "-- A task"),
     # --- settle
     Mutant(
         "settle",

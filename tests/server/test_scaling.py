@@ -12,6 +12,7 @@ import pytest
 
 from pq.broker.contract.values import Entry, QueueState
 from pq.broker.memory.broker import MemoryBroker
+from pq.broker.memory.looks import MemoryLooks
 from pq.errors import StoreUnavailable
 from pq.server.autoscaling import Scaling
 from pq.worker.load import Load, Use
@@ -37,7 +38,7 @@ class Pool:
         self.workers = workers
 
 
-class Store(MemoryBroker):
+class CountingLooks(MemoryLooks):
     """Counts how often it is asked; may be away."""
 
     asked = 0
@@ -48,6 +49,16 @@ class Store(MemoryBroker):
         if self.away:
             raise StoreUnavailable("no Valkey")
         return await super().state(queue)
+
+
+class Store(MemoryBroker):
+    """A broker with such looks."""
+
+    looks: CountingLooks
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = CountingLooks(self.store, self.where)
 
 
 def scaling(pool: Pool, store: Store, least: int = 1, most: int = 8, idle_timeout: float = 0.0) -> Scaling:
@@ -67,7 +78,7 @@ async def test_an_idle_server_asks_its_store_nothing() -> None:
     looks = scaling(pool, store)
     for _ in range(5):
         await looks.look()
-    assert (store.asked, pool.workers) == (0, 1)
+    assert (store.looks.asked, pool.workers) == (0, 1)
 
 
 async def test_what_waits_in_all_queues_counts() -> None:
@@ -77,7 +88,7 @@ async def test_what_waits_in_all_queues_counts() -> None:
     await put(store, 1, "here")
     looks = scaling(pool, store)
     await looks.look()
-    assert (store.asked, pool.workers) == (2, 4)
+    assert (store.looks.asked, pool.workers) == (2, 4)
 
 
 @pytest.mark.parametrize("case", ["paused", "delayed", "dead"])
@@ -91,7 +102,7 @@ async def test_what_cannot_be_started_is_no_demand(case: str) -> None:
     if case == "paused":
         await store.work.pause("default", True)
     await scaling(pool, store).look()
-    assert (store.asked, pool.workers) == (2, 1)
+    assert (store.looks.asked, pool.workers) == (2, 1)
 
 
 async def test_delayed_tasks_that_are_due_are_demand() -> None:
@@ -105,14 +116,14 @@ async def test_delayed_tasks_that_are_due_are_demand() -> None:
 async def test_a_lost_store_decides_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """No decision, no word above debug; and when it is back it goes on."""
     store, pool = Store(), Pool(4, busy=False)
-    store.away = True
+    store.looks.away = True
     looks = scaling(pool, store)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
                 await looks.look()
     assert (pool.workers, caplog.records) == (4, [])
-    store.away = False
+    store.looks.away = False
     await looks.look()
     assert pool.workers == 3
 

@@ -145,16 +145,17 @@ BREAKAGES = {
     ),
     "a call that was given up takes tasks": Breakage(
         both(
-            text("reserve", "fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)", "fresh = fresh and last[i] ~= batch"),
+            text("reserve", "is_new_batch = is_new_batch and tonumber(last[i] or -1) < tonumber(batch)",
+            "is_new_batch = is_new_batch and last[i] ~= batch"),
             put(Consumer, "_reconcile", _reconciles_nothing),  # which finds most of them as well, on the next connection
         ),
         "S1", (3, 210), LATE,
     ),
     "a call that found nothing is not noted": Breakage(
-        text("reserve", "redis.call('HSET', stands .. 'batches', lease, batch)", ""), "S1", (52, 111), {"jobs": ("work",), "faults": ["standstill"]}
+        text("reserve", "redis.call('HSET', leased .. 'batches', lease, batch)", ""), "S1", (52, 111), {"jobs": ("work",), "faults": ["standstill"]}
     ),
     "what expired is taken over at once": Breakage(
-        text("reserve", "if calm == 0 then", "if true then"), "S9", (14, 35, 40)
+        text("reserve", "if stable_for == 0 then", "if true then"), "S9", (14, 35, 40)
     ),
     "a gap is no gap": Breakage(text("lib", "elseif now - seen > ttl / 2 then since = now end", "end"), "S9", (35, 41, 45)),
     "deadlines stay where a wrong clock put them": Breakage(

@@ -24,6 +24,7 @@ from simulated_loop import Program, SimulatedLoop
 from pq.broker import records
 from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.scripts import NAMES, script
+from pq.broker.redis.server import Access, Server, SingleServer
 from pq.model.task import Task
 
 _NOTHING: Any = object()
@@ -617,6 +618,17 @@ class SimulatedBroker(RedisBroker):
     def __init__(self, store: SimulatedStore, program: Program, **options: Any) -> None:
         self._place = (store, program)
         super().__init__("redis://simulated", clock=program, **options)
+
+    def make_server(self, access: Access) -> Server:
+        return SimulatedServer(access, self._place)
+
+
+class SimulatedServer(SingleServer):
+    """One server whose connections lead into the simulation."""
+
+    def __init__(self, access: Access, place: tuple[SimulatedStore, Program]) -> None:
+        super().__init__(access)
+        self._place = place
 
     def connection(self) -> Any:
         return self._place

@@ -22,7 +22,7 @@ from simulated_jobs import JOBS, oracle, ticking
 from simulated_loop import Program, SimulatedLoop, here
 from simulated_store import SimulatedBroker, SimulatedStore, SimulatedWire
 
-import pq.broker.redis.broker
+import pq.broker.redis.calls
 import pq.broker.redis.link
 import pq.broker.redis.subscription
 import pq.execution.async_io
@@ -93,7 +93,7 @@ class SimulatedRenewer:
 
     def __init__(self, broker: SimulatedBroker) -> None:
         self._broker = broker
-        self._link = Link(broker.connection, where="simulated", timeout=5.0)
+        self._link = Link(broker.server.maker(), where="simulated", timeout=5.0)
 
     async def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
         prefixes = [self._broker.keys.prefix(queue) for queue in queues]
@@ -640,7 +640,7 @@ def simulated(world: World) -> Iterator[None]:
     chance = random.Random(world.seed)
     handlers = list(logging.getLogger().handlers)
     ordered = [
-        pq.broker.redis.broker, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
+        pq.broker.redis.calls, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context

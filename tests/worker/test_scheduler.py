@@ -167,7 +167,7 @@ async def run_and_forget(world: World, id: str) -> None:
     done = records.finished_header(3, "cancel:0") + b"x"
     assert await world.broker.work.cancel("default", [(id, done, "")], at_front=True) == ["cancelled"]
     if isinstance(world.broker, RedisBroker):
-        await world.broker._repeat(world.broker._side, [("DEL", world.broker.keys.record("default", id))])
+        await world.broker.calls.run("DEL", world.broker.keys.record("default", id))
     else:
         del world.broker.store.queue("default").task[id]
 

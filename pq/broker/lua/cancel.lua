@@ -5,7 +5,7 @@
 -- returns  per task: cancelled, cancelling, finished or unknown; a repeat of this very call: cancelled
 --
 -- Whether a task is held is looked up in the held sets: they are as small as the work under way.
---@use now events wake gates place withdraw
+--@use now events wake limits place withdraw
 local p, ttl, at_front = KEYS[1], ARGV[4], ARGV[5] == '1'
 local event = heard(ARGV[2], ARGV[3]) and parcels(ARGV[2], 'done')
 local answers = {}

@@ -4,12 +4,12 @@
 -- ARGV     now | events channel | always | ttl ms | old id | its finished record | its reply
 --          | id | record | delay ms | priority
 -- returns  1, or 0 when the old one has started or ended (its key is free then)
---@use now events wake gates place withdraw
+--@use now events wake limits place withdraw
 local p, now = KEYS[1], clock(ARGV[1])
 local old, id, record, delay = ARGV[5], ARGV[8], ARGV[9], tonumber(ARGV[10])
 local mode, key = flow().unique_of(flow().demands(record))
 if redis.call('EXISTS', p .. 'task:' .. id) == 1 then return 1 end  -- a repeat
-local holder = flow().rival(p, key)
+local holder = flow().key_holder(p, key)
 if not holder or holder == 'f' .. old or string.sub(holder, 2) ~= old then return 0 end
 
 local text = flow().demands(redis.call('GETRANGE', p .. 'task:' .. old, 0, 1023))

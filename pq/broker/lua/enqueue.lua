@@ -6,7 +6,7 @@
 --          has; or the error PQFULL where the queue's limit is reached
 --
 -- The first write may be refused for lack of memory, and then nothing was written; later ones are not.
---@use now chunks events wake gates place
+--@use now chunks events wake limits place
 local p, now = KEYS[1], clock(ARGV[1])
 local plain = tonumber(ARGV[4])
 
@@ -44,9 +44,9 @@ local ready = #ids > 0
 while at <= #ARGV do
   local id, record, delay, prio = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local mode, key, holder
-  if string.byte(record) == 103 then  -- 'g' has demands
+  if string.byte(record) == 103 then  -- 'g' has limits
     mode, key = flow().unique_of(flow().demands(record))
-    holder = key and flow().rival(p, key)
+    holder = key and flow().key_holder(p, key)
   end
   if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then
     known[#known + 1] = id .. ' ' .. holder
@@ -55,7 +55,7 @@ while at <= #ARGV do
     if event then event.add(id, record) end
     if delay and delay > 0 then
       redis.call('ZADD', p .. 'delayed', now + delay, id)
-      -- It may be due before anybody would look again: an idle worker should know of it.
+      -- It may be due before any worker would look again: an idle one should know of it.
       if redis.call('ZRANGE', p .. 'delayed', 0, 0)[1] == id then ready = true end
     else
       place_back(p, id)

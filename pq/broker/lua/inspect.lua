@@ -1,9 +1,9 @@
--- inspect: how much lies where, at one moment.
+-- inspect: the number of tasks in each place, at one moment.
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     now
 -- returns  {ready, prio, delayed, held, leases, dead, paused, parked, due}; `due` are those of `delayed` whose
---          time has come, and whom no worker had room to promote
+--          time has come, and that no worker had a free slot to promote
 --@use now
 local p = KEYS[1]
 local held = 0

@@ -9,10 +9,10 @@ local function clock(given)
 end
 
 --@part renewals
--- A lease is renewed: note since when that has been done here without a gap, by whomever, and with a clock that went
--- right. Only then does a deadline that has passed mean that its holder is gone, and not that nobody could renew.
+-- A lease is renewed: note since when that has been done here without a gap, by any worker, and with a clock that did
+-- not jump. Only then does a deadline that has passed mean that its holder is gone, and not that no worker could renew.
 --
--- A clock that was set back takes the deadlines along: else those of the dead would lie in the future for as long.
+-- Where the clock was set back the deadlines are too: otherwise those of dead workers would lie in the future as long.
 local JITTER = 1000
 local function note_renewal(p, now, ttl)
   local known = redis.call('HMGET', p .. 'meta', 'seen', 'since')
@@ -37,7 +37,7 @@ local function each_chunk(values, f)
 end
 
 --@part events
--- Somebody listens? Asked once a call; `always` where PUBSUB cannot know (a cluster).
+-- Whether a channel has subscriptions. Asked once a call; `always` where PUBSUB cannot know (a cluster).
 local function heard(channel, always)
   if channel == '' then return false end
   return always == '1' or redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0
@@ -61,19 +61,19 @@ local function parcels(channel, head)
 end
 
 --@part wake
--- Leave one token for an idle worker. Never a second one: a herd of workers would come for one task.
+-- Leave one token for an idle worker. Never a second one: all idle workers would come for one task.
 local function wake(p)
   if redis.call('LLEN', p .. 'wake') == 0 then redis.call('LPUSH', p .. 'wake', '1') end
 end
 
---@part gates
--- Flow control. A record that begins with `g` has a third word in its header: what its task has to pass,
+--@part limits
+-- Limits. A record that begins with `g` has a third word in its header: the limits that its task has to pass,
 -- parted by commas (see pq.broker.records). What a task was granted is the task's and not its worker's. It
--- keeps it through crashes and hand-backs, until it ends or goes away: so there is no counter that could drift.
+-- keeps it through crashes and releases, until it ends or goes back to wait: so there is no counter that could drift.
 --
 -- Most calls meet no such task. So all of it is made by `flow()`, when the first one comes.
 local place_front  -- see the part `place`
-local opened = {}  -- gates where a slot was let go, in this call
+local opened = {}  -- limits where a slot was left, in this call
 local made
 
 local function flow()
@@ -81,7 +81,7 @@ local function flow()
 
   local function demands(head) return string.match(head, '^g[^ \n]* [^ \n]* ([^\n]*)\n') or '' end
 
-  -- Iterates over the gates: kind, name, and its numbers (c: at once; r: µs between two, and how many ahead).
+  -- Iterate over the limits: kind, name, and numbers (c: at once; r: µs between two, and the burst).
   local function gates(text)
     local step = string.gmatch(text, '([cr])(%d+)%.?(%d*):([^,]+)')
     return function()
@@ -92,7 +92,7 @@ local function flow()
 
   local function unique_of(text) return string.match(text, 'u([flr]):([^,]+)') end
 
-  -- The task goes to where nobody holds it: let go what it was granted.
+  -- The task is no longer held: give up what it was granted.
   local function leave(p, id)
     local text = redis.call('HGET', p .. 'holds', id)
     if not text then return end
@@ -102,21 +102,21 @@ local function flow()
     end
   end
 
-  -- The task is over: its key is free, if it is still this one's.
+  -- The task has ended: its key is free, if it is still this task's.
   local function free_key(p, id, text)
     local mode, key = unique_of(text)
     if key and redis.call('GET', p .. 'unique:' .. key) == mode .. id then redis.call('DEL', p .. 'unique:' .. key) end
   end
 
-  -- Who has this key, and is not finished: mode and id in one; nil when it is free.
-  local function rival(p, key)
+  -- The unfinished task that has this key: mode and id in one; nil when the key is free.
+  local function key_holder(p, key)
     local holder = redis.call('GET', p .. 'unique:' .. key)
     if not holder then return nil end
     local state = redis.call('GETRANGE', p .. 'task:' .. string.sub(holder, 2), 0, 0)
     if state ~= '' and state ~= 'd' then return holder end
   end
 
-  -- How many µs too early one more would pass a rate's gate, and where the gate's mark would be then.
+  -- The µs that one more task would be too early for a rate, and the mark of the rate after it.
   -- The generic cell rate algorithm of ITU-T I.371; the second `min` is for a clock that was set back.
   local function early(p, name, interval, burst, now)
     local at = now * 1000
@@ -125,8 +125,8 @@ local function flow()
     return mark - interval * burst - at, mark
   end
 
-  -- The first gate that does not let it through, and for a rate's the time in ms when it may. Where others
-  -- wait nobody passes them by; `opening` is the gate that it has been waiting at itself.
+  -- The first limit that is reached, and for a rate the time in ms when it opens. No task overtakes those that are
+  -- parked at a limit; `opening` is the limit at which this one was parked itself.
   local function closed(p, text, now, opening)
     for kind, name, a, b in gates(text) do
       if name ~= opening and redis.call('EXISTS', p .. 'parked:' .. name) == 1 then return name end
@@ -139,7 +139,7 @@ local function flow()
     end
   end
 
-  -- All or nothing: who waits at one gate keeps no slot of another.
+  -- All or nothing: a task that is parked at one limit keeps no slot of another.
   local function grant(p, id, text, now)
     for kind, name, a, b in gates(text) do
       if kind == 'c' then redis.call('SADD', p .. 'slots:' .. name, id)
@@ -166,13 +166,13 @@ local function flow()
   local function unpark(p, id, text)
     if redis.call('ZREM', p .. 'parked', id) == 0 then return false end
     for _, name in gates(text) do
-      -- The next one may need less than this one did: two may state one gate with different numbers.
+      -- The next one may need less than this one did: two may state one limit with different numbers.
       if redis.call('ZREM', p .. 'parked:' .. name, id) == 1 then opened[#opened + 1] = name end
     end
     return true
   end
 
-  -- Let through who waits at a gate, as long as it is open. Who finds the next gate closed goes to wait there.
+  -- Let parked tasks through, as long as the limit is not reached. One that finds its next limit reached is parked there.
   local function open(p, gate, now, let)
     for _ = 1, 1000 do
       local first = redis.call('ZRANGE', p .. 'parked:' .. gate, 0, 0, 'WITHSCORES')
@@ -199,8 +199,8 @@ local function flow()
     open_at(p, gate, now)  -- enough for one call; the next reserve goes on
   end
 
-  -- Open the gates where a slot was let go, and those whose time has come. Who gets through is older than all
-  -- that is ready, so he goes to the front. Answers whether anybody did.
+  -- Open the limits where a slot was left, and those whose time has come. A task that gets through is older than all
+  -- that is ready, so it goes to the front. Returns whether one did.
   local function open_gates(p, now, due)
     local let = {}
     for _, gate in ipairs(opened) do open(p, gate, now, let) end
@@ -211,7 +211,7 @@ local function flow()
   end
 
   made = {
-    demands = demands, unique_of = unique_of, leave = leave, free_key = free_key, rival = rival,
+    demands = demands, unique_of = unique_of, leave = leave, free_key = free_key, key_holder = key_holder,
     closed = closed, grant = grant, park = park, unpark = unpark, open_gates = open_gates,
   }
   return made
@@ -225,7 +225,7 @@ local function priority_in(head) return tonumber(string.match(head, '^[qg](%-?%d
 
 local function priority(p, id)
   local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 6)
-  if string.sub(head, 1, 1) == 'd' then return nil end  -- finished: nowhere to put it
+  if string.sub(head, 1, 1) == 'd' then return nil end  -- finished: it has no place
   if head == '' and redis.call('EXISTS', p .. 'task:' .. id) == 0 then return nil end  -- vanished
   return priority_in(head)
 end
@@ -233,7 +233,7 @@ end
 function place_front(p, id)
   local prio = priority(p, id)
   if not prio then
-    redis.call('HDEL', p .. 'crashes', id)  -- nobody else would
+    redis.call('HDEL', p .. 'crashes', id)  -- no other script would
     redis.call('SREM', p .. 'cancelling', id)
     flow().leave(p, id)
     return false

@@ -2,11 +2,11 @@
 --
 -- KEYS[1]  the lock
 -- ARGV     now | token | ttl ms | 1: keep it, and take nothing | kept ms
--- returns  {fence, 0}, or {0, ms until its holder's time is over} when somebody else has it
+-- returns  {fence, 0}, or {0, ms until its holder's time is over} when another token has it
 --
 -- The fence is larger than any before it: by the clock, and by the last one, which stays here for a day
--- after the lock was let go, should the clock go back. A deadline that has passed is no loss as long as
--- nobody else took the lock.
+-- after the lock was released, should the clock go back. A deadline that has passed is no loss as long as
+-- no other token took the lock.
 --@use now
 local now, token, keep = clock(ARGV[1]), ARGV[2], ARGV[4] == '1'
 local lock = redis.call('HMGET', KEYS[1], 'token', 'fence', 'until')

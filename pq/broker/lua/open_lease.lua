@@ -1,4 +1,4 @@
--- open_lease: begin a lease. Again with the same name pushes its deadline.
+-- open_lease: start a lease. Again with the same name pushes its deadline.
 --
 -- KEYS  prefixes of the queues
 -- ARGV  now | lease | ttl ms

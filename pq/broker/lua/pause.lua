@@ -1,4 +1,4 @@
--- pause: stop handing out the tasks of a queue, or go on.
+-- pause: stop dispatching from a queue, or go on.
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     1 or 0

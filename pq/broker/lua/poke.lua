@@ -1,8 +1,8 @@
--- poke: leave a token for one idle worker, though nothing was queued: a delayed task is due. Or ring a bell, which ends
--- the wait of one worker alone.
+-- poke: leave a token for one idle worker, though nothing was queued: a delayed task is due. Or push an
+-- interrupt key, which ends the wait of one worker alone.
 --
 -- KEYS[1]  prefix of the queue
--- ARGV     nothing, or the name of the bell and its time to live in ms
+-- ARGV     nothing, or the name of the interrupt key and its time to live in ms
 --@use wake
 redis.call('HDEL', KEYS[1] .. 'meta', '')  -- a removal first, of nothing: it must work on a full server
 if ARGV[1] then

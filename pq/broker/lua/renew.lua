@@ -1,10 +1,10 @@
--- renew: push the deadline of a lease, in each queue where it still stands.
+-- renew: push the deadline of a lease, in each queue where it is still valid.
 --
 -- KEYS     prefixes of the queues
 -- ARGV     now | lease | ttl ms
 -- returns  per queue: {alive, id asked to stop, …}
 --
--- A lease whose deadline has passed is renewed as long as nobody has begun to reclaim it (score 0).
+-- A lease whose deadline has passed is renewed as long as no worker has begun to reclaim it (score 0).
 --@use now renewals
 local now = clock(ARGV[1])
 local replies = {}

@@ -4,8 +4,8 @@
 -- ARGV     now | id | record | delay ms, or '' to leave its time as it is
 -- returns  1, or 0 when the task has started or ended (its key is free then)
 --
--- It keeps its place. With a delay its time begins anew, if it was delayed: that is a debounce.
---@use now wake gates
+-- It keeps its place. With a delay its time starts again, if it was delayed: that is a debounce.
+--@use now wake limits
 local p, now, id, record, delay = KEYS[1], clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local mode, key = flow().unique_of(flow().demands(record))
 local known = redis.call('GET', p .. 'task:' .. id)

@@ -1,34 +1,34 @@
 -- reserve: hand out tasks under a lease; on the way promote what is due and reclaim what was abandoned.
 --
 -- KEYS     prefixes of the queues, in order of preference (one slot, or no cluster)
--- ARGV     now | lease | batch | want | calm ms or nothing | idle | events channel | always | note | solo after
--- returns  per queue: {alive, ms to next due or -1, vanished, left, flags, {id, crashes or gate, …}, id, record, …}
+-- ARGV     now | lease | batch | want | stable for ms or nothing | idle | events channel | always | worker name | solo after
+-- returns  per queue: {alive, ms to next due or -1, vanished, left, flags, {id, crashes or limit, …}, id, record, …}
 --          flags: 1 the task runs alone, 2 the next task must run alone and the caller is not idle
---          a gate: it is closed, and the task does not want to wait for it
+--          a limit: it is reached, and the task is not to wait for it
 --
 -- Guarantees: a task is in exactly one place before and after. The same batch number again (its reply
 -- was lost) hands out the same tasks again, and no others. A number below one that was used hands out nothing: that
--- call was given up by its caller, and nobody would know of what it took. Expired leases are reclaimed only where
--- leases have been renewed without a gap for `calm` ms: else it may be that nobody could. It is decided here and now,
+-- call was given up by its caller, and what it took would be lost. Expired leases are reclaimed only where leases
+-- have been renewed without a gap for so long: otherwise it may be that no worker could. It is decided here and now,
 -- since a caller may be stopped, and a call may be late. The first write is a removal, which a full server accepts.
---@use now chunks events wake gates place reclaim
+--@use now chunks events wake limits place reclaim
 local now = clock(ARGV[1])
 local lease, batch, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local calm, idle = tonumber(ARGV[5]), ARGV[6] == '1'
+local stable_for, idle = tonumber(ARGV[5]), ARGV[6] == '1'
 local solo_after = tonumber(ARGV[10])
 local taken_before, stop = 0, false
 
-local function is_calm(p)
-  if calm == 0 then return true end
+local function is_stable(p)
+  if stable_for == 0 then return true end
   local known = redis.call('HMGET', p .. 'meta', 'seen', 'since')
   local seen, since = tonumber(known[1] or 0), tonumber(known[2] or 0)
-  return math.abs(now - seen) <= calm / 2 and now - since >= calm
+  return math.abs(now - seen) <= stable_for / 2 and now - since >= stable_for
 end
 
 local function housekeeping(p, out)
-  if calm then
+  if stable_for then
     for _, other in ipairs(redis.call('ZRANGEBYSCORE', p .. 'leases', '-inf', now, 'LIMIT', 0, 2)) do
-      if other ~= lease and is_calm(p) then
+      if other ~= lease and is_stable(p) then
         reclaim(p, other, true, 100)
         break
       end
@@ -107,7 +107,7 @@ local function admit(p, ids, out)
   return kept
 end
 
--- Whether a task with gates may start; else it waits at the first that is closed, in its turn.
+-- Whether a task with limits may start; otherwise it is parked at the first that is reached, in its turn.
 local function let_in(p, id, record, out)
   local flow = flow()
   local text = flow.demands(record)
@@ -125,7 +125,7 @@ local function let_in(p, id, record, out)
   end
   local refusing = held and string.match(held, '^!([^,]+)')
   if refusing then note_of(id, refusing, out) end
-  -- Who only waits under its key lets it go when it starts: what is queued from now on is something new.
+  -- A task that only waits under its key frees it when it starts: what is queued from now on is something new.
   local mode, key = flow.unique_of(text)
   if key and mode ~= 'f' then flow.free_key(p, id, text) end
   return true
@@ -143,9 +143,9 @@ local function hand_out(p, ids, out)
     for i = first, last do
       local id, record = ids[i], records[i - first + 1]
       local kind = record and string.byte(record)
-      if kind == 103 and not let_in(p, id, record, out) then  -- 'g' has gates
+      if kind == 103 and not let_in(p, id, record, out) then  -- 'g' has limits
         parked = parked + 1
-      elseif record and kind ~= 100 then  -- 'd' is finished; bytes of nobody's are the worker's to judge
+      elseif record and kind ~= 100 then  -- 'd' is finished; foreign bytes are the worker's to judge
         members[#members + 1] = id .. ':' .. batch
         out[#out + 1] = id
         out[#out + 1] = record
@@ -193,13 +193,13 @@ local function again(p, out)
 end
 
 -- Which of the queues met this very call already, or a later one.
-local last, fresh = {}, true
+local last, is_new_batch = {}, true
 for i, p in ipairs(KEYS) do
   last[i] = redis.call('HGET', p .. 'batches', lease)
-  fresh = fresh and tonumber(last[i] or -1) < tonumber(batch)
+  is_new_batch = is_new_batch and tonumber(last[i] or -1) < tonumber(batch)
 end
 
-local stands  -- a queue in which the lease stands
+local leased  -- a queue in which the lease is valid
 local function reserve(p, i)
   local out = { 1, -1, 0, 0, 0, {} }
   redis.call('ZREM', p .. 'leases', '')  -- the removal that comes first; it removes nothing
@@ -211,12 +211,12 @@ local function reserve(p, i)
   end
   local timer = housekeeping(p, out)
   local paused = redis.call('HGET', p .. 'meta', 'paused')
-  stands = p
+  leased = p
   if last[i] == batch then
     again(p, out)  -- and nothing new, in no queue
-  elseif want > 0 and fresh and not stop and not paused then
+  elseif want > 0 and is_new_batch and not stop and not paused then
     local looked = 0
-    repeat  -- once, but where tasks were popped that have to wait at a gate
+    repeat  -- once, but where popped tasks were parked at a limit
       local ids = pop(p, math.min(want, 1000))
       if #ids == 0 then break end
       local taken, parked = hand_out(p, admit(p, ids, out), out)
@@ -232,7 +232,7 @@ local function reserve(p, i)
   if made then timer = redis.call('ZRANGE', p .. 'timers', 0, 0, 'WITHSCORES')[2] end  -- it may be another one now
   local due = math.min(tonumber(first[2]) or math.huge, tonumber(timer) or math.huge)
   if due < math.huge then out[2] = math.max(0, math.floor(due - now)) end
-  -- With delayed tasks about, a token may tell somebody of an earlier due time: it is left alone.
+  -- With delayed tasks a token may announce an earlier due time: it is left alone.
   if left > 0 and not paused then wake(p)
   elseif due == math.huge or paused then redis.call('DEL', p .. 'wake') end
   return out
@@ -241,5 +241,5 @@ end
 local replies = {}
 for i, p in ipairs(KEYS) do replies[i] = reserve(p, i) end
 -- Where something was taken that is noted. All queues are looked at, so one of them will do.
-if fresh and taken_before == 0 and stands then redis.call('HSET', stands .. 'batches', lease, batch) end
+if is_new_batch and taken_before == 0 and leased then redis.call('HSET', leased .. 'batches', lease, batch) end
 return replies

@@ -3,7 +3,7 @@
 -- KEYS[1]  prefix of the queue
 -- ARGV     events channel | always | id | record
 -- returns  1, or 0 when the task is unknown or live already (so a repeat is harmless)
---@use events wake gates place
+--@use events wake limits place
 local p, id, record = KEYS[1], ARGV[3], ARGV[4]
 if redis.call('GETRANGE', p .. 'task:' .. id, 0, 0) ~= 'd' then return 0 end
 redis.call('ZREM', p .. 'dead', id)

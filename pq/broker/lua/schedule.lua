@@ -1,11 +1,11 @@
--- schedule: state, change, take away or pause a schedule. A text has the rule of its ticks in its first line.
+-- schedule: state, change, remove or pause a schedule. A text has the rule of its ticks in its first line.
 --
 -- KEYS[1]  prefix of the schedules
 -- ARGV     now | verb | name | text | most; verbs: code, changed, forget, undo, drop, pause, resume
 -- returns  1 something changed, 0 it was so already, -1 no such schedule, -2 there are too many
 --
 -- `code` is what a program's code states, `changed` what was stated at run time, which counts more.
--- `forget` takes away the one, `undo` the other, `drop` both.
+-- `forget` removes the one, `undo` the other, `drop` both.
 --@use now
 local p, now, verb, name, text, most = KEYS[1], clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 

@@ -1,14 +1,14 @@
--- settle: end attempts. Accepted only from who holds the task, under the very batch it was handed out in.
+-- settle: end attempts. Accepted only under the lease that holds the task, under the very batch it was handed out in.
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | lease | ttl ms | dead ttl ms | events channel | always
 --          | n | n x (id:batch, record, reply) | rest x (op, id:batch, record, reply, wait ms)
---          ops: a succeed (a task with gates), f fail, v revoke, t retry, l release, c release and charge a crash
+--          ops: a succeed (a task with limits), f fail, v revoke, t retry, l release, c release and charge a crash
 -- returns  the ids that were refused
 --
 -- `SREM held` is the fence and the first write: it frees memory, so a full server drains.
--- A repeat finds the fence gone and its own token in the record's header, and is content.
---@use now chunks events wake gates place
+-- A repeat finds the fence gone and its own token in the record's header, and changes nothing.
+--@use now chunks events wake limits place
 local p, now = KEYS[1], clock(ARGV[1])
 local lease, ttl, dead_ttl = ARGV[2], ARGV[3], ARGV[4]
 local held = p .. 'held:' .. lease
@@ -54,7 +54,7 @@ end
 succeeded = #done
 local limited = #ARGV >= at and redis.call('EXISTS', p .. 'holds') == 1
 
--- The task has ended: others may have what it was granted.
+-- The task has ended: other tasks may have what it was granted.
 local function over(id)
   if limited then
     local text = redis.call('HGET', p .. 'holds', id)
@@ -85,7 +85,7 @@ while at <= #ARGV do
       redis.call('ZADD', p .. 'delayed', now + tonumber(ARGV[at + 4]), id)
       redis.call('HDEL', p .. 'crashes', id)
       if limited then flow().leave(p, id) end
-      -- Whoever sleeps until the next due task should know of an earlier one.
+      -- A worker that sleeps until the next due task should know of an earlier one.
       if redis.call('ZRANGE', p .. 'delayed', 0, 0)[1] == id then wake(p) end
       if again then again.add(id, record) end
       retried = retried + 1
@@ -99,7 +99,7 @@ end
 
 if #opened > 0 and flow().open_gates(p, now) then wake(p) end
 
--- A task that goes back keeps its mark: who asked for its end was told that it will come.
+-- A task that goes back keeps its mark: the caller that cancelled it was answered that it will end.
 if redis.call('EXISTS', p .. 'cancelling') == 1 then
   each_chunk(done, function(...) redis.call('SREM', p .. 'cancelling', ...) end)
 end

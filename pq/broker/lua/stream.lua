@@ -1,10 +1,10 @@
--- stream: add parts to what a running task streams; only who holds it may.
+-- stream: add parts to what a running task streams; only the lease that holds it may.
 --
 -- KEYS[1]  prefix of the queue
 -- ARGV     now | id | lease | batch | ttl ms | channel | always | number of the first part | of the oldest to keep | part, …
--- returns  1, or 0 when the task is not held so: somebody else has it, or it has ended
+-- returns  1, or 0 when the task is not held so: another worker has it, or it has ended
 --
--- An entry is called `<attempt>-<number>`, and its one field is the token of who holds the task. The attempt is the
+-- An entry is called `<attempt>-<number>`, and its one field is the token of the lease that holds the task. The attempt is the
 -- moment of its first part, so it grows; with another holder the parts of the one before go away. A part whose number is
 -- there already is left alone, so the same call may come twice.
 --@use now events

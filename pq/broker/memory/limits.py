@@ -1,8 +1,8 @@
-"""Flow control of one queue, as the reference model has it: what the scripts' part `gates` is held against.
+"""Limits of one queue, in memory: the reference for the part `gates` of the scripts.
 
-A gate lets so many tasks through at once (slots) or so often (a rate). Who finds one closed waits there, by
-priority and turn; who lets a slot go opens the gate for the next. What a task was granted it keeps until it
-ends or goes away, through crashes and hand-backs: so there is nothing to heal.
+A limit lets a number of tasks run at once (slots) or one every so often (a rate). A task that finds one reached is
+parked at it, by priority and turn; a task that leaves a slot lets the next one through. What a task was granted it
+keeps until it ends or goes back to wait, through crashes and releases: so there is nothing to repair.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Protocol
 
 from .. import records
 from ..contract.values import UniqueConflict
-from ..records import Gate, gates, unique_key
+from ..records import Limit, read_limits, unique_key
 
 AT_ONCE = 1000
-"""Tasks that one opening of a gate moves at most."""
+"""Tasks that one opening of a limit moves at most."""
+TIMERS_AT_ONCE = 100
+"""Limits in time that one call opens at most."""
 
 
 class Data(Protocol):
@@ -29,34 +31,40 @@ class Data(Protocol):
 
 
 @dataclass
-class Gates:
-    """The gates of a queue, and who waits at them."""
+class Limits:
+    """The limits of a queue, the tasks parked at them, and the unique keys."""
 
     queue: Data
-    parked: dict[str, tuple[int, int]] = field(default_factory=dict)  # id -> (-priority, turn)
+    parked: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Id -> (-priority, turn)."""
     parked_at: dict[str, set[str]] = field(default_factory=dict)
     slots: dict[str, set[str]] = field(default_factory=dict)
-    holds: dict[str, str] = field(default_factory=dict)  # id -> the demands that were met
-    timers: dict[str, int] = field(default_factory=dict)  # gate -> ms
-    rates: dict[str, int] = field(default_factory=dict)  # gate -> its mark, µs
-    unique: dict[str, str] = field(default_factory=dict)  # key -> way and id
-    opened: list[str] = field(default_factory=list)  # where a slot was let go since the last `open_gates`
-    news: bool = False
-    """Somebody should look: a timer is the earliest now."""
+    granted: dict[str, str] = field(default_factory=dict)
+    """Id -> the limits that it was let through, or `!<limit>,…` where that one refused it."""
+    timers: dict[str, int] = field(default_factory=dict)
+    """Limit -> when to open it, ms."""
+    rates: dict[str, int] = field(default_factory=dict)
+    """Limit -> its mark, µs."""
+    unique: dict[str, str] = field(default_factory=dict)
+    """Unique key -> way and id of its holder."""
+    freed: list[str] = field(default_factory=list)
+    """Limits where a slot was left since the last `let_through`."""
+    earlier: bool = False
+    """A timer is the earliest now: an idle worker has to look again."""
 
     # ------------------------------------------------------------------------------ unique keys
-    def rival(self, key: str) -> str:
-        """Way and id of the unfinished task that has this key."""
+    def holder(self, key: str) -> str:
+        """Return way and id of the unfinished task that has this unique key; empty when it is free."""
         holder = self.unique.get(key, "")
         record = self.queue.task.get(holder[1:])
         return holder if record is not None and records.is_live(record) else ""
 
-    def rival_of(self, id: str, demands: str) -> UniqueConflict | None:
-        """The same for a task that is to be queued, which takes the key if there is none."""
+    def take_key(self, id: str, demands: str) -> UniqueConflict | None:
+        """Take the unique key for a task that is to be queued; return the holder where another task has it."""
         way, key = unique_key(demands)
         if not key:
             return None
-        holder = self.rival(key)
+        holder = self.holder(key)
         if holder and id not in self.queue.task:
             return UniqueConflict(holder[1:], holder[0] == "f")
         if id not in self.queue.task:
@@ -64,68 +72,72 @@ class Gates:
         return None
 
     def free_key(self, id: str, demands: str) -> None:
+        """Free the unique key of a task, if it has one."""
         way, key = unique_key(demands)
         if key and self.unique.get(key) == way + id:
             del self.unique[key]
 
-    # ------------------------------------------------------------------------------- the gates
-    def _early(self, gate: Gate, now: int) -> tuple[int, int]:
-        """µs too early for one more, and the mark after it (GCRA, ITU-T I.371)."""
-        at, interval, burst = now * 1000, gate.most, gate.burst
-        mark = max(at, self.rates.get(gate.name, 0))
+    # ------------------------------------------------------------------------------- the limits
+    def _early(self, limit: Limit, now: int) -> tuple[int, int]:
+        """Return the µs too early for one more, and the mark after it (GCRA, ITU-T I.371)."""
+        at, interval, burst = now * 1000, limit.most, limit.burst
+        mark = max(at, self.rates.get(limit.name, 0))
         mark = min(mark, at + interval * burst) + interval
         return mark - interval * burst - at, mark
 
-    def closed(self, demands: str, now: int, opening: str = "") -> tuple[str, int | None]:
-        """The first gate that does not let it through, and when it may, if that is known."""
-        for gate in gates(demands):
-            if gate.name != opening and self.parked_at.get(gate.name):
-                return gate.name, None
-            if gate.kind == "c":
-                if len(self.slots.get(gate.name, ())) >= gate.most:
-                    return gate.name, None
+    def reached(self, demands: str, now: int, opening: str = "") -> tuple[str, int | None]:
+        """Return the first limit that is reached, and when it opens, if that is known.
+
+        Behind tasks that are parked at a limit every other one waits too, but for the limit `opening`.
+        """
+        for limit in read_limits(demands):
+            if limit.name != opening and self.parked_at.get(limit.name):
+                return limit.name, None
+            if limit.kind == "c":
+                if len(self.slots.get(limit.name, ())) >= limit.most:
+                    return limit.name, None
             else:
-                by, _ = self._early(gate, now)
+                by, _ = self._early(limit, now)
                 if by > 0:
-                    return gate.name, now - (-by // 1000)
+                    return limit.name, now - (-by // 1000)
         return "", None
 
-    def grant(self, id: str, demands: str, now: int) -> None:
-        for gate in gates(demands):
-            if gate.kind == "c":
-                self.slots.setdefault(gate.name, set()).add(id)
+    def _grant(self, id: str, demands: str, now: int) -> None:
+        for limit in read_limits(demands):
+            if limit.kind == "c":
+                self.slots.setdefault(limit.name, set()).add(id)
             else:
-                self.rates[gate.name] = self._early(gate, now)[1]
-        self.holds[id] = demands
+                self.rates[limit.name] = self._early(limit, now)[1]
+        self.granted[id] = demands
 
     def leave(self, id: str) -> None:
-        """Let go what a task was granted, if anything."""
-        for gate in gates(self.holds.pop(id, "")):
-            slots = self.slots.get(gate.name, set())
-            if gate.kind == "c" and id in slots:
+        """Give up what a task was granted, if anything."""
+        for limit in read_limits(self.granted.pop(id, "")):
+            slots = self.slots.get(limit.name, set())
+            if limit.kind == "c" and id in slots:
                 slots.remove(id)
-                self.opened.append(gate.name)
+                self.freed.append(limit.name)
                 if not slots:
-                    del self.slots[gate.name]
+                    del self.slots[limit.name]
 
-    def over(self, id: str) -> None:
-        """The task has ended under a lease."""
-        demands = self.holds.get(id, "")
+    def end(self, id: str) -> None:
+        """Give up all that a task has: it has ended under a lease."""
+        demands = self.granted.get(id, "")
         self.leave(id)
         self.free_key(id, demands)
 
-    def let_in(self, id: str, record: bytes, now: int) -> bool:
-        """Whether a task that was taken from its queue may start; else it waits at a gate."""
+    def admit(self, id: str, record: bytes, now: int) -> bool:
+        """Return whether a task that was taken from its queue may start; otherwise it is parked at a limit."""
         demands = records.demands(record)
-        if id not in self.holds:
-            gate, at = self.closed(demands, now)
-            if not gate:
-                self.grant(id, demands, now)
+        if id not in self.granted:
+            limit, at = self.reached(demands, now)
+            if not limit:
+                self._grant(id, demands, now)
             elif "x" in demands.split(","):
-                self.holds[id] = f"!{gate},{demands}"
+                self.granted[id] = f"!{limit},{demands}"
             else:
                 self.queue.tail += 1
-                self._park(id, (-records.priority(record), self.queue.tail), gate, at)
+                self._park(id, (-records.priority(record), self.queue.tail), limit, at)
                 return False
         way, _ = unique_key(demands)
         if way != "f":
@@ -133,76 +145,80 @@ class Gates:
         return True
 
     def refusing(self, id: str) -> str:
-        """The gate that does not let a task through which does not want to wait."""
-        held = self.holds.get(id, "")
-        return held[1:].partition(",")[0] if held.startswith("!") else ""
+        """Return the limit that refuses a task which is not to wait for it; empty for none."""
+        granted = self.granted.get(id, "")
+        return granted[1:].partition(",")[0] if granted.startswith("!") else ""
 
-    def _open_at(self, gate: str, at: int) -> None:
-        self.timers[gate] = at
-        self.news = self.news or at == min(self.timers.values())
+    # ---------------------------------------------------------------------------------- parking
+    def _open_at(self, limit: str, at: int) -> None:
+        self.timers[limit] = at
+        self.earlier = self.earlier or at == min(self.timers.values())
 
-    def _park(self, id: str, turn: tuple[int, int], gate: str, at: int | None) -> None:
+    def _park(self, id: str, turn: tuple[int, int], limit: str, at: int | None) -> None:
         self.parked[id] = turn
-        self.parked_at.setdefault(gate, set()).add(id)
+        self.parked_at.setdefault(limit, set()).add(id)
         if at is not None:
-            self._open_at(gate, at)
+            self._open_at(limit, at)
 
-    def _take_from(self, gate: str, id: str) -> None:
-        waiting = self.parked_at.get(gate, set())
+    def _take_from(self, limit: str, id: str) -> None:
+        waiting = self.parked_at.get(limit, set())
         waiting.discard(id)
         if not waiting:
-            self.parked_at.pop(gate, None)
+            self.parked_at.pop(limit, None)
 
     def unpark(self, id: str, demands: str) -> bool:
-        """Take a task away from where it waits; False when it waits at no gate."""
+        """Take a task away from where it is parked; False when it is parked at no limit."""
         if self.parked.pop(id, None) is None:
             return False
-        for gate in gates(demands):
-            if id in self.parked_at.get(gate.name, ()):
-                self._take_from(gate.name, id)
-                self.opened.append(gate.name)
+        for limit in read_limits(demands):
+            if id in self.parked_at.get(limit.name, ()):
+                self._take_from(limit.name, id)
+                self.freed.append(limit.name)
         return True
 
     def in_order(self) -> list[str]:
-        """All that wait, as they would be let through."""
+        """Return all that are parked, as they would be let through."""
         return sorted(self.parked, key=lambda id: (self.parked[id], id))
 
-    def _open(self, gate: str, now: int, let: list[str]) -> None:
+    def _open(self, limit: str, now: int, through: list[str]) -> None:
         for _ in range(AT_ONCE):
-            waiting = self.parked_at.get(gate)
+            waiting = self.parked_at.get(limit)
             if not waiting:
                 return
             id = min(waiting, key=lambda id: (self.parked[id], id))
             demands = records.demands(self.queue.task.get(id, b""))
-            other, at = self.closed(demands, now, gate) if demands else ("", None)
-            if other == gate:
+            other, at = self.reached(demands, now, limit) if demands else ("", None)
+            if other == limit:
                 if at is not None:
-                    self._open_at(gate, at)
+                    self._open_at(limit, at)
                 return
-            self._take_from(gate, id)
+            self._take_from(limit, id)
             if other:
                 self._park(id, self.parked[id], other, at)
             else:
                 del self.parked[id]
                 if demands:
-                    self.grant(id, demands, now)
-                    let.append(id)
-        self._open_at(gate, now)
+                    self._grant(id, demands, now)
+                    through.append(id)
+        self._open_at(limit, now)
 
-    def open_gates(self, now: int, due: Sequence[str] = ()) -> bool:
-        """Open where a slot was let go, and what is due; whether anybody got through, or should look."""
-        opened, self.opened = self.opened, []
-        let: list[str] = []
-        for gate in [*opened, *due]:
-            self._open(gate, now, let)
-        for id in reversed(let):
+    def let_through(self, now: int, due: Sequence[str] = ()) -> bool:
+        """Open where a slot was left, and the limits that are due.
+
+        Return whether an idle worker has to look again: a task got through, or a timer is earlier than before.
+        """
+        freed, self.freed = self.freed, []
+        through: list[str] = []
+        for limit in [*freed, *due]:
+            self._open(limit, now, through)
+        for id in reversed(through):
             self.queue.place(id, front=True)
-        news, self.news = self.news, False
-        return bool(let) or news
+        earlier, self.earlier = self.earlier, False
+        return bool(through) or earlier
 
     def due(self, now: int) -> list[str]:
         """Take the timers that are due, the earliest first."""
-        found = sorted((at, gate) for gate, at in self.timers.items() if at <= now)[:100]
-        for _, gate in found:
-            del self.timers[gate]
-        return [gate for _, gate in found]
+        found = sorted((at, limit) for limit, at in self.timers.items() if at <= now)[:TIMERS_AT_ONCE]
+        for _, limit in found:
+            del self.timers[limit]
+        return [limit for _, limit in found]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...clock import SYSTEM, Clock
 from .. import records
 from ..contract.values import Message
-from .limits import Gates
+from .limits import Limits
 
 JITTER = 1000
 """Milliseconds by which a clock may go back without having been set back."""
@@ -44,17 +44,17 @@ class QueueData:
     tail: int = 0
 
     def __post_init__(self) -> None:
-        self.gates = Gates(self)
+        self.limits = Limits(self)
 
     # ------------------------------------------------------------------------------- places
     def place(self, id: str, *, front: bool) -> bool:
-        """Put a live task where it waits. False when there is none: it vanished."""
+        """Put a live task where it waits. False when there is none: its record is gone."""
         record = self.task.get(id)
         if record is None or not records.is_live(record):
             if front:
                 self.crashes.pop(id, None)
             self.cancelling.discard(id)
-            self.gates.leave(id)
+            self.limits.leave(id)
             return False
         priority = records.priority(record)
         if priority:
@@ -70,10 +70,11 @@ class QueueData:
         return True
 
     def ordered_prio(self) -> list[str]:
+        """Return the ids with a priority, in the order in which they are handed out."""
         return sorted(self.prio, key=lambda id: (self.prio[id], id))
 
     def pop(self, want: int) -> list[str]:
-        """Up to `want` ids: higher priorities, then the ordinary, then lower priorities."""
+        """Take up to `want` ids: higher priorities, then the ordinary, then lower priorities."""
         order = self.ordered_prio()
         high = [id for id in order if self.prio[id][0] < 0][:want]
         ids = list(high)
@@ -85,9 +86,11 @@ class QueueData:
         return ids
 
     def held_by(self, lease: str) -> set[tuple[str, int]]:
+        """Return id and batch of what is held under a lease."""
         return self.held.get(lease, set())
 
     def drop_held(self, lease: str, member: tuple[str, int]) -> bool:
+        """End the hold on one task; False when the lease does not hold it."""
         members = self.held.get(lease)
         if not members or member not in members:
             return False
@@ -98,16 +101,22 @@ class QueueData:
 
     @property
     def waiting(self) -> int:
-        """Tasks that nobody has taken yet."""
+        """Tasks that no worker has taken yet."""
         return (
-            len(self.ready) - len(self.revoked) + len(self.prio) + len(self.delayed) + len(self.gates.parked)
+            len(self.ready) - len(self.revoked) + len(self.prio) + len(self.delayed) + len(self.limits.parked)
         )
+
+    def drop_marks(self, id: str) -> None:
+        """Forget what is known of a task beside its record, which is gone or finished."""
+        self.crashes.pop(id, None)
+        self.cancelling.discard(id)
+        self.limits.leave(id)
 
     def withdraw(self, id: str, demands: str, *, at_front: bool) -> bool:
         """Take a task out of where it waits; False when it lies in the middle of `ready`, or is held."""
         if self.delayed.pop(id, None) is not None or self.prio.pop(id, None) is not None:
             return True
-        if self.gates.unpark(id, demands):
+        if self.limits.unpark(id, demands):
             return True
         if at_front and id in self.ready:
             self.ready.remove(id)
@@ -115,6 +124,7 @@ class QueueData:
         return False
 
     def finish(self, id: str, record: bytes, until: int) -> None:
+        """Store a finished record, which is kept until then."""
         self.task[id] = record
         self.expires[id] = until
 
@@ -125,12 +135,12 @@ class QueueData:
             del self.expires[id]
             self.task.pop(id, None)
 
-    def is_calm(self, now: int, calm: int) -> bool:
-        """True when leases have been renewed here without a gap for so many ms, by a clock that went right."""
-        return calm == 0 or (abs(now - self.seen) <= calm / 2 and now - self.since >= calm)
+    def is_stable(self, now: int, stable_for: int) -> bool:
+        """Return whether leases were renewed here without a gap for that many ms, by a clock that did not jump."""
+        return stable_for == 0 or (abs(now - self.seen) <= stable_for / 2 and now - self.since >= stable_for)
 
     def note_renewal(self, now: int, ttl: int) -> None:
-        """A lease is renewed. A clock that was set back takes the deadlines along."""
+        """Note that a lease is renewed. Where the clock was set back the deadlines are set back too."""
         if now < self.seen - JITTER:
             back = self.seen - now
             self.leases = {lease: max(1, at - back) if at > 0 else at for lease, at in self.leases.items()}
@@ -167,11 +177,12 @@ class ScheduleData:
     version: int = 0
 
     def effective(self, name: str) -> bytes | None:
+        """Return the text that counts."""
         return self.changed.get(name) or self.code.get(name)
 
 
 class MemoryStore:
-    """The data of all queues, and who listens."""
+    """The data of all queues, and the open subscriptions."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self.clock = clock
@@ -185,9 +196,11 @@ class MemoryStore:
         self.lock = threading.RLock()
 
     def now(self) -> int:
+        """Return its clock, ms since the epoch."""
         return int(self.clock.time() * 1000)
 
     def queue(self, name: str) -> QueueData:
+        """Return a queue, made on first use, without the records whose time is over."""
         found = self.queues.get(name)
         if found is None:
             found = self.queues[name] = QueueData()
@@ -203,21 +216,46 @@ class MemoryStore:
             self.beside[queue, id, what] = (now + ttl, value)
 
     def kept(self, queue: str, id: str, what: str) -> Any:
-        """What is kept of it; None for nothing."""
+        """Return what is kept of it; None for nothing."""
         until, value = self.beside.get((queue, id, what), (0, None))
         return value if until > self.now() else None
 
     def wake(self) -> None:
+        """Wake all blocked reservations."""
         for loop, event in list(self.waiters):
             loop.call_soon_threadsafe(event.set)
 
+    async def wait(self, queues: Sequence[str], seconds: float) -> bool:
+        """Wait until one of the queues may have something; False when the time is over."""
+        event = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), event)
+        self.waiters.add(waiter)
+        try:
+            with self.lock:
+                datas = [self.queue(queue) for queue in queues]
+                if any((data.ready or data.prio) and not data.paused for data in datas):
+                    return True
+            async with asyncio.timeout(seconds):
+                await event.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self.waiters.discard(waiter)
+
+    def announce(self, channel: str, head: bytes, items: Sequence[tuple[str, bytes]]) -> None:
+        """Publish records as one event, if there are any."""
+        if items:
+            self.publish(channel, head + b"\n" + b"".join(records.parcel(*item) for item in items))
+
     def publish(self, channel: str, payload: bytes) -> None:
+        """Deliver an event to all that subscribed to its channel."""
         for listener in list(self.listeners):
             listener.deliver(channel, payload)
 
 
 class MemorySubscription:
-    """Channels heard within the process; bounded, the oldest message gives way."""
+    """A subscription within the process; bounded, the oldest message is dropped for a new one."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
@@ -228,15 +266,18 @@ class MemorySubscription:
         self._closed = False
 
     def deliver(self, channel: str, payload: bytes) -> None:
+        """Take a message, from any thread, if its channel is subscribed to."""
         if channel in self._channels:
             self._messages.append(Message(channel, payload))
             self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def subscribe(self, *channels: str) -> None:
+        """See `Subscription.subscribe`."""
         self._channels.update(channels)
         self._store.listeners.add(self)
 
     async def close(self) -> None:
+        """End it, and the iteration over it."""
         self._closed = True
         self._store.listeners.discard(self)
         self._arrived.set()

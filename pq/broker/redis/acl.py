@@ -14,6 +14,9 @@ from ...errors import StoreRefused
 from ..keys import Keys
 from .scripts import script
 
+RIGHTS = "@rights"
+"""The tag of the keys that are tried. No queue has it: names begin with a letter or a digit."""
+
 RunAll = Callable[..., Awaitable[list[Any]]]
 
 # Each command with arguments that change nothing, or nothing that the end does not take away.
@@ -48,13 +51,15 @@ return refused
 """
 
 
-async def check_rights(run_all: RunAll, namespace: str, where: str) -> None:
+async def check_rights(run_all: RunAll, keys: Keys, *, where: str, tag: str) -> None:
     """Raise `StoreRefused` that names the commands which this user of a server may not use, and a worker needs.
 
-    `run_all` runs commands in one round trip, at one server; `where` names that server.
+    `run_all` runs commands in one round trip, at one server; `where` names that server. `tag`: what is between the
+    braces of the keys that are tried; in a cluster it decides on the node.
     """
-    keys = Keys(namespace)
-    key = keys.prefix("@rights") + "probe"
+    namespace = keys.namespace
+    prefix = keys.prefix(tag)
+    key = prefix + "probe"
     arguments: list[str] = []
     for probe in _PROBES.replace("\n", "|").split("|"):
         words = probe.format(k=key, c=keys.lock_channel).split()
@@ -66,7 +71,7 @@ async def check_rights(run_all: RunAll, namespace: str, where: str) -> None:
             ("BLPOP", key, "0.01"),  # a script may not block
             # One of ours: should the store forget it in between, it is loaded again as any other.
             ("SCRIPT", "LOAD", script("inspect").source),
-            ("EVALSHA", script("inspect").digest, 1, keys.prefix("@rights"), ""),
+            ("EVALSHA", script("inspect").digest, 1, prefix, ""),
         )
     except StoreRefused as exc:
         raise StoreRefused(

@@ -3,9 +3,9 @@
 redis-py makes the connection (TCP, TLS, Unix socket, login). What goes over it is ours to decide
 (`pq.broker.redis.wire`), because the client library is part of the protocol:
 
-* Nothing is repeated behind our back. Whoever repeats a call knows that it may be repeated.
+* Nothing is repeated by the client library. `Calls` repeats, and knows what may be repeated.
 * A call that does not end normally (cancelled, timed out, broken) leaves a reply under way, and the
-  next caller would read it as its own. So the connection is dropped, always, and made anew next time.
+  next caller would read it as its own. So the connection is always dropped, and the next call makes a new one.
 * Each call has an end: `timeout` seconds.
 
 Several commands go out in one write, and their replies are read in one go.
@@ -14,7 +14,7 @@ Several commands go out in one write, and their replies are read in one go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -34,18 +34,30 @@ class Caller(Protocol):
     """Where calls go: one connection, or one to each node of a cluster."""
 
     failures: int
-    """How many attempts had failed in a row when the last call was given up: the next one goes on from there."""
+    """Attempts that had failed in a row when the last call was given up: the next one goes on from there."""
 
-    @property
-    def connected_since(self) -> float | None: ...
+    def stands_since(self, keys: Iterable[str]) -> float | None:
+        """Return since when, by the loop's clock, the connections to the servers of these keys have stood unbroken.
 
-    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]: ...
+        None while one of them does not.
+        """
+        ...
 
-    async def reset(self) -> None: ...
+    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
+        """Send commands in one write; return their replies, errors included as values.
 
-    async def close(self) -> None: ...
+        Raises `StoreUnavailable` when a connection fails: then any of them may have been applied.
+        """
+        ...
 
-    def abandon(self, why: str) -> None: ...
+    async def reset(self) -> None:
+        """Have the next call make a new connection, or look up again where the servers are."""
+
+    async def close(self) -> None:
+        """Close the connections; twice is harmless."""
+
+    def abandon(self, why: str) -> None:
+        """Have the next call make a new connection, and one that is under way fail."""
 
 
 class Link:
@@ -73,11 +85,12 @@ class Link:
         """When this connection was made, by the loop's clock; None while there is none."""
         return self._since if self._wire is not None and self._wire.lost is None else None
 
-    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
-        """Send commands in one write; return their replies, errors included as values.
+    def stands_since(self, keys: Iterable[str]) -> float | None:
+        """See `Caller.stands_since`: all keys are at this server."""
+        return self.connected_since
 
-        Raises `StoreUnavailable` when the connection fails: then any of them may have been applied.
-        """
+    async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
+        """See `Caller.call`."""
         async with self._turn:
             try:
                 wire = self._wire
@@ -129,7 +142,7 @@ def _expire(answer: asyncio.Future[list[Any]]) -> None:
 
 
 def checked(reply: Any, where: str, stated: str | None = None) -> Any:
-    """`reply`, or the error in it as one of ours, raised."""
+    """Return `reply`; raise the error in it as one of ours."""
     if isinstance(reply, Exception):
         raise translate(reply, where, stated) from reply
     return reply
@@ -139,7 +152,7 @@ _STATED = "data_store (PQ_DATA_STORE)"
 
 
 def _plainly(text: str) -> str:
-    """What sockets and redis-py say in many ways, in two words."""
+    """Return in two words what sockets and redis-py say in many ways."""
     for words, plain in (
         (("Error 111 ", "Error 61 ", "Connection refused", "Connect call failed"), "connection refused"),
         (("Name or service not known", "nodename nor servname", "Temporary failure in name"), "no such host"),
@@ -193,7 +206,7 @@ _TLS = (
 
 
 def _about_tls(text: str) -> tuple[str, str]:
-    """What went wrong with TLS, in a few words, and what to do."""
+    """Return what went wrong with TLS, in a few words, and what to do."""
     for words, why, what_to_do in _TLS:
         if any(word in text for word in ((words,) if isinstance(words, str) else words)):
             return f"{why} ({text})", what_to_do
@@ -201,12 +214,12 @@ def _about_tls(text: str) -> tuple[str, str]:
 
 
 def translate(exc: BaseException, where: str, stated: str | None = None) -> StoreError:
-    """The error of redis-py, the socket or the server as one of ours. `stated`: where its URL comes from.
+    """Return the error of redis-py, the socket or the server as one of ours. `stated`: where its URL comes from.
 
     By text as well as by class: a script passes an error on as text, and servers differ in which.
     """
     if isinstance(exc, StoreError):
-        return exc  # by whoever looked for the server
+        return exc  # of the look-up of the server
     cause = exc.__cause__
     if cause is not None and isinstance(cause, redis_errors.RedisError):
         exc = cause  # a login that was refused comes wrapped as a connection that failed
@@ -240,7 +253,9 @@ def translate(exc: BaseException, where: str, stated: str | None = None) -> Stor
     if isinstance(exc, (redis_errors.ConnectionError, redis_errors.TimeoutError, TimeoutError, OSError)):
         said = "no answer in time" if isinstance(exc, TimeoutError) else _plainly(text)
         hint = f"start it, or remove {stated or _STATED} to use the embedded server"
-        if said == "no such socket" and not where.startswith("unix"):  # whoever has a port has no other file
+        if said == "no such socket" and not where.startswith(
+            "unix"
+        ):  # with a port it can only be a file of TLS
             return StoreRefused(
                 f"{where}: the URL names a file that is not there",
                 hint=f"look at ssl_ca_certs, ssl_certfile and ssl_keyfile in {stated or _STATED}",

@@ -1,32 +1,33 @@
-"""Who waits for the token of one queue of a cluster, and can be told to stop without losing his connection.
+"""Blocking waits on the queues of a cluster that can be interrupted without dropping their connections.
 
 A blocking read that is given up takes its connection with it, since its answer is still to come. So it is
-answered instead: besides the token it waits for a *bell*, a list that nobody else knows of, and `poke` rings
-it. Each wait has a bell of its own. One that was rung in vain, since the token had come first, disturbs no
-later wait, and goes by its time to live.
+answered instead: besides the token of the queue it waits for an *interrupt key*, a list that no other wait knows, and
+the script `poke` pushes to it. Each wait has an interrupt key of its own. One that was pushed in vain, since the token
+had come first, disturbs no later wait, and goes by its time to live.
 
-A bell is rung in the write that looks at its queue, before the look. So a token that the wait has taken was
-taken before that look, which leaves it anew where tasks are left. A wait that arrives late finds its bell
-rung, and leaves the token alone: the bell is the first that it asks for.
+The key is pushed in the write that looks at the queue, before the look. So a token that the wait has taken was
+taken before that look, which leaves it again where tasks are left. A wait that arrives late finds its key
+pushed, and leaves the token alone: the interrupt key is the first that it asks for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Sequence
 
 from ...errors import StoreUnavailable
 from ..keys import Keys
-from .calls import BLOCK_MARGIN
+from .calls import BLOCK_MARGIN, Calls
+from .codec import evalsha
 from .link import Caller, Command, checked
-from .scripts import script
 
-RUNG = 2.0
-"""Seconds that a wait whose bell was rung gets for its answer; then its connection counts as dead."""
+ANSWER_WITHIN = 2.0
+"""Seconds that an interrupted wait gets for its answer; then its connection counts as dead."""
 
 
 class QueueWait:
-    """Waits at one queue, over a connection of its own."""
+    """A blocking wait on one cluster queue that can be interrupted without dropping its connection."""
 
     def __init__(self, link: Caller, keys: Keys, queue: str, *, where: str, stated: str | None) -> None:
         self._link = link
@@ -36,29 +37,28 @@ class QueueWait:
         self._stated = stated
         self._name = secrets.token_hex(6)
         self._count = 0
-        self._bell = ""
+        self._interrupt = ""
         self._seconds = 0.0
         self._before: asyncio.Task[bool] | None = None
         self._wait: asyncio.Task[bool] | None = None
 
-    def listen(self, seconds: float) -> asyncio.Task[bool]:
-        """Wait for a token, which is taken; False when none came in time, or the bell was rung."""
+    def start(self, seconds: float) -> asyncio.Task[bool]:
+        """Wait for a token, which is taken; False when none came in time, or the wait was interrupted."""
         self._count += 1
-        self._bell = f"{self._name}.{self._count}"
+        self._interrupt = f"{self._name}.{self._count}"
         self._seconds = seconds
         before = self._before = self._wait
-        hearing = self._hear(before, self._bell, seconds)
-        self._wait = asyncio.get_running_loop().create_task(hearing)
+        waiting = self._run(before, self._interrupt, seconds)
+        self._wait = asyncio.get_running_loop().create_task(waiting)
         return self._wait
 
-    def ring(self) -> list[Command]:
-        """What ends the wait, to be sent to the queue's node; nothing when it has ended."""
+    def interrupt(self) -> list[Command]:
+        """Return what ends the wait, to be sent to the queue's node; nothing when it has ended."""
         if self._wait is None or self._wait.done():
             return []
-        # As long as it may take to connect, and then to wait: the bell must be there when the wait arrives.
+        # As long as it may take to connect, and then to wait: the key must be there when the wait arrives.
         ttl = int(2000 * (self._seconds + BLOCK_MARGIN))
-        prefix = self._keys.prefix(self._queue)
-        return [("EVALSHA", script("poke").digest, 1, prefix, self._bell, ttl)]
+        return [evalsha("poke", [self._keys.prefix(self._queue)], self._interrupt, ttl)]
 
     async def stop(self) -> None:
         """End the wait at once, with its connection."""
@@ -69,22 +69,64 @@ class QueueWait:
         await asyncio.gather(*waits, return_exceptions=True)
 
     async def close(self) -> None:
+        """End the wait and close the connection."""
         await self.stop()
         await self._link.close()
 
-    async def _hear(self, before: asyncio.Task[bool] | None, bell: str, seconds: float) -> bool:
+    async def _run(self, before: asyncio.Task[bool] | None, interrupt: str, seconds: float) -> bool:
         wake = self._keys.wake(self._queue)
         if before is not None:
             try:
-                await asyncio.wait([before], timeout=RUNG)  # its answer is on the way
+                await asyncio.wait([before], timeout=ANSWER_WITHIN)  # its answer is on the way
             finally:
                 before.cancel()
                 await asyncio.gather(before, return_exceptions=True)
         try:
-            command: Command = ("BLPOP", self._keys.bell(self._queue, bell), wake, f"{seconds:.3f}")
+            key = self._keys.interrupt(self._queue, interrupt)
+            command: Command = ("BLPOP", key, wake, f"{seconds:.3f}")
             (reply,) = await self._link.call([command], timeout=seconds + BLOCK_MARGIN)
             answer = checked(reply, self._where, self._stated)
             return answer is not None and answer[0] == wake.encode()
         except StoreUnavailable:
             await self._link.reset()
             return True  # whatever it was, it is time to look
+
+
+class QueueWaits:
+    """The waits of one worker at its queues. `make_link` makes the connection of one wait."""
+
+    def __init__(self, calls: Calls, make_link: Callable[[], Caller]) -> None:
+        self._calls = calls
+        self._make_link = make_link
+        self._waits: dict[str, QueueWait] = {}
+
+    def _wait_at(self, queue: str) -> QueueWait:
+        wait = self._waits.get(queue)
+        if wait is None:
+            calls = self._calls
+            wait = self._waits[queue] = QueueWait(
+                self._make_link(), calls.keys, queue, where=calls.where, stated=calls.stated
+            )
+        return wait
+
+    async def wait_for_token(self, queues: Sequence[str], seconds: float) -> bool:
+        """Wait for a token of one of the queues, which is taken; False when none came in time.
+
+        The other waits go on, and may take tokens too: each is to be interrupted, and then its queue looked at.
+        """
+        waits = [self._wait_at(queue).start(seconds) for queue in queues]
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return any(wait.result() for wait in done)
+
+    def interrupt(self, queue: str) -> list[Command]:
+        """Return what ends the wait at one queue, to be sent to its node; nothing when it has ended."""
+        return self._waits[queue].interrupt()
+
+    async def stop(self) -> None:
+        """End all waits at once, with their connections."""
+        await asyncio.gather(*(wait.stop() for wait in self._waits.values()))
+
+    async def close(self) -> None:
+        """End all waits and close their connections."""
+        for wait in self._waits.values():
+            await wait.close()

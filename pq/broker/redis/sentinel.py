@@ -1,13 +1,13 @@
 """The broker on a primary that Sentinels watch, and replace when it dies.
 
 Every connection asks the Sentinels where the primary is, connects there by name or address as they say it,
-and has the server itself confirm that it is one (ROLE). That is done anew at each connect; nothing is
+and has the server itself confirm that it is one (ROLE). That is done again at each connect; nothing is
 remembered. All Sentinels are asked at once, and among the answers of most of them the newest counts, by the
-epoch of their agreement: one that was cut off from the others may still name a primary that is none any more.
+epoch of their agreement: one that was cut off from the others may still name a former primary.
 
 When a connection finds the primary elsewhere than before, all others are dropped. The server they lead to
-may live, and answer looks out of the past. So are all when a Sentinel announces another primary: the old one
-may accept tasks for seconds yet, until it is told, or be silent with its connections open.
+may live, and answer with old data. They are also dropped when a Sentinel announces another primary: the old one
+may accept tasks for seconds more, until it is demoted, or be silent with its connections open.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from ...config.hosts import parse_hosts
 from ...errors import StoreError, StoreRefused, StoreUnavailable
 from .backoff import LONGEST, pause
 from .broker import RedisBroker
-from .calls import connection_options
-from .link import REFUSALS, translate
+from .calls import Calls
+from .link import REFUSALS, Caller, Link, translate
+from .server import Access, Server, connection_options
 from .wire import Maker, Wire
 
 ASK = 3.0
@@ -33,11 +34,14 @@ ASK = 3.0
 CONNECT = 5.0
 """Seconds that the primary gets: one that was frozen accepts connections and says nothing on them."""
 
+FAILOVER_PATIENCE = 15.0
+"""Seconds for which the first connection is tried: a failover takes some seconds."""
+
 Address = tuple[str, int]
 
 
 class Word(NamedTuple):
-    """What one Sentinel says: the primary, and the epoch in which they agreed on it."""
+    """The answer of one Sentinel: the primary, and the epoch in which they agreed on it."""
 
     epoch: int
     address: Address
@@ -69,10 +73,10 @@ class Sentinels:
         self._sentinel.pop("connection_class")
         self.address: Address | None = None
         """Where the primary was found last."""
-        self._ears: list[asyncio.Task[None]] = []
+        self._listening: list[asyncio.Task[None]] = []
 
     async def connect(self) -> AbstractConnection:
-        """A connection to the primary, which says itself that it is one."""
+        """Return a connection to the primary, which confirmed that it is one."""
         address = await self.primary()
         connection: AbstractConnection = self._class(
             **{**self._server, "host": address[0], "port": address[1]}
@@ -82,7 +86,7 @@ class Sentinels:
                 await connection.connect()  # type: ignore[no-untyped-call]
                 if not await _is_primary(connection):
                     raise redis_errors.ConnectionError(
-                        f"{_spelt(address)} is no primary yet, or none any more"
+                        f"{_spelt(address)} is not a primary yet, or no longer one"
                     )
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -93,19 +97,19 @@ class Sentinels:
         return connection
 
     def listen(self) -> None:
-        """Hear from each Sentinel when there is another primary, in the running loop."""
-        if not self._ears:
+        """Have each Sentinel say when there is another primary, in the running loop."""
+        if not self._listening:
             loop = asyncio.get_running_loop()
-            self._ears = [loop.create_task(self._hear(host)) for host in self._hosts]
+            self._listening = [loop.create_task(self._listen_to(host)) for host in self._hosts]
 
     async def close(self) -> None:
-        """Hear no more."""
-        ears, self._ears = self._ears, []
-        for ear in ears:
-            ear.cancel()
-        await asyncio.gather(*ears, return_exceptions=True)
+        """Stop listening."""
+        listening, self._listening = self._listening, []
+        for each in listening:
+            each.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
 
-    async def _hear(self, host: Address) -> None:
+    async def _listen_to(self, host: Address) -> None:
         failures = 0
         while True:
             news: asyncio.Queue[Any] = asyncio.Queue()
@@ -119,7 +123,7 @@ class Sentinels:
                     if said[0] == b"message":
                         self._announced(said[2].decode("utf-8", "replace").split(" "))
             except (redis_errors.RedisError, OSError, TimeoutError):
-                pass  # it is looked for again; the others are heard meanwhile
+                pass  # it is connected again; the others are listened to meanwhile
             finally:
                 if wire is not None:
                     await wire.close()
@@ -138,28 +142,28 @@ class Sentinels:
         return made
 
     async def primary(self) -> Address:
-        """Where the primary is, as most of the Sentinels know it. Raises `StoreUnavailable`, `StoreRefused`."""
+        """Return where the primary is, as most of the Sentinels know it. Raises `StoreUnavailable`, `StoreRefused`."""
         asking = {asyncio.ensure_future(self._word(*host)) for host in self._hosts}
         pending: set[asyncio.Future[Word | StoreError]] = set(asking)
-        heard: list[Word] = []
+        words: list[Word] = []
         errors: list[StoreError] = []
         try:
-            while pending and len(heard) <= len(self._hosts) // 2:
+            while pending and len(words) <= len(self._hosts) // 2:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for answer in done:
                     found = answer.result()
-                    heard.append(found) if isinstance(found, Word) else errors.append(found)
+                    words.append(found) if isinstance(found, Word) else errors.append(found)
         finally:
             for ask in asking:
                 ask.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        if heard:
-            return max(heard).address
-        # A refusal says more than a silence, and does not pass.
+        if words:
+            return max(words).address
+        # A refusal says more than no answer, and does not pass.
         raise next((error for error in errors if isinstance(error, StoreRefused)), errors[0])
 
     async def _word(self, host: str, port: int) -> Word | StoreError:
-        """What one of them says, or why it says nothing."""
+        """Return the answer of one of them, or why there is none."""
         spelt = _spelt((host, port))
         connection = self._to_sentinel((host, port))
         try:
@@ -210,50 +214,59 @@ def _spelt(address: Address) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-class SentinelBroker(RedisBroker):
-    """Keeps the contract on whichever server is the primary."""
+class SentinelServer:
+    """Whichever server is the primary, for `RedisBroker`. `on_moved` is called when it is another one."""
 
-    first_patience = 15.0  # a failover takes some seconds, and whoever begins in one should not fail for it
+    always = ""
 
-    def _use(self, url: str) -> None:
+    def __init__(self, access: Access, on_moved: Callable[[], None]) -> None:
+        self._access = access
+        self.first_patience = FAILOVER_PATIENCE
         self.sentinels = Sentinels(
-            url,
-            name=self._name,
-            where=self.where,
-            stated=self._stated,
-            on_moved=self._moved,
-            clock=self._clock,
+            access.url,
+            name=access.name,
+            where=access.where,
+            stated=access.stated,
+            on_moved=on_moved,
+            clock=access.clock,
         )
 
+    def link(self) -> Caller:
+        """See `Server.link`."""
+        access = self._access
+        return Link(self.maker(), where=access.where, stated=access.stated, timeout=access.timeout)
+
+    def maker(self) -> Maker:
+        """See `Server.maker`."""
+        return self.sentinels.connect
+
+    def patience_at_first(self, patience: float) -> float:
+        """Return at least the time of a failover: a program that starts in one should not fail for it."""
+        return max(patience, self.first_patience)
+
+    def check_mode(self, clustered: bool) -> None:
+        """See `Server.check_mode`."""
+        if clustered:
+            raise StoreRefused(
+                f"{self._access.where} is a node of a cluster", hint="name it as redis+cluster://host:port"
+            )
+
     async def open(self) -> None:
-        await super().open()
+        """Listen to the Sentinels."""
         self.sentinels.listen()
 
     async def close(self) -> None:
+        """Stop listening."""
         await self.sentinels.close()
-        await super().close()
 
-    def _patience_at_first(self) -> float:
-        return max(self.patience, self.first_patience)
-
-    def _maker(self) -> Maker:
-        return self.sentinels.connect
-
-    def _moved(self) -> None:
-        """Leave the old primary with every connection; what is under way there is repeated at the new one."""
-        for link in self._links():
-            link.abandon("the primary has moved")
-        for subscription in self._subscriptions:
-            subscription.abandon("the primary has moved")
-
-    async def facts(self) -> dict[str, Any]:
-        facts = await super().facts()
+    async def add_facts(self, facts: dict[str, Any], calls: Calls) -> None:
+        """Add which server is the primary, and a warning where it may stay one behind a cut."""
         if self.sentinels.address is not None:
-            facts["where"] = f"{_spelt(self.sentinels.address)} ({self.where})"
+            facts["where"] = f"{_spelt(self.sentinels.address)} ({self._access.where})"
         try:
-            (found,) = await self._repeat(self._side, [("CONFIG", "GET", "min-replicas-to-write")])
+            found = await calls.run("CONFIG", "GET", "min-replicas-to-write")
         except StoreRefused:
-            return facts  # this user may not ask
+            return  # this user may not ask
         if found and int(found[1]) == 0:
             facts["warnings"] = [
                 (
@@ -263,4 +276,21 @@ class SentinelBroker(RedisBroker):
                     "CONFIG SET min-replicas-to-write 1, on every server that may become the primary",
                 )
             ]
-        return facts
+
+
+class SentinelBroker(RedisBroker):
+    """Keeps the contract on whichever server is the primary."""
+
+    sentinels: Sentinels
+
+    def make_server(self, access: Access) -> Server:
+        """See `RedisBroker.make_server`."""
+        made = SentinelServer(access, self._moved)
+        self.sentinels = made.sentinels
+        return made
+
+    def _moved(self) -> None:
+        """Leave the old primary with every connection; what is under way there is repeated at the new one."""
+        self.calls.abandon("the primary has moved")
+        for subscription in self.channels.subscriptions:
+            subscription.abandon("the primary has moved")

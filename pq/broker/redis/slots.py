@@ -1,11 +1,11 @@
-"""Who has which slot of a cluster, and the connections to its nodes.
+"""Which node has which slot of a cluster, and the connections to the nodes.
 
 A queue is in one slot, by the braces in the names of its keys. `ClusterLink` looks like one connection and is
 one to each node: it sends each command to the node that has its key, those of one node in one write, and
 gives the replies back in their order.
 
-A node that does not have the slot says who has it (MOVED). Then the map is asked for anew and the call is
-repeated, all of it, since every call may be. A slot that is being moved is left in peace (ASK, TRYAGAIN):
+A node that does not have the slot says which one has it (MOVED). Then the map is fetched again and the call is
+repeated, all of it, since every call may be. A slot that is being moved is left alone (ASK, TRYAGAIN):
 half of a queue is at one node then and half at the other, and no script could see it whole. So its queues
 rest until the slot has arrived, which takes as long as their data take, and the others go on.
 """
@@ -36,12 +36,12 @@ _REDIRECTED = (redis_errors.MovedError, redis_errors.AskError, redis_errors.TryA
 
 @functools.lru_cache(maxsize=4096)
 def slot_of(key: str) -> int:
-    """The slot of a key."""
+    """Return the slot of a key."""
     return key_slot(key.encode("utf-8"))
 
 
 def key_of(command: Command) -> str | None:
-    """The key that decides where a command goes; None: any node will do."""
+    """Return the key that decides where a command goes; None: any node will do."""
     word = command[0]
     if word == "EVALSHA":
         return str(command[3])
@@ -76,19 +76,19 @@ class Slots:
         return self._known
 
     def any_master(self) -> Address:
-        """One of them."""
+        """Return one of them."""
         return random.choice(self._known)  # noqa: S311  no secret
 
     def node(self, slot: int) -> Address | None:
-        """Who has a slot; None when nobody has."""
+        """Return the node that has a slot; None when none has."""
         return self._nodes[slot]
 
     def moved(self, host: str, port: int) -> None:
-        """A node says that another has a slot: that one is asked for its map first."""
+        """Note that a node named another one for a slot: that one is asked for its map first."""
         self._said = (host, port)
 
     async def fresh(self) -> None:
-        """Have a map that nobody has doubted since it was made."""
+        """Fetch the map again where it was found wrong since."""
         if not self.stale:
             return
         asked_at = asyncio.get_running_loop().time()
@@ -111,7 +111,7 @@ class Slots:
                 failure = translate(exc, f"{address[0]}:{address[1]}", self._stated)
                 if "cluster support disabled" in str(exc):
                     failure = StoreRefused(
-                        f"{address[0]}:{address[1]} is no node of a cluster",
+                        f"{address[0]}:{address[1]} is not a node of a cluster",
                         hint="name it as redis://host:port",
                     )
                 elif isinstance(exc, redis_errors.NoPermissionError):
@@ -120,7 +120,7 @@ class Slots:
                         hint="ACL SETUSER <user> +cluster|info +cluster|slots, on each node; "
                         "docs/how-to/security.md has the whole line",
                     )
-                # A refusal says more than a silence.
+                # A refusal says more than no answer.
                 error = error if isinstance(error, StoreRefused) else failure
                 continue
             if found is None:
@@ -137,7 +137,7 @@ class Slots:
         raise error
 
     async def _ask(self, address: Address) -> list[Address | None] | None:
-        """The map that a node has; None when the cluster is down for it."""
+        """Return the map that a node has; None when the cluster is down for it."""
         connection = self._make(address)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ class Slots:
         nodes: list[Address | None] = [None] * 16384
         for first, last, master, *_ in ranges:
             host, port = master[0], int(master[1])
-            # An empty name means: the one that you have asked.
+            # An empty name is that of the node that was asked.
             name = host.decode() if host and host != b"?" else address[0]
             nodes[first : last + 1] = [(name, port)] * (last - first + 1)
         return nodes
@@ -168,15 +168,10 @@ class ClusterLink:
         self._links: dict[Address, Link] = {}
         self.failures = 0
 
-    @property
-    def connected_since(self) -> float | None:
-        """Since when all the connections have stood; None while one of them does not."""
-        return self.stands_since(self._links)
-
-    def stands_since(self, nodes: Iterable[Address | None]) -> float | None:
-        """The same of these nodes alone."""
+    def stands_since(self, keys: Iterable[str]) -> float | None:
+        """See `Caller.stands_since`."""
         since: float | None = None
-        for node in nodes:
+        for node in {self._slots.node(slot_of(key)) for key in keys}:
             link = self._links.get(node) if node is not None else None
             stood = link.connected_since if link is not None else None
             if stood is None:
@@ -185,13 +180,13 @@ class ClusterLink:
         return since
 
     async def call(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
-        """Send each command to the node that has its key; the replies in the order of the commands.
+        """Send each command to the node that has its key; return the replies in the order of the commands.
 
-        Raises `StoreUnavailable` when a node cannot be reached or has not the slot: then any of them may
+        Raises `StoreUnavailable` when a node cannot be reached or does not have the slot: then any of them may
         have been applied, and all may be repeated.
         """
         await self._slots.fresh()
-        await self._let_go()
+        await self._close_former()
         if commands[0][0] in _EVERYWHERE:
             calls = [self._call(node, commands, timeout) for node in self._slots.masters]
             return (await asyncio.gather(*calls))[0]
@@ -212,7 +207,7 @@ class ClusterLink:
         return replies
 
     def _places(self, commands: Sequence[Command]) -> list[Address]:
-        """The node of each command. Those without a key go where the others of their call go."""
+        """Return the node of each command. Those without a key go where the others of their call go."""
         keys = [key_of(command) for command in commands]
         homes = [None if key is None else self._home(key) for key in keys]
         anywhere = next((home for home in homes if home is not None), None)
@@ -247,32 +242,32 @@ class ClusterLink:
         return replies
 
     def _redirect(self, reply: Exception, node: Address) -> None:
-        """What the error says of the slot: that it is elsewhere, or on its way."""
+        """Raise where the error says that the slot is elsewhere, or on its way."""
         moved: Any = reply if isinstance(reply, redis_errors.MovedError) else None
         if moved is not None:
             self._slots.moved(moved.host or node[0], moved.port)
         if isinstance(reply, _REDIRECTED):
             self._slots.stale = True
             raise StoreUnavailable(
-                f"{node[0]}:{node[1]} has not the whole slot: {reply}",
+                f"{node[0]}:{node[1]} does not have the whole slot: {reply}",
                 hint="it is repeated until it is found",
             )
         if isinstance(reply, (redis_errors.ClusterDownError, redis_errors.ReadOnlyError)):
             self._slots.stale = True
 
     async def at(self, node: Address, command: Command) -> Any:
-        """The reply of one node to a command."""
+        """Return the reply of one node to a command."""
         (reply,) = await self._call(node, [command], None)
         return reply
 
-    async def _let_go(self) -> None:
-        """Nodes that have no slot any more are nobody's business."""
+    async def _close_former(self) -> None:
+        """Close the connections to nodes that have no slot any more."""
         masters = self._slots.masters
         for node in [node for node in self._links if node not in masters]:
             await self._links.pop(node).close()
 
     async def reset(self) -> None:
-        """Have the next call ask who has which slot."""
+        """Have the next call fetch the map again."""
         self._slots.stale = True
 
     def abandon(self, why: str) -> None:

@@ -1,7 +1,7 @@
-"""An open ear on Redis or Valkey: channels over a connection of their own.
+"""A subscription on Redis or Valkey: channels over a connection of their own.
 
-What matters to whoever listens: a channel counts as heard only when the server has confirmed it, a
-connection that breaks is made again, and then it is said that events may have been missed.
+A channel counts as subscribed only when the server has confirmed it. A connection that breaks is made again, and then
+a message says that events may have been missed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .wire import Maker, Wire
 
 
 class RedisSubscription:
-    """Channels heard over one connection, which is made again when it breaks.
+    """Channels over one connection, which is made again when it breaks.
 
     After each new connection a `Message` with an empty channel is delivered: events may have been
-    missed meanwhile, so whoever waits for one should look at the records.
+    missed meanwhile, so a caller that waits for one should look at the records.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RedisSubscription:
         self._channels: dict[str, asyncio.Event] = {}
         self._wire: Wire | None = None
         self._closed = False
-        self._news = asyncio.Event()  # a message, a channel more, or the end
+        self._news = asyncio.Event()  # a message, another channel, or the end
         self._messages: deque[Message] = deque()
         self._tell_back = False
         self._heard_count = 0
@@ -107,20 +107,20 @@ class RedisSubscription:
                 if isinstance(error, StoreRefused):
                     raise error from exc
                 first = False
-                # To be let in is not enough: who stands before a store that is away may take connections, and drop them.
+                # A connection is not enough: a proxy before a store that is away may accept connections, and drop them.
                 stood = stood_from is not None and self._clock.monotonic() - stood_from >= LONGEST
                 failures = 1 if stood else failures + 1
                 await asyncio.sleep(pause(failures, self._clock.random()))
 
     async def _connect(self) -> None:
-        await self._drop()  # of who listened before and was cancelled
+        await self._drop()  # that of an iteration which was cancelled
         self._refused = None
         async with asyncio.timeout(10.0):
             self._wire = await Wire.open(self._make, self._heard)
         self._wire.send("SUBSCRIBE", *self._channels)
 
     async def _wait(self) -> None:
-        """Wait for news. A quiet connection may be dead without our knowing it, so it is asked now and then."""
+        """Wait for news. A quiet connection may be dead without a sign, so it is pinged now and then."""
         wire = self._wire
         for silence in (15.0, 10.0):
             if wire is None:
@@ -142,14 +142,14 @@ class RedisSubscription:
         raise TimeoutError
 
     def _heard(self, reply: Any) -> None:
-        """The server said something by itself: called by the connection, as it arrives."""
+        """Take what the server sends by itself: called by the connection, as it arrives."""
         self._heard_count += 1
         self._news.set()
         if isinstance(
             reply, redis_errors.RedisError
         ):  # not all that a server answers is a ResponseError: LOADING is none
-            # A channel that was not subscribed would never be heard: all of it once more, or, where there is no
-            # right to it, whoever waits for it is told.
+            # A channel that was not subscribed would never bring anything: subscribe to all again, or, where there is no
+            # right to it, have `subscribe` raise.
             self._refused = translate(reply, self._where)
             if isinstance(self._refused, StoreRefused):
                 for waiting in self._channels.values():

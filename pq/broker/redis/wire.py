@@ -21,7 +21,7 @@ from redis._parsers.base import BaseParser
 from redis.asyncio.connection import AbstractConnection
 
 Maker = Callable[[], AbstractConnection | Awaitable[AbstractConnection]]
-"""Makes a connection, not yet connected; or finds out with whom first, and has connected it already."""
+"""Makes a connection, not yet connected; or looks the server up first, and returns a connected one."""
 
 _NOTHING: Any = object()
 _error = BaseParser.parse_error

@@ -142,7 +142,7 @@ async def test_a_finished_one_is_never_placed(world: World, broker: Any) -> None
     if world.kind == "memory":
         world.broker.store.queue(QUEUE).task["a"] = b"d1 x\n"
     else:
-        await broker._repeat(broker._side, [("SET", broker.keys.record(QUEUE, "a"), b"d1 x\n", "PX", 60_000)])
+        await broker.calls.run("SET", broker.keys.record(QUEUE, "a"), b"d1 x\n", "PX", 60_000)
     world.hand.advance(5)
     answer = await world.take()
     assert (names(answer), answer.vanished) == ([], 1)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from conftest import QUEUE, World
-from ears import ear
+from listening import listen
 
 from pq.broker.contract.values import FENCE_KEPT
 from pq.model.operations import ACK, FAIL
@@ -69,7 +69,7 @@ async def test_locks_leave_nothing_for_ever(world: World, broker: Any) -> None:
 
 async def test_letting_go_is_announced(world: World, broker: Any) -> None:
     """On a channel of all locks, by name; only when it was let go."""
-    subscription, listening, heard = await ear(world.another(), broker.keys.lock_channel)
+    subscription, listening, heard = await listen(world.another(), broker.keys.lock_channel)
     await broker.channels.lock("door", "A", 1000)
     await broker.channels.unlock("door", "B")
     await broker.channels.unlock("door", "A")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, settlement
-from ears import ear
+from listening import listen
 from stores import token_comes
 
 from pq.broker import records
@@ -200,7 +200,7 @@ def told(messages: list[Message]) -> list[tuple[str, list[tuple[str, bytes]]]]:
 
 async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None:
     """queued, started (when, by whom), retry, done; each with the record of that moment."""
-    subscription, reader, messages = await ear(broker, broker.keys.task_channel)
+    subscription, reader, messages = await listen(broker, broker.keys.task_channel)
     await world.put("a")
     await world.lease()
     (task,) = (await world.take(worker_name="worker node")).tasks
@@ -223,7 +223,7 @@ async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None
 async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
     """Each reply channel gets its own tasks in one message, whatever way they ended."""
     one, two = broker.keys.reply("one"), broker.keys.reply("two")
-    subscription, reader, messages = await ear(broker, one, two)
+    subscription, reader, messages = await listen(broker, one, two)
     await world.put("a", "b", "c", "d")
     await world.lease()
     a, b, c, d = (await world.take()).tasks
@@ -246,7 +246,7 @@ async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
 async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None:
     """Neither to listeners nor to who awaits."""
     reply = broker.keys.reply("me")
-    subscription, reader, messages = await ear(broker, broker.keys.task_channel, reply)
+    subscription, reader, messages = await listen(broker, broker.keys.task_channel, reply)
     for _ in range(2):
         await world.put("a")
     await world.lease()
@@ -276,7 +276,7 @@ async def test_a_cancelled_task_is_announced(world: World, broker: Any) -> None:
     """To who awaits it and to listeners, as done."""
     reply = broker.keys.reply("me")
     await world.put("a", "b")
-    subscription, reader, messages = await ear(broker, broker.keys.task_channel, reply)
+    subscription, reader, messages = await listen(broker, broker.keys.task_channel, reply)
     await broker.work.cancel(QUEUE, [("a", finished("a"), reply), ("b", finished("b"), "")])
     await until(lambda: sum(len(told([m])[0][1]) for m in messages) == 3)
     by_channel: dict[str, list[str]] = {}
@@ -290,7 +290,7 @@ async def test_a_cancelled_task_is_announced(world: World, broker: Any) -> None:
 async def test_heartbeats_and_messages_are_heard(world: World, broker: Any) -> None:
     """`beat` announces, `publish` sends; another process hears both."""
     other = world.another()
-    subscription, reader, messages = await ear(other, broker.keys.consumer_channel)
+    subscription, reader, messages = await listen(other, broker.keys.consumer_channel)
     await subscription.subscribe(broker.keys.control_channel)
     await broker.channels.beat("me", b"alive", 60)
     await until(lambda: messages)  # two nodes of a cluster may have them, and keep no order
@@ -305,7 +305,7 @@ async def test_heartbeats_and_messages_are_heard(world: World, broker: Any) -> N
 async def test_large_results_travel_in_several_messages(world: World, broker: Any) -> None:
     """More than a quarter of a megabyte is split between parcels, never within one; nothing is lost."""
     reply = broker.keys.reply("me")
-    subscription, reader, messages = await ear(broker, reply)
+    subscription, reader, messages = await listen(broker, reply)
     ids = [f"t{n}" for n in range(8)]
     await world.put(*ids)
     await world.lease()
@@ -326,7 +326,7 @@ async def test_large_results_travel_in_several_messages(world: World, broker: An
 
 async def test_a_closed_subscription_ends_its_reader(world: World, broker: Any) -> None:
     """Closing twice is harmless, and so is closing the broker first."""
-    subscription, reader, _ = await ear(broker, "pq:x")
+    subscription, reader, _ = await listen(broker, "pq:x")
     await subscription.close()
     await subscription.close()
     async with asyncio.timeout(10):

@@ -49,7 +49,7 @@ async def test_a_tick_is_claimed_once(world: World, broker: Any) -> None:
     """Whoever comes second is told so, in another process as well."""
     now = world.hand.ms
     another = world.another()
-    answers = await asyncio.gather(*[who.tick(QUEUE, [tick(now)]) for who in (broker, another, broker)])
+    answers = await asyncio.gather(*[who.work.tick(QUEUE, [tick(now)]) for who in (broker, another, broker)])
     assert sorted(answers) == [[CLAIMED], [CLAIMED], [QUEUED_NOW]]
     assert world.dump().ready == [f"cron.s.{now}"]
 
@@ -71,7 +71,7 @@ async def forget(world: World, id: str) -> None:
         world.hand.advance(4_000_000)
         await world.broker.looks.records(QUEUE, [id])
     else:
-        await world.broker._repeat(world.broker._side, [("DEL", world.broker.keys.record(QUEUE, id))])
+        await world.broker.calls.run("DEL", world.broker.keys.record(QUEUE, id))
 
 
 async def test_no_tick_is_claimed_after_a_later_one(world: World, broker: Any) -> None:

@@ -223,5 +223,5 @@ async def test_what_failed_is_kept_longer(world: World, broker: Any) -> None:
         left = [expires[id] - now for id in ("done", "failed")]
     else:
         keys = [broker.keys.record(QUEUE, id) for id in ("done", "failed")]
-        left = await broker._repeat(broker._side, [("PTTL", key) for key in keys])
+        left = await broker.calls.run_all(*[("PTTL", key) for key in keys])
     assert 3_500_000 < left[0] <= 3_600_000 < 600_000_000 < left[1] <= 7 * 86_400_000

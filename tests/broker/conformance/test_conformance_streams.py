@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from conftest import LEASE, QUEUE, World, finished, live
-from ears import ear
+from listening import listen
 
 from pq.broker.contract.values import Entry, Part, Reserved, Streamed
 from pq.model.operations import FAIL
@@ -143,7 +143,7 @@ async def test_who_listens_is_told_that_there_is_something(world: World) -> None
     """By the id alone: the parts are not in the event."""
     task = await taken(world)
     channel = world.broker.keys.stream_channel
-    subscription, listening, heard = await ear(world.another(), channel)
+    subscription, listening, heard = await listen(world.another(), channel)
     await stream(world, task, 1, b"one")
     async with asyncio.timeout(20):
         while not heard:

@@ -58,7 +58,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 async def test_a_call_goes_on_where_the_last_one_gave_up(tmp_path: Path, counted: Any) -> None:
     """A worker's patience is a second: were each call to begin anew, it would never wait for longer than that."""
-    failures = counted("broker")
+    failures = counted("calls")
     broker = RedisBroker(f"unix://{tmp_path}/nobody", patience=1.0, clock=Steps())
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
@@ -74,7 +74,7 @@ async def test_a_call_goes_on_where_the_last_one_gave_up(tmp_path: Path, counted
 
 async def test_calls_at_the_same_time_count_one_failure_each(tmp_path: Path, counted: Any) -> None:
     """A hundred that wait for one connection have not failed a hundred times when it breaks."""
-    failures = counted("broker")
+    failures = counted("calls")
     broker = RedisBroker(f"unix://{tmp_path}/nobody")
     calls = [asyncio.create_task(broker.looks.now()) for _ in range(100)]
     await until(lambda: len(failures) >= 300)

@@ -8,7 +8,7 @@ from typing import Any
 from pq.broker.contract.values import Message
 
 
-async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
+async def listen(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
     """A subscription that is read from; what it hears is in the list."""
     subscription = await broker.channels.subscription()
     messages: list[Message] = []
