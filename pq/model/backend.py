@@ -6,7 +6,7 @@ this; the job knows only the protocol, so the arrow of imports keeps pointing do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -63,8 +63,6 @@ class HeldLock(Protocol):
 class Backend(Protocol):
     """The program around a running task."""
 
-    own_process_group: bool
-    """True in a process of the task's own, which is killed together with its process group."""
     closed: bool
     """True when nothing can be queued through it any more."""
 
@@ -110,6 +108,12 @@ class Backend(Protocol):
 
     def http(self, blocking: bool, /) -> Any:
         """The HTTP client of jobs, of that kind."""
+        ...
+
+    def run_command(
+        self, command: str | Sequence[str], timeout: float | None, options: Mapping[str, Any], /
+    ) -> Awaitable[str]:
+        """Run a command and return its standard output, as `Job.shell` says."""
         ...
 
 

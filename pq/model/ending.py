@@ -31,8 +31,8 @@ from ..errors import (
 from .job import Job
 from .names import LIMITS
 from .outcome import CRASHED, FAILED, OK, RELEASED, RETRIED, REVOKED, SNOOZED, TIMED_OUT, Outcome, verdict
+from .payloads import dump_payload
 from .retry import retry_wait
-from .serializers import dump_payload
 from .states import FAILURE, QUEUED, RETRY, SUCCESS
 from .states import REVOKED as REVOKED_STATUS
 from .task import Task

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadArguments, BadSetting, did_you_mean
+from .arguments import bind
 from .names import LIMITS, NAME
 from .secret import Secret
 
@@ -167,7 +168,7 @@ class Flow:
         `most` takes the place of the job's `max_concurrency`. Raises `BadArguments` where a key cannot be
         worked out.
         """
-        arguments = _bind(signature, args, kwargs)
+        arguments = bind(signature, args, kwargs)
         limits = self.limits
         if most is not None:
             limits = (Concurrency(most), *(limit for limit in limits if not _is_plain(limit)))
@@ -246,7 +247,7 @@ def partition_key_of(
     key: Key, job: str, signature: inspect.Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str | None:
     """The partition key of a task by what its job says; None where the value is None. Raises `BadArguments`."""
-    arguments = _bind(signature, args, kwargs)
+    arguments = bind(signature, args, kwargs)
     if isinstance(key, str):
         return partition_key_text(arguments.get(key))
     if callable(key):
@@ -316,23 +317,6 @@ def _names(key: str | Sequence[str]) -> Sequence[str]:
 def _is_plain(limit: Limit) -> bool:
     """True for what `max_concurrency` says."""
     return isinstance(limit, Concurrency) and limit.key is None and limit.name is None
-
-
-def _bind(
-    signature: inspect.Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    if signature is None:
-        return {**{str(n): value for n, value in enumerate(args)}, **kwargs}
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as exc:
-        raise BadArguments(str(exc)) from None
-    bound.apply_defaults()
-    arguments = dict(bound.arguments)
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(parameter.name))
-    return arguments
 
 
 def _gate(limit: Limit, job: str, arguments: Mapping[str, Any]) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 from ..errors import InvalidValue, PqError, UnreadableMessage
 from .job import Job
 from .names import check_name
+from .payloads import dump_payload, load_payload
 from .schedule import SKIP, Cron, Interval, Schedule, check_catch_up
 from .seal import Unopened
-from .serializers import JSON, dump_payload, load_payload
+from .serializers import JSON
 
 LONGEST_NAME = 100
 """A task's id is made of the name and the tick, and must not be longer than ids may be."""

@@ -20,9 +20,11 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError, DuplicateJob, ImportFailed, NotImportable, TaskNotAvailable, did_you_mean
-from .job import ASYNC_IO, THREAD_IO, DecoratedFunction, Job
-from .job import job as decorate
+from .decorator import DecoratedFunction
+from .decorator import job as decorate
+from .job import Job
 from .names import NAME
+from .options import ASYNC_IO, THREAD_IO
 
 
 class Registry:

@@ -34,9 +34,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ExtraNeeded, UnreadableMessage
+from .envelopes import OFFLOADED, SEALED, inflate, is_offloaded
 from .keyring import Key, key_bytes
 from .names import LIMITS
-from .serializers import CLAIM, SEALED, inflate, is_claim
 
 COMPRESSED, ENCRYPTED, SIGNED = 1, 2, 4
 LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE, PART = b"t", b"d", b"e", b"l", b"p", b"s", b"r"
@@ -95,7 +95,7 @@ class Seal:
         """`message` under the first key of each kind."""
         layers = 0
         large = self._compress_above and len(message) > self._compress_above and kind in _COMPRESSED
-        if large and message[:2] != CLAIM:  # what that stands for is compressed already
+        if large and message[:2] != OFFLOADED:  # what that stands for is compressed already
             smaller = zlib.compress(message, 1)
             if len(smaller) < len(message):
                 message, layers = smaller, COMPRESSED
@@ -155,7 +155,7 @@ class Seal:
 
         `kinds`: one of these it has to be. `queue` None: the place does not tell.
         """
-        if sealed[:1] != SEALED or is_claim(sealed):
+        if sealed[:1] != SEALED or is_offloaded(sealed):
             if self.has_keys and not self._accept_unsealed:
                 raise UnreadableMessage(
                     "it is not signed or encrypted, and this program takes nothing else",

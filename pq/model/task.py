@@ -3,7 +3,7 @@
 On the wire a task is a flat list, in the order of `WIRE`; what is None at its end is left out, so a
 queued task is small and one that has run says more. New fields are appended and readers ignore what
 they do not know, so workers of two versions can share a queue. Arguments, result, meta data and run
-info are *payloads*: packed by themselves, unpacked when somebody asks (see `pq.model.serializers`).
+info are *payloads*: packed by themselves, unpacked when somebody asks (see `pq.model.payloads`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ..errors import (
     TooManyTasksForJob,
     UnreadableMessage,
 )
-from .serializers import MSGPACK, Serializer, load_payload, unpack_envelope
+from .envelopes import unpack_envelope
+from .payloads import load_payload
+from .serializers import MSGPACK, Serializer
 from .states import QUEUED, READY_STATES, SUCCESS, status_string
 
 R = TypeVar("R")

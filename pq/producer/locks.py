@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..broker.contract.work import Broker
 from ..errors import LockTimeout, PqError, WaitInLoop
 from ..loops import running_loop
-from ..model.job import check_number
 from ..model.names import LIMITS, check_name
+from ..model.options import check_number
 
 if TYPE_CHECKING:
     from .engine import Engine

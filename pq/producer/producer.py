@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from ..clock import SYSTEM, Clock
 from ..config import redact
 from ..errors import InvalidValue, StoreUnavailable, UnreadableMessage
 from ..execution.attempt import Attempt
+from ..execution.command import run_command
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
 from ..execution.http import HttpClients
@@ -61,8 +62,6 @@ class Producer:
     `companion` starts what does the work where nobody else can, with `memory://`; it answers with the
     way to stop it.
     """
-
-    own_process_group = False
 
     def __init__(
         self,
@@ -319,6 +318,12 @@ class Producer:
             return await asyncio.gather(*futures)
 
         return self.call(all_of())
+
+    def run_command(
+        self, command: str | Sequence[str], timeout: float | None, options: Mapping[str, Any]
+    ) -> Awaitable[str]:
+        """Run a command for a job, in a process group of its own."""
+        return run_command(command, timeout, options, own_group=True)
 
     # ------------------------------------------------------------------------------- messages
     def queue(self, message: Any, callback: bool = True) -> TaskFuture[Any]:

@@ -20,7 +20,8 @@ from ..broker import records
 from ..broker.contract.work import Broker, Part
 from ..errors import InvalidValue, StreamBroken, StreamRestarted, TaskLost, WaitInLoop
 from ..loops import running_loop
-from ..model.serializers import MSGPACK, load_payload
+from ..model.payloads import load_payload
+from ..model.serializers import MSGPACK
 from ..model.states import SUCCESS
 from ..model.task import Task
 from .future import TaskFuture

@@ -24,20 +24,22 @@ from ..errors import (
     TaskNotAvailable,
     UnreadableMessage,
 )
+from ..model.arguments import about_arguments, check_arguments, plainly_fits, replace, with_secrets
 from ..model.events import LogLine, log_line
-from ..model.job import (
-    NONE,
-    Job,
-    check_arguments,
-    check_durability,
-    check_number,
-    check_options,
-    with_secrets,
-)
+from ..model.job import Job
 from ..model.limits import NO_FLOW, Debounce, partition_key_of, partition_key_text
 from ..model.names import LIMITS, check_name, new_id
+from ..model.options import (
+    FIELDS,
+    NONE,
+    TaskOptions,
+    check_meta_params,
+    check_number,
+    check_task_fields,
+    describe_options,
+)
+from ..model.payloads import dump_payload
 from ..model.plan import ScheduleInfo
-from ..model.serializers import dump_payload
 from ..model.states import QUEUED
 from ..model.task import Task
 from . import listing, reasons
@@ -45,7 +47,7 @@ from .future import AsCompleted, LoopFuture, TaskFuture
 from .reasons import Reason
 from .schedules import Schedules, checked
 from .streams import TaskStream, stream_of
-from .typed import JobFunction, Options, TaskOptions, make_options
+from .typed import JobFunction, Options, make_options
 from .unique import revoked
 
 if TYPE_CHECKING:
@@ -55,9 +57,6 @@ P = ParamSpec("P")
 C = ParamSpec("C")
 R = TypeVar("R")
 A = TypeVar("A")
-
-_FROM_META = ("max_retries", "retry_delay", "priority", "expires")
-"""What `meta_params` may override for one task; the rest of it is the user's own meta data."""
 
 
 class Tasks:
@@ -548,15 +547,15 @@ class Tasks:
         """A task ready to be queued, everything about it checked."""
         producer = self._producer
         name, kind = self.resolve(job)
-        if kind is not None and not _plainly_fits(kind, args, kwargs):
-            check_arguments(kind, args, kwargs)
+        if kind is not None and not plainly_fits(kind.argument_shape, args, kwargs):
+            check_arguments(name, kind.signature, args, kwargs)
             if kind.secrets:
-                args, kwargs = with_secrets(kind, args, kwargs)
+                args, kwargs = with_secrets(kind.signature, kind.secrets, args, kwargs)
         fmt = producer.serializer
         try:
             call = dump_payload(fmt, [list(args), kwargs], what="arguments", limit=producer.largest_message)
         except (NotSerializable, PayloadTooLarge) as exc:
-            raise _about_arguments(exc, name) from None
+            raise about_arguments(exc, name) from None
         if queue is None:
             queue = (kind.default_queue if kind is not None else None) or producer.default_queue
         elif queue not in producer.checked_queues:
@@ -584,7 +583,7 @@ class Tasks:
         if level != NONE:
             task.durability = level
         if timeout is not None or meta_params:
-            check_options(task)
+            check_task_fields(task)
         most = meta_params.get("max_concurrency") if meta_params else None
         if most is not None or (kind is not None and kind.flow is not None):
             self._limit_flow(task, kind, args, kwargs, most)
@@ -646,18 +645,13 @@ class Tasks:
                 task.delay = flow.unique.seconds
 
     def _apply_meta(self, task: Task[Any], meta_params: dict[str, Any]) -> None:
-        if not isinstance(meta_params, Mapping):
-            raise InvalidValue(
-                f"meta_params is a {type(meta_params).__name__}",
-                hint='give a mapping, like {"max_retries": 3}',
-            )
+        check_meta_params(meta_params)
         meta = dict(meta_params)
-        for option in _FROM_META:
+        for option in FIELDS:
             if option in meta:
                 setattr(task, option, meta.pop(option))
-        check_durability(meta.pop("durability", None))
+        meta.pop("durability", None)
         meta.pop("partition_key", None)
-        check_number("max_concurrency", meta.get("max_concurrency"), 1, 1_000_000, whole=True)
         if meta:
             task.meta_bytes = dump_payload(
                 task.format, meta, what="meta data", limit=self._producer.max_message_size
@@ -751,21 +745,16 @@ class Tasks:
     def _change(self, task: Task[Any], changes: dict[str, Any]) -> None:
         """Put other arguments into `task`, all of them checked."""
         kind = self._producer.registry.get(task.name)
-        args, kwargs = list(task.args), dict(task.kwargs)
-        places = list(kind.signature.parameters) if kind is not None else []
-        for name, value in changes.items():
-            if name in places[: len(args)]:
-                args[places.index(name)] = value
-            else:
-                kwargs[name] = value
+        signature = None if kind is None else kind.signature
+        args, kwargs = replace(signature, task.args, task.kwargs, changes)
         if kind is not None:
-            check_arguments(kind, args, kwargs)
-            args, kwargs = with_secrets(kind, args, kwargs)
+            check_arguments(kind.name, kind.signature, args, kwargs)
+            args, kwargs = with_secrets(kind.signature, kind.secrets, args, kwargs)
         limit = self._producer.largest_message
         try:
             call = dump_payload(task.format, [args, kwargs], what="arguments", limit=limit)
         except (NotSerializable, PayloadTooLarge) as exc:
-            raise _about_arguments(exc, task.name) from None
+            raise about_arguments(exc, task.name) from None
         task.replace_call(call)
 
     async def _retry(self, id: str, changes: dict[str, Any]) -> bool:
@@ -836,56 +825,8 @@ def describe(job: type[Job]) -> dict[str, Any]:
         "signature": str(job.signature),
         "defined_at": job.defined_at,
     }
-    for option in (
-        "default_queue",
-        "timeout",
-        "max_retries",
-        "retry_delay",
-        "max_concurrency",
-        "limits",
-        "unique",
-        "debounce",
-        "partition_key",
-        "priority",
-        "run_every",
-    ):
-        value = getattr(job, option, None)
-        if value not in (None, ()):
-            facts[option] = value if isinstance(value, (str, int, float)) else str(value)
+    facts.update(describe_options(job))
     return facts
-
-
-def _plainly_fits(kind: type[Job], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """True when keyword arguments obviously fit the signature; binding it properly costs five times that."""
-    shape = kind.__dict__.get("_shape")
-    if shape is None:
-        parameters = kind.signature.parameters.values()
-        plain = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
-        required = frozenset(p.name for p in parameters if p.default is p.empty)
-        plain = plain and not kind.secrets  # those have to be looked at each time
-        shape = (frozenset(kind.signature.parameters) if plain else frozenset(), required)
-        kind._shape = shape  # type: ignore[attr-defined]
-    known, required = shape
-    return not args and bool(known >= kwargs.keys() and required <= kwargs.keys())
-
-
-def _about_arguments(exc: NotSerializable | PayloadTooLarge, name: str) -> Exception:
-    """The error in the words of who called: `argument 'file' of upload`, not `[1]['file']`."""
-    if isinstance(exc, PayloadTooLarge):
-        return PayloadTooLarge(
-            f"{exc.message.replace('the arguments', f'the arguments of {name}')}", hint=exc.hint
-        )
-    path = exc.path
-    if path.startswith("[1]['"):
-        key, _, rest = path[5:].partition("']")
-        what = f"argument {key!r}{' at ' + rest if rest else ''} of {name}"
-    elif path.startswith("[0]["):
-        index, _, rest = path[4:].partition("]")
-        what = f"argument {int(index) + 1}{' at ' + rest if rest else ''} of {name}"
-    else:
-        return NotSerializable(f"{exc.message}; nothing was queued", hint=exc.hint, path=path)
-    message = exc.message.replace(f"{path} in the arguments", what)
-    return NotSerializable(f"{message}; nothing was queued", hint=exc.hint, path=path)
 
 
 def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:

@@ -30,9 +30,10 @@ from ..model import outcome as outcomes
 from ..model import partitions
 from ..model.backend import current_backend
 from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often, too_many
-from ..model.job import CPUBOUND, Job
+from ..model.job import Job
 from ..model.manager import Manager
 from ..model.observer import TaskObserver
+from ..model.options import CPUBOUND
 from ..model.outcome import Outcome
 from ..model.serializers import MSGPACK
 from ..model.states import QUEUED, STARTED, SUCCESS

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..broker.contract.work import Broker
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
+from ..execution.command import run_command
 from ..execution.executor import Executor
 from ..model.backend import Backend, HeldLock, TasksApi
 from ..model.manager import Manager
@@ -64,7 +65,6 @@ class Context:
 class WorkerBackend:
     """The program around a task, as its job sees it (`self.backend`)."""
 
-    own_process_group = False
     closed = False
 
     def __init__(
@@ -96,3 +96,9 @@ class WorkerBackend:
     def progress(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
         """Tell whoever listens how far the task is; from any thread."""
         self._report(task, done, total, message)
+
+    def run_command(
+        self, command: str | Sequence[str], timeout: float | None, options: Mapping[str, Any]
+    ) -> Awaitable[str]:
+        """Run a command for a job, in a process group of its own."""
+        return run_command(command, timeout, options, own_group=True)

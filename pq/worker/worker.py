@@ -30,10 +30,10 @@ from ..clock import SYSTEM, Clock
 from ..errors import did_you_mean
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
-from ..model.job import CPUBOUND
 from ..model.manager import Manager
 from ..model.names import new_lease
 from ..model.observer import TaskObserver
+from ..model.options import CPUBOUND
 from ..model.registry import Registry
 from ..producer.producer import Producer
 from ..producer.schedules import Schedules

@@ -32,10 +32,11 @@ from pq.model.events import Listeners, event_pattern, log_line, log_lines
 from pq.model.keyring import Key
 from pq.model.limits import Concurrency
 from pq.model.names import check_name
+from pq.model.payloads import dump_payload, load_payload
 from pq.model.plan import check_schedule_name, load_plan
 from pq.model.schedule import make_schedule, next_runs
 from pq.model.seal import EVENT, FINISHED, LIVE, SCHEDULE, Seal
-from pq.model.serializers import JSON, MSGPACK, dump_payload, load_payload
+from pq.model.serializers import JSON, MSGPACK
 from pq.model.task import WIRE, Task
 from pq.producer import waiting
 from pq.producer.producer import Producer

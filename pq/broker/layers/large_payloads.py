@@ -2,7 +2,7 @@
 
 The record keeps a small *claim* in their place, so the store, its events and its replies stay small. Who reads a
 record here has the message in it; who reads it without this class meets the claim where reading a message fails
-(`pq.model.serializers`), and is told what to set. A file is sealed like the record would be (`pq.model.seal`), and
+(`pq.model.envelopes`), and is told what to set. A file is sealed like the record would be (`pq.model.seal`), and
 the claim passes through the seal of the store in its turn.
 
 A file is on the disk before its record is in the store, so no claim is without its file. The other way round
@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from ...errors import BadSetting, QueueFull, UnreadableMessage
+from ...model.envelopes import OFFLOADED, SEALED, read_offloaded, unpack_envelope
 from ...model.seal import Seal
-from ...model.serializers import CLAIM, SEALED, claim_of, unpack_envelope
 from .. import records
 from ..contract.work import ACK, FAIL, RETRY, REVOKE, Broker, Exchange, Message, Settlement
 from .layer import Layer, kind_of
@@ -112,7 +112,7 @@ class ClaimsBroker(Layer):
     def _put_aside(self, record: bytes, queue: str, id: str) -> bytes:
         """The record with a claim in place of its message, which is in a file when this returns. Blocks."""
         cut = records.beginning(record)
-        if not cut or record.startswith(CLAIM, cut):
+        if not cut or record.startswith(OFFLOADED, cut):
             return record
         message = record[cut:]
         # A call whose answer was lost comes again: it shall not write another file each time.
@@ -126,7 +126,7 @@ class ClaimsBroker(Layer):
             aside = self._written[known] = _Aside(time.monotonic(), ref)
             while len(self._written) > REMEMBERED:
                 self._written.popitem(last=False)
-        return record[:cut] + CLAIM + bytes((len(aside.ref),)) + aside.ref.encode() + _stub(message)
+        return record[:cut] + OFFLOADED + bytes((len(aside.ref),)) + aside.ref.encode() + _stub(message)
 
     def _exists(self, ref: str) -> bool:
         return os.path.exists(os.path.join(self._directory, ref))
@@ -211,7 +211,7 @@ class ClaimsBroker(Layer):
         """An event with the messages that were put aside; broadcasts without those that are gone."""
         channel, payload = message
         told = channel == self._events
-        if CLAIM not in payload or not (told or channel.startswith(self._replies)):
+        if OFFLOADED not in payload or not (told or channel.startswith(self._replies)):
             return message
         head, _, body = payload.partition(b"\n")
         opened = []
@@ -261,9 +261,9 @@ class ClaimsBroker(Layer):
 def _ref(record: bytes) -> str | None:
     """What a record claims, if its message was put aside. Never a path that leads out of the directory."""
     cut = records.beginning(record)
-    if not cut or not record.startswith(CLAIM, cut) or type(record) is not bytes:
+    if not cut or not record.startswith(OFFLOADED, cut) or type(record) is not bytes:
         return None
-    ref, _ = claim_of(record[cut:])
+    ref, _ = read_offloaded(record[cut:])
     return ref if _REF.fullmatch(ref) else None
 
 
