@@ -41,7 +41,7 @@ from ..model.ending import AGAIN, conclude
 from ..model.events import Callback, Listeners, TaskEvent
 from ..model.manager import Manager
 from ..model.outcome import Outcome
-from ..model.partitions import Cuts
+from ..model.partitions import Partitions
 from ..model.registry import Registry
 from ..model.serializers import serializer
 from ..model.states import FAILURE, STARTED
@@ -85,7 +85,7 @@ class Producer:
         self.largest_message: int = cfg.largest_message
         self.default_queue: str = cfg.default_queue
         self.checked_queues: set[str] = {self.default_queue}
-        self.cuts: Cuts = cfg.cuts
+        self.partitions: Partitions = cfg.queue_partitions
         self.manager = manager(self)
         self.tasks = Tasks(self)
         self._http = HttpClients(self.manager.http)
@@ -334,7 +334,7 @@ class Producer:
             )
         if message.queue is None:
             message.queue = self.default_queue
-        if self.cuts:
+        if self.partitions:
             self.tasks.place(message)
         return self.submit(message, wait_for_end=callback)
 

@@ -404,8 +404,8 @@ class Tasks:
     def queues(self) -> list[str]:
         """The queues that a server of this application consumes, the node's own first; with their partitions."""
         names = self._producer.manager.queues()
-        cuts = self._producer.cuts
-        return list(dict.fromkeys(part for name in names for part in cuts.all_of(name)))
+        partitions = self._producer.partitions
+        return list(dict.fromkeys(part for name in names for part in partitions.all_of(name)))
 
     @property
     def node_name(self) -> str:
@@ -587,7 +587,7 @@ class Tasks:
         most = meta_params.get("max_concurrency") if meta_params else None
         if most is not None or (kind is not None and kind.flow is not None):
             self._limit_flow(task, kind, args, kwargs, most)
-        if producer.cuts and not whole:
+        if producer.partitions and not whole:
             self._place(task, kind, args, kwargs, meta_params.get("partition_key") if meta_params else None)
         return task
 
@@ -605,12 +605,12 @@ class Tasks:
         stated: Any,
     ) -> None:
         """Choose its partition: by its key; else by what it must not meet twice; else by turns."""
-        cuts, queue = self._producer.cuts, task.queue or ""
-        if queue not in cuts:
-            whole = cuts.whole(queue)
-            if whole is not None and queue not in cuts.parts(whole):
+        partitions, queue = self._producer.partitions, task.queue or ""
+        if queue not in partitions:
+            whole = partitions.queue_of(queue)
+            if whole is not None and queue not in partitions.of(whole):
                 raise InvalidValue(
-                    f"queue {whole!r} is cut into {len(cuts.parts(whole))} partitions, and {queue!r} is none of them",
+                    f"queue {whole!r} has {len(partitions.of(whole))} partitions, and {queue!r} is not one of them",
                     hint=f"queue to {whole!r}: the partition is chosen by key",
                 )
             return
@@ -621,15 +621,15 @@ class Tasks:
             # A limit, and a unique key, is known to one queue alone: those who share it have to meet there.
             key = unique_key(task.demands)[1] or next((gate.name for gate in gates(task.demands)), None)
         if key is None:
-            parts = cuts.parts(queue)
+            parts = partitions.of(queue)
             task.queue = parts[next(self._turns) % len(parts)]
         else:
-            task.queue = cuts.place(queue, key)
+            task.queue = partitions.of_key(queue, key)
 
     async def _all_of(self, broker: Broker, queue: str) -> list[str]:
         """A queue and its partitions, where it is cut."""
-        cuts = self._producer.cuts
-        return cuts.all_of(queue, await broker.queue_names()) if queue in cuts else [queue]
+        partitions = self._producer.partitions
+        return partitions.all_of(queue, await broker.queue_names()) if queue in partitions else [queue]
 
     @staticmethod
     def _limit_flow(
@@ -783,7 +783,7 @@ class Tasks:
 
     async def _limit(self, queue: str, most: int | None) -> None:
         broker = await self._producer.broker()
-        share = max(1, len(self._producer.cuts.parts(queue)))
+        share = max(1, len(self._producer.partitions.of(queue)))
         for part in await self._all_of(broker, queue):
             await broker.limit(part, None if most is None else -(-most // share))
 

@@ -88,7 +88,9 @@ class Consumer(Service):
         self._slots: int = context.cfg.concurrent_tasks
         self._message_size: int = context.cfg.largest_message
         self._weights: dict[str, int] = context.cfg.weights
-        self._cut = context.cfg.cuts.groups(context.queues) if context.cfg.cuts else {}
+        self._cut = (
+            context.cfg.queue_partitions.groups(context.queues) if context.cfg.queue_partitions else {}
+        )
         self._hook = type(context.manager).store_message is not Manager.store_message
         self._hooks: set[asyncio.Task[None]] = set()
         self._running: dict[str, Attempt] = {}
@@ -383,7 +385,7 @@ class Consumer(Service):
             order: Sequence[str] = list(self._cut) or queues
             if self._weights:
                 order = weights.order(order, self._weights, context.clock.random)
-            queues = partitions.turn(order, self._cut, context.clock.random) if self._cut else list(order)
+            queues = partitions.shuffled(order, self._cut, context.clock.random) if self._cut else list(order)
         return context.broker.exchange(
             context.lease,
             pending,

@@ -223,10 +223,10 @@ class Worker:
 
     async def _queues(self, broker: Broker, producer: Producer) -> list[str]:
         """What it consumes: also what lies in partitions that are too many since their number was made smaller."""
-        queues, cuts = producer.tasks.queues(), producer.cuts
-        served = [queue for queue in queues if queue in cuts]
+        queues, partitions = producer.tasks.queues(), producer.partitions
+        served = [queue for queue in queues if queue in partitions]
         elsewhere = {job.default_queue for job in self._registry} | {self._cfg.default_queue}
-        for queue in cuts.queues:
+        for queue in partitions.queues:
             if queue not in served and queue not in elsewhere:
                 hint = did_you_mean(queue, {*queues, *filter(None, elsewhere)})
                 logger.warning(
@@ -237,13 +237,13 @@ class Worker:
             return queues
         known = await broker.queue_names()
         for queue in served:
-            former = [name for name in cuts.all_of(queue, known) if name not in queues]
+            former = [name for name in partitions.all_of(queue, known) if name not in queues]
             left = sum([(await broker.state(name)).waiting for name in former])
             if left:
                 logger.warning(
                     "queue %s is cut into %d partitions, and %d tasks wait in others (%s): they are run too, "
                     "and their keys may lie in two partitions until then",
-                    queue, len(cuts.parts(queue)), left, ", ".join(former),
+                    queue, len(partitions.of(queue)), left, ", ".join(former),
                 )  # fmt: skip
             queues += former
         return queues
