@@ -28,7 +28,7 @@ def unpack_envelope(body: bytes) -> tuple[Serializer, list[Any]]:
         if body[:1] == SEALED:  # looked at here, where it costs plain messages nothing
             return unpack_envelope(_without_keys(body))
         raise UnreadableMessage(
-            f"{len(body)} bytes that are no message: {type(exc).__name__}: {exc}"
+            f"{len(body)} bytes that are not a message: {type(exc).__name__}: {exc}"
         ) from None
     if type(fields) is not list:
         raise UnreadableMessage(f"a message is a list, and this is a {type(fields).__name__}")

@@ -146,17 +146,17 @@ class Job:
 
     @classmethod
     def takes_self(cls) -> bool:
-        """True when the function wants the job as its first argument."""
+        """Return True when the function takes the job as its first argument."""
         return not isinstance(cls.__dict__.get("__call__"), staticmethod)
 
     @classmethod
     def tries_again_after(cls, kind: Raised) -> bool:
-        """Whether this job wants another attempt after one that ended with an exception of class `kind`."""
+        """Return True where another attempt may follow one that ended with an exception of class `kind`."""
         return tries_again_after(kind, cls.retry_on, cls.no_retry_on)
 
     @classmethod
     def demands_of(cls, task: Task[Any]) -> str:
-        """The limits that a task which is there already has to keep; its unique key is not asked for again.
+        """Return the limits of a task that is in the store already; its unique key is not asked for again.
 
         Raises `BadArguments` and `UnreadableMessage`, where its arguments are not what the limits need.
         """
@@ -185,7 +185,7 @@ class Job:
         return self.backend.tasks.queue(job, *args, **kwargs)
 
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        """The same, to the queue of this node."""
+        """Queue another job to the queue of this node; otherwise as `queue`."""
         kwargs["queue"] = self.backend.tasks.node_name
         return self.queue(job, *args, **kwargs)
 
@@ -201,10 +201,10 @@ class Job:
     ) -> Iterator[T]: ...
 
     def progress(self, done: Any, total: float | None = None, message: str | None = None) -> Any:
-        """Say how far the task is. Cheap, never blocks, works in every concurrency mode.
+        """Publish how far the task is. Cheap, never blocks, works in every concurrency mode.
 
-        Given something to go over instead of a number, it says so itself: `for row in self.progress(rows)`,
-        or `async for`. `total` is then its length, where it has one.
+        Given an iterable instead of a number, it counts by itself: `for row in self.progress(rows)`, or `async for`.
+        `total` is then its length, where it has one.
         """
         if isinstance(done, (int, float)):
             self.backend.progress(self.task, done, total, message)
@@ -216,7 +216,7 @@ class Job:
         if hasattr(done, "__iter__"):
             return self._over(done, total, message)
         raise InvalidValue(
-            f"progress of {done!r:.60}, which is neither a number nor something to go over",
+            f"self.progress() expects a number or an iterable, got {done!r:.60}",
             hint="self.progress(3, 10), or: for row in self.progress(rows)",
         )
 
@@ -238,13 +238,13 @@ class Job:
             self.backend.progress(self.task, count, total, message)
 
     def stream(self, part: Any) -> Awaitable[None]:
-        """Hand out a part of the result while the task runs; `api.tasks.stream(task)` reads them.
+        """Publish a part of the result while the task runs; `api.tasks.stream(task)` reads them.
 
             async for word in model(text):
                 await self.stream(word)
 
         A part is anything that a result may be. In an async job `await` it, so that a slow store slows the job
-        down; in a thread, a process and a green job the call itself waits. Parts are kept for as long as a
+        down; in a thread, a process or a green job the call itself waits. Parts are kept for as long as a
         result, the last 10,000 and 16 MB of them. Raises `NotSerializable`, `PayloadTooLarge`, `QueueFull`.
         """
         limit: int = self.cfg.max_message_size
@@ -267,7 +267,7 @@ class Job:
         return self.backend.http(self.concurrency in (THREAD_IO, CPUBOUND))
 
     def lock(self, name: str | None = None, *, ttl: float = 30.0, wait: float | None = None) -> HeldLock:
-        """A lock that one holder at a time has, over all servers; default name: that of the job.
+        """Return a lock that one holder at a time has, over all servers; default name: that of the job.
 
             async with self.lock("accounts", wait=10) as lock:
                 …  # lock.fence, lock.lost
@@ -307,7 +307,7 @@ class Job:
 
 
 class PeriodicJob(Job):
-    """A job that a scheduler queues again and again.
+    """A job that a scheduler queues by the clock.
 
     `run_every` is seconds, a `timedelta` or a cron line; `anchor` (`api.anchorDate()`) fixes the phase.
     A scheduler passes no arguments, so each must have a default.

@@ -1,8 +1,8 @@
-"""How values and messages become bytes, and come back as what they were.
+"""The two wire formats: how values become bytes, and come back as what they were.
 
 Two layers, decoded apart. The *envelope* (`pq.model.task`) is a flat list of numbers, strings and
-bytes. The *payload* (a task's arguments; its result) is packed by itself and lies in the envelope as
-opaque bytes. So a payload that cannot be read never makes a message unreadable, a worker that settles
+bytes, read by `pq.model.envelopes`. The *payload* (a task's arguments; its result) is packed by itself
+(`pq.model.payloads`) and is opaque bytes in the envelope. So a payload that cannot be read never makes a message unreadable, a worker that settles
 a task copies the arguments instead of packing them again, and nothing a user sends can be mistaken
 for something of ours.
 
@@ -60,9 +60,9 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 )
 _BIG_INT_DIGITS = 4_000  # Python itself refuses longer texts (sys.set_int_max_str_digits)
 SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
-# All that msgpack and json were seen to raise on bytes or values that they cannot take.
+# Everything that msgpack and json were seen to raise on bytes or values that they cannot take.
 READ_ERRORS = (
-    AttributeError,  # uuid.UUID of something that is no text
+    AttributeError,  # uuid.UUID of something that is not text
     ValueError,
     TypeError,
     KeyError,
@@ -75,7 +75,7 @@ READ_ERRORS = (
 
 
 def _plain(value: Any) -> Any:
-    """What the packer may pack in place of `value`; the packer calls this for what it does not know."""
+    """Return what the packer may pack in place of `value`; the packer calls this for a type it does not know."""
     kind = type(value)
     code = _CODES.get(kind)
     if code is not None:
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 
 def _packable(value: Any) -> Any:
-    """`value`, or what stands for it: the packer asks once only, and takes what it is given then."""
+    """Return `value`, or what stands for it: the packer asks once only, and takes what it is given then."""
     kind = type(value)
     if kind is dict or kind is list or (kind in SCALARS and kind is not int):
         return value
@@ -101,7 +101,7 @@ def _packable(value: Any) -> Any:
 
 
 class NotPlain(Exception):
-    """Inside this module: the packer met `value`, which cannot be sent."""
+    """The packer met `value`, which cannot be sent; `pq.model.payloads` makes an error of it."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -117,7 +117,7 @@ def _ext(code: int, data: bytes) -> Any:
 
 
 # One packer for all: making one costs more than packing a small message. It has no hook, so no Python
-# code runs while it packs, so no other thread can enter it half way (the GIL is not let go).
+# code runs while it packs, so no other thread can enter it half way (the GIL is not released).
 _PACKER = msgpack.Packer(use_bin_type=True, strict_types=True)
 
 
@@ -234,7 +234,7 @@ _BY_NAME: dict[str, Serializer] = {"msgpack": MSGPACK, "json": JSON}
 
 
 def serializer(name: str) -> Serializer:
-    """The serializer of that name, else a `ConfigError`."""
+    """Return the serializer of that name. Raises `ConfigError`."""
     try:
         return _BY_NAME[name]
     except KeyError:
@@ -245,5 +245,5 @@ def serializer(name: str) -> Serializer:
 
 
 def detect(body: bytes) -> Serializer:
-    """The serializer that wrote an envelope: JSON lists begin with `[`, msgpack lists never do."""
+    """Return the serializer that wrote an envelope: JSON lists begin with `[`, msgpack lists never do."""
     return JSON if body[:1] == b"[" else MSGPACK

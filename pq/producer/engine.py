@@ -19,14 +19,13 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from ..broker import records
 from ..broker.contract.work import Broker, Entry, Queued, Rival, Subscription
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..errors import PqError, QueueFull, ResultExpired, StoreUnavailable, TaskLost, UnreadableMessage
-from ..model.events import EventBus
 from ..model.task import Task
 from . import unique
 from .callbacks import Callbacks
@@ -52,6 +51,13 @@ LOOK_AT_ONCE = 1000
 
 _Outgoing = tuple[TaskFuture[Any], Entry, bool]
 """A task on its way, by its future, and whether that waits for the end."""
+
+
+class EventBus(Protocol):
+    """Takes the raw events that an engine receives."""
+
+    def deliver(self, engine: Engine, channel: str, payload: bytes) -> None:
+        """An event came on a channel."""
 
 
 class Engine:

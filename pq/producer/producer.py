@@ -330,7 +330,7 @@ class Producer:
         """Queue a message (a `Task`): resolved when it is done (`True`), or once it is queued (`False`)."""
         if not isinstance(message, Task):
             raise InvalidValue(
-                f"{message!r:.60} is no message", hint="api.queue takes a Task; api.tasks.queue makes one"
+                f"{message!r:.60} is not a message", hint="api.queue takes a Task; api.tasks.queue makes one"
             )
         if message.queue is None:
             message.queue = self.default_queue
@@ -341,7 +341,7 @@ class Producer:
     def execute(self, message: Any) -> TaskFuture[Any]:
         """Run a message (a `Task`) here and now, without a queue."""
         if not isinstance(message, Task):
-            raise InvalidValue(f"{message!r:.60} is no message", hint="api.execute takes a Task")
+            raise InvalidValue(f"{message!r:.60} is not a message", hint="api.execute takes a Task")
         message.queue = None
         return self.execute_task(message)
 

@@ -672,7 +672,7 @@ class Tasks:
         if kind is None:
             name = getattr(job, "__qualname__", None) or repr(job)
             raise TaskNotAvailable(
-                f"{name} is no job", hint="decorate it with @api.job(), or give the name of a job"
+                f"{name} is not a job", hint="decorate it with @api.job(), or give the name of a job"
             )
         return kind.name, kind
 

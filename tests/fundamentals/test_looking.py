@@ -288,7 +288,7 @@ async def test_progress_over_rows_sync_and_async(serving: Producer) -> None:
 async def test_progress_of_what_is_neither(serving: Producer) -> None:
     """The mistake is the task's error."""
     task = await serving.tasks.queue("progress.of.nothing")
-    assert "neither a number nor something to go over" in (task.exception or "")
+    assert "expects a number or an iterable, got " in (task.exception or "")
 
 
 # --------------------------------------------------------------------------------------- why it waits

@@ -303,7 +303,7 @@ async def test_wrong_partitions_and_keys_are_refused(api: Producer) -> None:
         api.tasks.queue("echo", queue="orders.p8")
     with pytest.raises(pq.BadArguments, match="the partition key is <object"):
         api.tasks.queue("echo", meta_params={"partition_key": object()})
-    with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be worked out: KeyError"):
+    with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be computed: KeyError"):
         api.tasks.queue("by.function", {})
 
 
@@ -337,7 +337,7 @@ def test_a_bad_setting_is_refused(settings: dict[str, Any], message: str) -> Non
 
 def test_a_bad_key_of_a_job_is_refused() -> None:
     """When it is defined, not when it is queued."""
-    with pytest.raises(pq.ConfigError, match=r"the key 'costumer' is no argument of order.*"):
+    with pytest.raises(pq.ConfigError, match=r"the key 'costumer' is not an argument of order.*"):
 
         @pq.job(partition_key="costumer")
         async def order(customer: str) -> None: ...

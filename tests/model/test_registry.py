@@ -150,7 +150,7 @@ def test_two_jobs_of_one_name_are_refused(write: Write) -> None:
 def test_what_is_no_job_is_refused() -> None:
     """A plain function, an abstract class."""
     for item in (print, Job, 5):
-        with pytest.raises(ImportFailed, match="is no job"):
+        with pytest.raises(ImportFailed, match="is not a job"):
             Registry([item])
         assert job_class(item) is None
     assert job_class(here) is here.job_class

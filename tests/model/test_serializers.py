@@ -315,7 +315,7 @@ def test_formats_are_told_apart_by_their_first_byte() -> None:
 
 
 def test_an_envelope_is_a_list() -> None:
-    """A mapping, a number or text is no message."""
+    """A mapping, a number or text is not a message."""
     for body in (msgpack.packb({}), msgpack.packb(1), b'{"a":1}', b"7"):
         with pytest.raises(UnreadableMessage):
             unpack_envelope(body)
