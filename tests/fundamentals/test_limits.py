@@ -223,7 +223,9 @@ async def test_on_limit_revoke_ends_what_finds_it_reached(
     await until(lambda: running["impatient"] == 1)
     second = await api.tasks.queue("impatient")
     assert second.status_string == "REVOKED"
-    with pytest.raises(pq.TooManyTasksForJob, match="concurrency limit 'impatient' of impatient reached; not queued to wait"):
+    with pytest.raises(
+        pq.TooManyTasksForJob, match="concurrency limit 'impatient' of impatient reached; not queued to wait"
+    ):
         second.get()
     gate["open"].set()
     assert (await first).status_string == "SUCCESS"
