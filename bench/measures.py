@@ -288,7 +288,7 @@ def calling(stage: Stage, scale: Scale) -> Iterator[Figure]:
     async def one_at_a_time(n: int) -> list[float]:
         spans = []
         async with stage.api() as api:
-            await (await api.broker()).pause("default", False)
+            await (await api.broker()).work.pause("default", False)
             for number in range(n // 10 + n):
                 started = time.perf_counter()
                 task = await api.tasks.queue("addition", a=number, b=2)
@@ -359,7 +359,7 @@ def processes(stage: Stage, scale: Scale) -> Iterator[Figure]:
 async def _preload_process_jobs(stage: Stage, job: str, arguments: dict[str, Any], n: int) -> None:
     application = stage.store.application(task_paths=["process_jobs"])
     async with application.api() as api:
-        await (await api.broker()).pause("default", True)
+        await (await api.broker()).work.pause("default", True)
         await asyncio.gather(*api.tasks.queue_many([(job, arguments)] * n, callback=False))
 
 
@@ -380,7 +380,7 @@ def idle(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 async def _one_call(stage: Stage) -> None:
     async with stage.api() as api:
-        await (await api.broker()).pause("default", False)
+        await (await api.broker()).work.pause("default", False)
         await api.tasks.queue("addition", a=1, b=2)
 
 
@@ -421,7 +421,7 @@ def _start_to_done(stage: Stage) -> float:
 
     async def first() -> float:
         async with stage.api() as api:
-            await (await api.broker()).pause("default", False)
+            await (await api.broker()).work.pause("default", False)
             task = await api.tasks.queue("addition", a=1, b=2, callback=False)
             done = task.done_callback
             server = stage.start_server(1)

@@ -324,7 +324,7 @@ class Stage:
         """Fill a queue that hands nothing out; how many there are. Nobody awaits their results."""
         number = 0
         async with self.api(store) as api:
-            await (await api.broker()).pause(queue, True)
+            await (await api.broker()).work.pause(queue, True)
             for some in _handfuls(items):
                 futures = api.tasks.queue_many(some, callback=False, queue=queue)
                 number += len(futures)
@@ -336,11 +336,11 @@ class Stage:
         broker = await (store or self.store).application().store.broker(name="pq-bench")
         await broker.open()
         try:
-            await broker.state(queue)  # connects
+            await broker.looks.state(queue)  # connects
             started = time.perf_counter()
-            await broker.pause(queue, False)
+            await broker.work.pause(queue, False)
             while True:
-                state = await broker.state(queue)
+                state = await broker.looks.state(queue)
                 now = time.perf_counter()
                 left = state.waiting + state.held
                 if not left:

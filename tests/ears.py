@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pq.broker.contract.work import Message
+from pq.broker.contract.values import Message
 
 
 async def ear(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
     """A subscription that is read from; what it hears is in the list."""
-    subscription = await broker.subscription()
+    subscription = await broker.channels.subscription()
     messages: list[Message] = []
 
     async def read() -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pq.broker import records
-from pq.broker.memory.limits import gates
-from pq.broker.memory.work import MemoryBroker, MemoryStore
+from pq.broker.memory.broker import MemoryBroker
+from pq.broker.memory.store import MemoryStore
+from pq.broker.records import gates
 from pq.broker.redis.cluster import ClusterBroker
 
 

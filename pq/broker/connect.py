@@ -6,39 +6,26 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..clock import SYSTEM, Clock
-from ..config import redact
+from ..config import Settings, redact
 from ..config.hosts import CLUSTER, SENTINEL, kind_of
 from ..config.parsers import ALIASES
 from ..errors import BadSetting
 from ..model.envelopes import allow_size
 from ..model.seal import ceiling, seal_of
 from ..model.task import Task
-from .contract.work import Broker
-from .layers.large_payloads import with_claims
+from .contract.broker import Broker
+from .layers.large_payloads import with_large_payloads
 from .layers.sealing import sealed
 
 if TYPE_CHECKING:  # each store's own module is imported where that store is used
     from .embedded import EmbeddedServer
-    from .memory.work import MemoryStore
-    from .redis.work import RedisBroker
+    from .memory.store import MemoryStore
+    from .redis.broker import RedisBroker
 
 _memory_stores: dict[str, MemoryStore] = {}
-
-
-class StoreSettings(Protocol):
-    """The settings that decide on the store."""
-
-    @property
-    def broker_url(self) -> str: ...
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def result_ttl(self) -> float: ...
-    @property
-    def dead_ttl(self) -> float: ...
 
 
 class Store:
@@ -49,7 +36,7 @@ class Store:
 
     def __init__(
         self,
-        settings: StoreSettings,
+        settings: Settings,
         config_file: str | None = None,
         *,
         url: str | None = None,
@@ -58,7 +45,7 @@ class Store:
         self._settings = settings
         self._clock = clock
         self._seal = seal_of(settings)
-        allow_size(ceiling(getattr(settings, "max_message_size", 0)))
+        allow_size(ceiling(settings.max_message_size))
         self._url = url or settings.broker_url or "embedded://"
         self._directory = _directory(self._url, config_file) if self._url.startswith("embedded://") else None
         self._server: EmbeddedServer | None = None
@@ -69,7 +56,7 @@ class Store:
         self.on_submit: Callable[[Task[Any], asyncio.Future[Task[Any]]], None] | None = None
         """Is told of each task that a producer of this program queues, with its future; for tests."""
         if self._url.startswith("memory://"):
-            from .memory.work import MemoryStore
+            from .memory.store import MemoryStore
 
             self._memory = _memory_stores.setdefault(self._url, MemoryStore(clock))
 
@@ -118,7 +105,7 @@ class Store:
         settings = self._settings
         ttl: dict[str, Any] = {"result_ttl": settings.result_ttl, "dead_ttl": settings.dead_ttl}
         if self._memory is not None:
-            from .memory.work import MemoryBroker
+            from .memory.broker import MemoryBroker
 
             # Nothing of it leaves this process, so nothing is sealed.
             return MemoryBroker(self._memory, namespace=settings.namespace, **ttl)
@@ -143,11 +130,11 @@ class Store:
         )
         if self._clock is not SYSTEM:
             broker.time_override = lambda: int(self._clock.time() * 1000)
-        return with_claims(sealed(broker, self._seal, settings.namespace), settings, self._seal)
+        return with_large_payloads(sealed(broker, self._seal, settings.namespace), settings, self._seal)
 
     def _stated(self) -> str | None:
         """The setting that has the URL, and where it was set: `data_store (config.py, line 3)`."""
-        sources = getattr(self._settings, "sources", {})
+        sources = self._settings.sources
         for name in ("message_broker", "data_store"):  # the first counts
             if name in sources:
                 return f"{name} ({sources[name]})"
@@ -167,7 +154,7 @@ def make_broker(url: str, **options: Any) -> RedisBroker:
         from .redis.cluster import ClusterBroker
 
         return ClusterBroker(url, **options)
-    from .redis.work import RedisBroker
+    from .redis.broker import RedisBroker
 
     return RedisBroker(url, **options)
 

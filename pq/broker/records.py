@@ -24,13 +24,21 @@ Events carry records in *parcels*, many in one message: `<id> <length>:<record>`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ..errors import UnreadableMessage
 from ..model.seal import Unopened
 
 HEADER = 1024
 """Bytes of the longest header."""
+
+_GATE = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
+_KEY = re.compile(r"u([flr]):([^,]+)")
+
+NO_KEY = ("", "")
+"""What `unique_key` returns for a task without one."""
 
 
 def live_header(priority: int | None = None, token: str = "", demands: str = "") -> bytes:
@@ -97,6 +105,27 @@ def demands(record: bytes) -> str:
         return ""
     header = record[: max(record.find(b"\n", 0, HEADER), 0)]
     return (*header.split(b" ", 2), b"", b"")[2].decode("ascii", "replace")
+
+
+class Gate(NamedTuple):
+    """One limit that a task has to pass. `most` at once, or µs between two, with a `burst`."""
+
+    kind: str
+    name: str
+    most: int
+    burst: int
+
+
+def gates(demands: str) -> Iterator[Gate]:
+    """Yield the limits in a record's demands, in their order."""
+    for kind, most, burst, name in _GATE.findall(demands):
+        yield Gate(kind, name, int(most), int(burst or 0))
+
+
+def unique_key(demands: str) -> tuple[str, str]:
+    """Return the way (f, l or r) and the unique key; `NO_KEY` when there is none."""
+    found = _KEY.search(demands)
+    return (found[1], found[2]) if found else NO_KEY
 
 
 def parcel(id: str, record: bytes) -> bytes:

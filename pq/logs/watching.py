@@ -7,7 +7,9 @@ import logging
 from typing import Any
 
 from ..errors import UnreadableMessage
-from ..model.ending import ACK, AGAIN, RELEASE, Ending
+from ..model.ending import Ending
+from ..model.operations import ACK, RELEASE
+from ..model.operations import RETRY as AGAIN
 from ..model.task import Task
 from .formatters import TaskLog
 

@@ -30,6 +30,8 @@ from ..errors import (
 )
 from .job import Job
 from .names import LIMITS
+from .operations import ACK, CRASH, FAIL, RELEASE, REVOKE
+from .operations import RETRY as AGAIN
 from .outcome import CRASHED, FAILED, OK, RELEASED, RETRIED, REVOKED, SNOOZED, TIMED_OUT, Outcome, verdict
 from .payloads import dump_payload
 from .retry import retry_wait
@@ -37,9 +39,6 @@ from .states import FAILURE, QUEUED, RETRY, SUCCESS
 from .states import REVOKED as REVOKED_STATUS
 from .task import Task
 from .verdict import SNOOZES, Verdict
-
-# What the broker is to do. The letters are those of its protocol.
-ACK, FAIL, REVOKE, AGAIN, RELEASE, CRASH = "a", "f", "v", "t", "l", "c"
 
 NEVER_AGAIN = frozenset({"result-not-serializable", "unreadable-message", "bad-arguments"})
 """Reasons for which another attempt would end in the same way."""

@@ -22,7 +22,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from ..broker import records
-from ..broker.contract.work import Broker, Entry, Queued, Rival, Subscription
+from ..broker.contract.broker import Broker
+from ..broker.contract.channels import Subscription
+from ..broker.contract.values import Entry, Queued, UniqueConflict
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..errors import PqError, QueueFull, ResultExpired, StoreUnavailable, TaskLost, UnreadableMessage
@@ -111,7 +113,7 @@ class Engine:
             try:
                 broker = await make_broker()
                 await broker.open()
-                self._subscription = await broker.subscription()
+                self._subscription = await broker.channels.subscription()
                 self._attend(self._listen)
                 await self._subscription.subscribe(self.reply_channel)
             except BaseException as exc:
@@ -222,15 +224,15 @@ class Engine:
 
     async def _send_what_fits(
         self, queue: str, entries: list[Entry], failures: dict[str, Exception], level: str
-    ) -> dict[str, Rival]:
+    ) -> dict[str, UniqueConflict]:
         """Tasks that merely left together are refused one by one: the first of them may still have room."""
         assert self._broker is not None
         full: QueueFull | None = None
-        found: dict[str, Rival] = {}
+        found: dict[str, UniqueConflict] = {}
         for entry in entries:
             if full is None:
                 try:
-                    found.update((await self._broker.enqueue(queue, [entry], level)).rivals)
+                    found.update((await self._broker.work.enqueue(queue, [entry], level)).conflicts)
                     continue
                 except QueueFull as exc:
                     full = exc
@@ -238,7 +240,7 @@ class Engine:
         return found
 
     async def _follow_rivals(
-        self, batch: list[_Outgoing], found: dict[str, Rival], failures: dict[str, Exception]
+        self, batch: list[_Outgoing], found: dict[str, UniqueConflict], failures: dict[str, Exception]
     ) -> set[str]:
         """Futures of tasks that were not queued, since another has their key, follow that one: its id is among these."""
         assert self._broker is not None
@@ -321,7 +323,7 @@ class Engine:
     async def _enqueue(self, broker: Broker, queue: str, entries: list[Entry], level: str) -> Queued:
         while True:
             try:
-                return await broker.enqueue(queue, entries, level)
+                return await broker.work.enqueue(queue, entries, level)
             except StoreUnavailable as exc:
                 if not self.insists or self.closed:
                     raise
@@ -334,14 +336,14 @@ class Engine:
             by_queue.setdefault(future.task.queue or "", []).append(entry)
         failures: dict[str, Exception] = {}
         failures_by_id: dict[str, Exception] = {}
-        found: dict[str, Rival] = {}
+        found: dict[str, UniqueConflict] = {}
         for queue, entries in by_queue.items():
             try:
                 if self._broker is None:
                     raise PqError("the producer is closed")
                 queued = await self._enqueue(self._broker, queue, entries, level)
-                if queued.rivals:
-                    found.update(queued.rivals)
+                if queued.conflicts:
+                    found.update(queued.conflicts)
             except QueueFull as exc:
                 if len(entries) == 1:
                     failures[queue] = exc
@@ -510,7 +512,7 @@ class Engine:
                 self._since[task.id] = now
         for queue, ids in by_queue.items():
             try:
-                found = await self._broker.records(queue, ids)
+                found = await self._broker.looks.records(queue, ids)
             except PqError as exc:
                 logger.debug("futures are looked up later: %s", exc)
                 return

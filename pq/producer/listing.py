@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..broker import records
-from ..broker.contract.work import AT_LIMIT, DEAD, DELAYED, ENDED, RUNNING, WAITING, Broker
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import AT_LIMIT, DEAD, DELAYED, ENDED, RUNNING, WAITING
 from ..errors import InvalidValue, PqError, UnreadableMessage, did_you_mean
 from ..model.states import FAILURE, QUEUED, STARTED, status_string
 from ..model.task import Task
@@ -87,7 +88,7 @@ async def tasks(broker: Broker, wanted: Wanted, queues: Sequence[str], now: floa
     for place in wanted.places:
         for queue in queues:
             plain = wanted.job is None and wanted.text is None and wanted.since is None
-            ids = await broker.ids(queue, place, wanted.count if plain and place != ENDED else 10_000)
+            ids = await broker.looks.ids(queue, place, wanted.count if plain and place != ENDED else 10_000)
             for start in range(0, len(ids), PAGE):
                 if len(found) >= wanted.count:
                     break
@@ -100,7 +101,7 @@ async def tasks(broker: Broker, wanted: Wanted, queues: Sequence[str], now: floa
 async def _read(broker: Broker, queue: str, ids: Sequence[str], place: str) -> list[Task[Any]]:
     """These tasks, as they stand in that place."""
     read: list[Task[Any]] = []
-    for id, record in zip(ids, await broker.records(queue, ids), strict=True):
+    for id, record in zip(ids, await broker.looks.records(queue, ids), strict=True):
         if record is None:
             continue
         try:
@@ -120,7 +121,7 @@ async def _read(broker: Broker, queue: str, ids: Sequence[str], place: str) -> l
 
 async def as_it_stands(broker: Broker, queue: str, live: Sequence[Task[Any]]) -> None:
     """Write into live tasks of a queue whether they run, and how far they are."""
-    running = set(await broker.ids(queue, RUNNING, 100_000))
+    running = set(await broker.looks.ids(queue, RUNNING, 100_000))
     started = [task for task in live if task.id in running]
     for task in started:
         task.status = STARTED
@@ -128,7 +129,7 @@ async def as_it_stands(broker: Broker, queue: str, live: Sequence[Task[Any]]) ->
 
 
 async def _note_progress(broker: Broker, queue: str, running: Sequence[Task[Any]]) -> None:
-    facts = await broker.progress(queue, [task.id for task in running]) if running else []
+    facts = await broker.channels.progress(queue, [task.id for task in running]) if running else []
     for task, text in zip(running, facts, strict=True):
         if text is not None:
             try:
@@ -139,8 +140,8 @@ async def _note_progress(broker: Broker, queue: str, running: Sequence[Task[Any]
 
 async def latency(broker: Broker, queue: str) -> float:
     """Seconds for which the task that comes next has been ready to start; 0 when none is."""
-    ids = await broker.ids(queue, WAITING, 1)
-    (record,) = await broker.records(queue, ids) if ids else (None,)
+    ids = await broker.looks.ids(queue, WAITING, 1)
+    (record,) = await broker.looks.records(queue, ids) if ids else (None,)
     if record is None:
         return 0.0
     try:
@@ -149,4 +150,4 @@ async def latency(broker: Broker, queue: str) -> float:
         return 0.0
     # One that is tried again stands in line since the end of its last attempt, more or less.
     ready = max((task.time_queued or 0.0) + (task.delay or 0.0), task.time_ended or 0.0)
-    return max(0.0, await broker.now() / 1000 - ready)
+    return max(0.0, await broker.looks.now() / 1000 - ready)

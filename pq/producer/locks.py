@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..errors import LockTimeout, PqError, WaitInLoop
 from ..loops import running_loop
 from ..model.names import LIMITS, check_name
@@ -215,7 +215,7 @@ class Lock:
     async def _take(self, broker: Broker, token: str) -> int:
         async def attempt() -> tuple[int, float]:
             asked = time.monotonic()
-            fence, wait = await broker.lock(self.name, token, round(self._ttl * 1000))
+            fence, wait = await broker.channels.lock(self.name, token, round(self._ttl * 1000))
             # Counted from before the question: the store's own count began later.
             self._good_until = asked + self._ttl
             return fence, wait / 1000
@@ -229,7 +229,7 @@ class Lock:
             await asyncio.sleep(self._ttl / 3)
             asked = time.monotonic()
             try:
-                kept = await broker.lock(self.name, self._token, round(self._ttl * 1000), keep=True)
+                kept = await broker.channels.lock(self.name, self._token, round(self._ttl * 1000), keep=True)
             except PqError as exc:
                 logger.warning("the lock %r could not be renewed this time: %s", self.name, exc)
                 continue
@@ -255,7 +255,7 @@ class Lock:
 
 async def _let_go(broker: Broker, name: str, token: str) -> bool:
     try:
-        return await broker.unlock(name, token)
+        return await broker.channels.unlock(name, token)
     except PqError as exc:
         logger.warning("the lock %r was not released, and is free when its time is over: %s", name, exc)
         return False

@@ -24,9 +24,10 @@ import msgpack
 
 from ..broker import records
 from ..broker.connect import Store
-from ..broker.contract.work import Broker, Entry
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import Entry
 from ..broker.keys import Keys
-from ..broker.memory.limits import NO_KEY, unique_key
+from ..broker.records import NO_KEY, unique_key
 from ..clock import SYSTEM, Clock
 from ..config import redact
 from ..errors import InvalidValue, StoreUnavailable, UnreadableMessage
@@ -37,9 +38,10 @@ from ..execution.executors import make_executors
 from ..execution.http import HttpClients
 from ..loops import LoopThread, in_notebook, running_loop
 from ..model.backend import NO_WAIT, Backend, NoWait, current_backend
-from ..model.ending import AGAIN, conclude
+from ..model.ending import conclude
 from ..model.events import Callback, Listeners, TaskEvent
 from ..model.manager import Manager
+from ..model.operations import RETRY as AGAIN
 from ..model.outcome import Outcome
 from ..model.partitions import Partitions
 from ..model.registry import Registry

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ..broker.contract.work import AT_LIMIT, DELAYED, RUNNING, WAITING, Broker
-from ..broker.memory.limits import gates
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import AT_LIMIT, DELAYED, RUNNING, WAITING
+from ..broker.records import gates
 from ..errors import did_you_mean
 from ..model.task import Task
 
@@ -30,7 +31,7 @@ class Reason(NamedTuple):
 async def workers(broker: Broker) -> list[dict[str, Any]]:
     """The last heartbeat of each worker that lives, by node and name. What cannot be read is left out."""
     found = []
-    for beat in await broker.consumers():
+    for beat in await broker.channels.consumers():
         try:
             facts = msgpack.unpackb(beat)
         except (ValueError, msgpack.UnpackException, TypeError, RecursionError):
@@ -104,25 +105,25 @@ def not_served(name: str, queue: str, living: Sequence[Mapping[str, Any]]) -> Re
 async def why(broker: Broker, task: Task[Any]) -> Reason | None:
     """Why this task waits; None when it does not, or is about to start."""
     queue = task.queue or ""
-    if task.done() or task.id in await broker.ids(queue, RUNNING, 100_000):
+    if task.done() or task.id in await broker.looks.ids(queue, RUNNING, 100_000):
         return None
     living = await workers(broker)
     reason = nobody(queue, living) or not_served(task.name, queue, living)
     if reason is not None:
         return reason
-    state = await broker.state(queue)
+    state = await broker.looks.state(queue)
     if state.paused:
         return Reason("queue-paused", f"queue {queue!r} is paused", f"pq resume {queue}", True)
-    if task.id in await broker.ids(queue, DELAYED, 100_000):
+    if task.id in await broker.looks.ids(queue, DELAYED, 100_000):
         at = (task.time_queued or time.time()) + (task.delay or 0.0)
         left = max(0.0, at - time.time())
         what = f"its next attempt ({task.retry}) comes later" if task.retry > 1 else "it is delayed"
         return Reason("delayed", f"{what}, for about {left:.0f} s" if left and task.retry == 1 else what)
-    parked = await broker.ids(queue, AT_LIMIT, 100_000)
+    parked = await broker.looks.ids(queue, AT_LIMIT, 100_000)
     if task.id in parked:
         names = ", ".join(gate.name for gate in gates(task.demands)) or "its job"
         return Reason("at-limit", f"a limit is reached ({names}); {parked.index(task.id)} wait before it")
-    waiting = await broker.ids(queue, WAITING, 100_000)
+    waiting = await broker.looks.ids(queue, WAITING, 100_000)
     if task.id in waiting:
         before = waiting.index(task.id)
         return Reason("in-line", f"{before:,} tasks are before it in queue {queue!r}") if before else None

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..broker import records
-from ..broker.contract.work import (
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import (
     CHANGE,
     CODE,
     DROP,
@@ -22,7 +23,6 @@ from ..broker.contract.work import (
     RESUME,
     TOO_MANY,
     UNDO,
-    Broker,
     StoredSchedule,
     Tick,
 )
@@ -71,14 +71,14 @@ class Schedules:
         Returns the names for which the store has no room left.
         """
         answers = {
-            plan.name: await broker.change_schedule(CODE, plan.name, plan.dump(), most=MOST)
+            plan.name: await broker.schedules.change(CODE, plan.name, plan.dump(), most=MOST)
             for plan in self.of_code()
         }
-        _, stored = await broker.schedules()
+        _, stored = await broker.schedules.stored()
         for name, schedule in stored.items():
             job = self._producer.registry.get(name)
             if schedule.in_code and job is not None and job.periodic_schedule is None:
-                await broker.change_schedule(FORGET, name)
+                await broker.schedules.change(FORGET, name)
         return [name for name, answer in answers.items() if answer == TOO_MANY]
 
     # ------------------------------------------------------------------------------ for a scheduler
@@ -147,7 +147,7 @@ class Schedules:
     async def change(self, plan: Plan) -> ScheduleInfo:
         """State a schedule at run time."""
         broker = await self._producer.broker()
-        if await broker.change_schedule(CHANGE, plan.name, plan.dump(), most=MOST) == TOO_MANY:
+        if await broker.schedules.change(CHANGE, plan.name, plan.dump(), most=MOST) == TOO_MANY:
             raise QueueFull(
                 f"the store has {MOST:,} schedules, and keeps no more",
                 hint="take some away with tasks.unschedule(name)",
@@ -157,7 +157,7 @@ class Schedules:
     async def remove(self, name: str) -> ScheduleInfo | None:
         """Take away what was said at run time; what the code says counts again, if it says anything."""
         broker = await self._producer.broker()
-        _, stored = await broker.schedules()
+        _, stored = await broker.schedules.stored()
         found = stored.get(name)
         job = self._producer.registry.get(name)
         said = job is not None and job.periodic_schedule is not None
@@ -169,8 +169,8 @@ class Schedules:
                 f"the schedule {name!r} is in the code, at {job.defined_at}",
                 hint=f"take run_every out there, or pause it: tasks.pause_schedule({name!r})",
             )
-        await broker.change_schedule(UNDO if said else DROP, name)
-        _, stored = await broker.schedules()
+        await broker.schedules.change(UNDO if said else DROP, name)
+        _, stored = await broker.schedules.stored()
         return await self._info_of(broker, name) if name in stored else None
 
     async def pause(self, name: str, paused: bool) -> ScheduleInfo:
@@ -178,15 +178,15 @@ class Schedules:
         broker = await self._producer.broker()
         for plan in self.of_code():
             if plan.name == name:  # maybe no scheduler has been here yet
-                await broker.change_schedule(CODE, name, plan.dump(), most=MOST)
-        if await broker.change_schedule(PAUSE if paused else RESUME, name) == NO_SCHEDULE:
-            raise self._unknown(name, (await broker.schedules())[1])
+                await broker.schedules.change(CODE, name, plan.dump(), most=MOST)
+        if await broker.schedules.change(PAUSE if paused else RESUME, name) == NO_SCHEDULE:
+            raise self._unknown(name, (await broker.schedules.stored())[1])
         return await self._info_of(broker, name)
 
     async def run_now(self, name: str) -> Task[Any]:
         """Queue a task as a tick would; the ticks go on as they were."""
         broker = await self._producer.broker()
-        _, stored = await broker.schedules()
+        _, stored = await broker.schedules.stored()
         if name in stored:
             plan = load_plan(name, stored[name].text)
         else:
@@ -199,11 +199,11 @@ class Schedules:
     async def infos(self) -> list[ScheduleInfo]:
         """All schedules of the store, by name. What cannot be read is left out."""
         broker = await self._producer.broker()
-        _, stored = await broker.schedules()
+        _, stored = await broker.schedules.stored()
         return await self._infos(broker, stored)
 
     async def _info_of(self, broker: Broker, name: str) -> ScheduleInfo:
-        _, stored = await broker.schedules()
+        _, stored = await broker.schedules.stored()
         if name not in stored:
             raise self._unknown(name, stored)
         infos = await self._infos(broker, {name: stored[name]})
@@ -214,7 +214,7 @@ class Schedules:
     async def _infos(self, broker: Broker, stored: dict[str, StoredSchedule]) -> list[ScheduleInfo]:
         plans = load_plans(stored)
         last = await last_ticks(broker, list(plans.values()))
-        now = await broker.now()
+        now = await broker.looks.now()
         infos = []
         for name, plan in sorted(plans.items()):
             one = stored[name]
@@ -267,7 +267,7 @@ async def last_ticks(broker: Broker, plans: Sequence[Plan]) -> dict[str, int]:
         by_queue.setdefault(plan.queue, []).append(plan.name)
     last: dict[str, int] = {}
     for queue, names in by_queue.items():
-        last.update(zip(names, await broker.last_ticks(queue, names), strict=True))
+        last.update(zip(names, await broker.schedules.last_ticks(queue, names), strict=True))
     return last
 
 

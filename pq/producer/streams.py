@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..broker import records
-from ..broker.contract.work import Broker, Part
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import Part
 from ..errors import InvalidValue, StreamBroken, StreamRestarted, TaskLost, WaitInLoop
 from ..loops import running_loop
 from ..model.payloads import load_payload
@@ -187,7 +188,7 @@ class TaskStream:
         with engine.nudges.waiting(self.id) as news:
             if await self._fetch_parts(broker, queue):
                 return
-            (record,) = await broker.records(queue, [self.id])
+            (record,) = await broker.looks.records(queue, [self.id])
             if record is not None and records.is_finished(record):
                 # Its parts were in the store before its end was: after a look that found none there are none.
                 if not await self._fetch_parts(broker, queue):
@@ -223,7 +224,7 @@ class TaskStream:
                 future.remove_done_callback(done)
 
     async def _fetch_parts(self, broker: Broker, queue: str) -> bool:
-        found = await broker.parts(queue, self.id, self._after, AT_ONCE)
+        found = await broker.channels.parts(queue, self.id, self._after, AT_ONCE)
         if found:
             self._after = found[-1][:2]
             self._parts.extend(found)

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from ..broker import records
-from ..broker.contract.work import CANCELLED, CANCELLING, Broker, Entry, QueueState
-from ..broker.memory.limits import gates, unique_key
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import CANCELLED, CANCELLING, Entry, QueueState
+from ..broker.records import gates, unique_key
 from ..errors import (
     BadArguments,
     InvalidValue,
@@ -283,7 +284,7 @@ class Tasks:
 
     async def _search(self, wanted: listing.Wanted, queue: str | None) -> list[Task[Any]]:
         broker = await self._producer.broker()
-        queues = await (broker.queue_names() if queue is None else self._all_of(broker, queue))
+        queues = await (broker.looks.queue_names() if queue is None else self._all_of(broker, queue))
         found = await listing.tasks(broker, wanted, queues, self._producer.clock.time())
         return [self._producer.adopt(task) for task in found]
 
@@ -294,7 +295,7 @@ class Tasks:
 
     async def _find_one(self, prefix: str) -> Task[Any]:
         broker = await self._producer.broker()
-        found = await broker.matching(prefix, 6)
+        found = await broker.looks.matching(prefix, 6)
         if len(found) > 1:
             ids = ", ".join(id[: len(prefix) + 4] for _, id in found[:5])
             raise InvalidValue(
@@ -342,7 +343,7 @@ class Tasks:
     async def _log(self, id: str) -> list[LogLine]:
         broker = await self._producer.broker()
         found = await self._find(broker, id)
-        return [] if found is None else [log_line(line) for line in await broker.lines(found[0], id)]
+        return [] if found is None else [log_line(line) for line in await broker.channels.lines(found[0], id)]
 
     def why(self, id: str) -> LoopFuture[Reason | None]:
         """Why a task waits: nobody serves its queue, it is paused, a limit is reached, …; None when it does not."""
@@ -364,7 +365,7 @@ class Tasks:
 
     async def _queue_states(self) -> dict[str, QueueState]:
         broker = await self._producer.broker()
-        return {name: await broker.state(name) for name in await broker.queue_names()}
+        return {name: await broker.looks.state(name) for name in await broker.looks.queue_names()}
 
     def latency(self, *queues: str) -> LoopFuture[dict[str, float]]:
         """Seconds for which the next task of each queue has been ready to start (of all known ones, when none is named).
@@ -380,14 +381,14 @@ class Tasks:
         return {
             name: max([await listing.latency(broker, part) for part in await self._all_of(broker, name)])
             for name in queues
-        } or {name: await listing.latency(broker, name) for name in await broker.queue_names()}
+        } or {name: await listing.latency(broker, name) for name in await broker.looks.queue_names()}
 
     def store(self) -> LoopFuture[dict[str, Any]]:
         """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
         return self._producer.call(self._store())
 
     async def _store(self) -> dict[str, Any]:
-        return await (await self._producer.broker()).facts()
+        return await (await self._producer.broker()).looks.facts()
 
     def workers(self) -> LoopFuture[list[dict[str, Any]]]:
         """The last heartbeat of each worker that lives: node, worker, pid, queues, running, processed, …"""
@@ -629,7 +630,7 @@ class Tasks:
     async def _all_of(self, broker: Broker, queue: str) -> list[str]:
         """A queue and its partitions, where it is cut."""
         partitions = self._producer.partitions
-        return partitions.all_of(queue, await broker.queue_names()) if queue in partitions else [queue]
+        return partitions.all_of(queue, await broker.looks.queue_names()) if queue in partitions else [queue]
 
     @staticmethod
     def _limit_flow(
@@ -679,8 +680,8 @@ class Tasks:
     # -------------------------------------------------------------------------------- verbs' work
     async def _find(self, broker: Broker, id: str) -> tuple[str, bytes] | None:
         """The queue and the record of a task that may be in any queue."""
-        for queue in [*self._producer.likely_queues(), *await broker.queue_names()]:
-            (record,) = await broker.records(queue, [id])
+        for queue in [*self._producer.likely_queues(), *await broker.looks.queue_names()]:
+            (record,) = await broker.looks.records(queue, [id])
             if record is not None:
                 return queue, record
         return None
@@ -702,16 +703,16 @@ class Tasks:
             return False
         queue, record = found
         task = Task.from_wire(records.message(record))
-        (answer,) = await broker.cancel(queue, [revoked(task, "cancelled", self._producer.clock)])
+        (answer,) = await broker.work.cancel(queue, [revoked(task, "cancelled", self._producer.clock)])
         if answer == CANCELLING:
             # The lease would bring it to the worker within seconds; this brings it at once.
-            await broker.publish(self._producer.keys.control_channel, f"cancel {id}".encode())
+            await broker.channels.publish(self._producer.keys.control_channel, f"cancel {id}".encode())
         return answer in (CANCELLED, CANCELLING)
 
     async def _dead(self, queue: str | None, count: int) -> list[Task[Any]]:
         broker = await self._producer.broker()
         found: list[tuple[float, Task[Any]]] = []
-        for name in await (broker.queue_names() if queue is None else self._all_of(broker, queue)):
+        for name in await (broker.looks.queue_names() if queue is None else self._all_of(broker, queue)):
             found += await self._dead_of(broker, name, count)
         # The store's time is the one that all queues share; within one of its milliseconds the worker's decides.
         found.sort(key=lambda pair: (pair[0], pair[1].time_ended or 0.0), reverse=True)
@@ -720,11 +721,11 @@ class Tasks:
     async def _dead_of(self, broker: Broker, queue: str, count: int) -> list[tuple[float, Task[Any]]]:
         """The dead of one queue with their times. Those whose record is gone are taken off the list."""
         while True:
-            entries = await broker.dead(queue, count)
-            stored = await broker.records(queue, [id for id, _ in entries])
+            entries = await broker.looks.dead(queue, count)
+            stored = await broker.looks.records(queue, [id for id, _ in entries])
             gone = [id for (id, _), record in zip(entries, stored, strict=True) if record is None]
             if gone:
-                await broker.forget(queue, gone)
+                await broker.work.forget(queue, gone)
                 continue
             found = []
             for (id, at), record in zip(entries, stored, strict=True):
@@ -740,7 +741,7 @@ class Tasks:
     async def _forget(self, id: str) -> bool:
         broker = await self._producer.broker()
         found = await self._find(broker, id)
-        return found is not None and await broker.forget(found[0], [id]) > 0
+        return found is not None and await broker.work.forget(found[0], [id]) > 0
 
     def _change(self, task: Task[Any], changes: dict[str, Any]) -> None:
         """Put other arguments into `task`, all of them checked."""
@@ -773,40 +774,42 @@ class Tasks:
         if kind is not None:
             task.demands = kind.demands_of(task)
         header = records.live_header(task.priority, "", task.demands)
-        return await broker.retry_dead(queue, Entry(id, header + task.to_wire()))
+        return await broker.work.retry_dead(queue, Entry(id, header + task.to_wire()))
 
     async def _pause(self, queues: Sequence[str], paused: bool) -> None:
         broker = await self._producer.broker()
         for queue in queues:
             for part in await self._all_of(broker, queue):
-                await broker.pause(part, paused)
+                await broker.work.pause(part, paused)
 
     async def _limit(self, queue: str, most: int | None) -> None:
         broker = await self._producer.broker()
         share = max(1, len(self._producer.partitions.of(queue)))
         for part in await self._all_of(broker, queue):
-            await broker.limit(part, None if most is None else -(-most // share))
+            await broker.work.limit(part, None if most is None else -(-most // share))
 
     async def _size(self, queues: Sequence[str]) -> dict[str, int]:
         broker = await self._producer.broker()
         return {
-            queue: sum([(await broker.state(part)).waiting for part in await self._all_of(broker, queue)])
+            queue: sum(
+                [(await broker.looks.state(part)).waiting for part in await self._all_of(broker, queue)]
+            )
             for queue in queues
-        } or {queue: (await broker.state(queue)).waiting for queue in await broker.queue_names()}
+        } or {queue: (await broker.looks.state(queue)).waiting for queue in await broker.looks.queue_names()}
 
     async def _flush(self, queues: Sequence[str]) -> int:
         broker = await self._producer.broker()
         total = 0
         for queue in dict.fromkeys([part for name in queues for part in await self._all_of(broker, name)]):
-            while ids := await broker.peek(queue, 100):
+            while ids := await broker.looks.peek(queue, 100):
                 items = []
-                for id, record in zip(ids, await broker.records(queue, ids), strict=True):
+                for id, record in zip(ids, await broker.looks.records(queue, ids), strict=True):
                     try:
                         task = Task.from_wire(records.message(record or b""))
                     except UnreadableMessage:
                         task = Task(id, "unreadable", queue)
                     items.append(revoked(task, "flushed from its queue", self._producer.clock))
-                answers = await broker.cancel(queue, items, at_front=True)
+                answers = await broker.work.cancel(queue, items, at_front=True)
                 total += answers.count(CANCELLED)
                 if CANCELLED not in answers:
                     break

@@ -11,8 +11,9 @@ import copy
 from typing import Any
 
 from ..broker import records
-from ..broker.contract.work import Broker, Entry, Rival
-from ..broker.memory.limits import unique_key
+from ..broker.contract.broker import Broker
+from ..broker.contract.values import Entry, UniqueConflict
+from ..broker.records import unique_key
 from ..clock import Clock
 from ..errors import PqError
 from ..model.states import REVOKED
@@ -22,27 +23,27 @@ TRIES = 20
 
 
 async def settle(
-    broker: Broker, task: Task[Any], entry: Entry, rival: Rival, max_wait: float | None, clock: Clock
+    broker: Broker, task: Task[Any], entry: Entry, rival: UniqueConflict, max_wait: float | None, clock: Clock
 ) -> Task[Any]:
     """The task that does what `task` was to do: itself, when it was queued, or the one that has its key."""
     queue = task.queue or ""
     way, _ = unique_key(task.demands)
-    wanted: Rival | None = rival
+    wanted: UniqueConflict | None = rival
     for _ in range(TRIES):
         if wanted is None:
             return task
-        (record,) = await broker.records(queue, [wanted.id])
+        (record,) = await broker.looks.records(queue, [wanted.id])
         if record is not None:
             other: Task[Any] = Task.from_wire(records.message(record))
             if way == "f" or wanted.first:
                 return other  # though it may have ended since: when it was asked it had not
             live = records.is_live(record)
             if live and way == "l":
-                if await broker.displace(queue, revoked(other, "replaced by a later one", clock), entry):
+                if await broker.work.displace(queue, revoked(other, "replaced by a later one", clock), entry):
                     return task
-            elif live and await broker.replace(queue, *_instead(task, other, entry, max_wait, clock)):
+            elif live and await broker.work.replace(queue, *_instead(task, other, entry, max_wait, clock)):
                 return other
-        wanted = (await broker.enqueue(queue, [entry])).rivals.get(task.id)
+        wanted = (await broker.work.enqueue(queue, [entry])).conflicts.get(task.id)
     raise PqError(
         f"the unique key of {task.info()} changed hands {TRIES} times while it was queued",
         hint="queue it again; or is one key right for so many tasks?",

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgpack
 
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..config import WorkerRange
 from ..errors import PqError
 from ..worker.load import Load
@@ -133,7 +133,7 @@ class Scaling:
 
     async def _waiting(self) -> int:
         """Tasks that could be started now, in all queues."""
-        return sum([(await self._broker.state(queue)).startable for queue in self._crew.queues])
+        return sum([(await self._broker.looks.state(queue)).startable for queue in self._crew.queues])
 
     async def _tell(self, decision: Decision, waiting: int, utilisation: float) -> None:
         """Event `scaled` on channel `consumer`."""
@@ -149,4 +149,4 @@ class Scaling:
             "most": self._autoscaler.most,
             "time": time.time(),
         }
-        await self._broker.publish(self._channel, msgpack.packb(facts))
+        await self._broker.channels.publish(self._channel, msgpack.packb(facts))

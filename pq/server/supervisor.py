@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..broker.connect import Store
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..broker.keys import Keys
 from ..config import Settings
 from ..errors import BadSetting, PqError, StoreEvicts
@@ -172,7 +172,7 @@ class Supervisor:
             )
         else:
             assert self._broker is not None
-            logger.info("store %s", getattr(self._broker, "where", "memory://"), extra={"who": "pq"})
+            logger.info("store %s", self._broker.where, extra={"who": "pq"})
         if not jobs:
             modules = len(self._app.registry.modules)
             logger.warning(
@@ -197,7 +197,7 @@ class Supervisor:
         """
         assert self._broker is not None
         try:
-            facts = await self._broker.facts()
+            facts = await self._broker.looks.facts()
         except PqError as exc:
             logger.debug("the store does not tell its policy: %s", exc)
             return
@@ -346,7 +346,7 @@ class Supervisor:
         total = 0
         for lease, queues in member.leases:
             try:
-                total += await broker.hand_back(lease, queues, crashed=crashed)
+                total += await broker.work.hand_back(lease, queues, crashed=crashed)
             except PqError as exc:
                 logger.warning("the tasks of %s come back when its lease ends: %s", member.name, exc)
         if total:

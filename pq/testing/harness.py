@@ -32,15 +32,15 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ..app import PulsarQueue
 from ..broker.connect import plain_url
 from ..broker.embedded import EmbeddedServer
-from ..broker.redis.work import RedisBroker
 from ..cli import find_app
 from ..clock import MovedClock
 from ..errors import AppNotFound, InvalidValue, PqError
 from ..execution.attempt import Attempt
 from ..loops import running_loop
-from ..model.ending import AGAIN, conclude
+from ..model.ending import conclude
 from ..model.job import Job
 from ..model.names import LIMITS
+from ..model.operations import RETRY as AGAIN
 from ..model.outcome import OK, REVOKED, Outcome
 from ..model.states import STARTED
 from ..model.task import Task
@@ -270,9 +270,8 @@ class Harness:
         worker = self.worker
         if worker is None or worker.consumer is None or worker.context is None:
             return None
-        assert isinstance(worker.context.broker, RedisBroker)
         now = self.clock.time()
-        moments = [await worker.context.broker.next_due(worker.context.queues, int(now * 1000))]
+        moments = [await worker.context.broker.looks.next_due(worker.context.queues, int(now * 1000))]
         if worker.scheduler is not None:
             moments.append(worker.scheduler.next)
         # Half a millisecond later: what is due then is due, however a float is rounded.
@@ -306,12 +305,11 @@ class Harness:
         if worker.scheduler is not None:
             await worker.scheduler.turn()
         broker, queues = worker.context.broker, worker.context.queues
-        await broker.poke(queues[0])
-        states = [state for queue in queues if not (state := await broker.state(queue)).paused]
+        await broker.work.poke(queues[0])
+        states = [state for queue in queues if not (state := await broker.looks.state(queue)).paused]
         waiting = sum(state.ready + state.prio for state in states)
         held = sum(state.held for state in states)
-        assert isinstance(broker, RedisBroker)
-        soon = await broker.next_due(queues, 0)
+        soon = await broker.looks.next_due(queues, 0)
         overdue = soon is not None and soon <= int(self.clock.time() * 1000)
         running = {(attempt.task.id, attempt.task.retry) for attempt in worker.consumer.attempts()}
         now = time.monotonic()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..broker.contract.work import QueueState
+from ..broker.contract.values import QueueState
 from ..clock import SYSTEM, Clock
 from ..commands.common import SHORT, ago, bar_length, call_text, progress_share, progress_text, span
 from ..logs.formatters import escape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..broker.contract.work import Subscription
+from ..broker.contract.channels import Subscription
 from .context import Context
 from .service import Service
 
@@ -26,7 +26,7 @@ class Canceller(Service):
 
     async def start(self) -> None:
         if self._subscription is None:
-            self._subscription = await self._context.broker.subscription()
+            self._subscription = await self._context.broker.channels.subscription()
         await super().start()
         await self._subscription.subscribe(self._context.keys.control_channel)
 

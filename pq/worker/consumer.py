@@ -23,16 +23,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from ..broker import records
-from ..broker.contract.work import ACK, RETRY, Exchange, Reserved, Settlement
+from ..broker.contract.values import Exchange, ReserveCall, Reserved, Settlement
 from ..errors import PayloadMissing, PqError, StoreUnavailable, TaskTimeout, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
 from ..model import partitions
 from ..model.backend import current_backend
-from ..model.ending import FAIL, RELEASE, REVOKE, Ending, conclude, crashed_too_often, too_many
+from ..model.ending import Ending, conclude, crashed_too_often, too_many
 from ..model.job import Job
 from ..model.manager import Manager
 from ..model.observer import TaskObserver
+from ..model.operations import ACK, FAIL, RELEASE, RETRY, REVOKE
 from ..model.options import CPUBOUND
 from ..model.outcome import Outcome
 from ..model.serializers import MSGPACK
@@ -204,7 +205,7 @@ class Consumer(Service):
         if since is None:
             return
         try:
-            held = await context.broker.held(context.lease, context.queues)
+            held = await context.broker.looks.held(context.lease, context.queues)
         except PqError as exc:
             logger.debug("stock is taken later: %s", exc)
             return
@@ -234,7 +235,7 @@ class Consumer(Service):
                 await self._stand_aside()
         if not answer.blocked:
             self._blocked_since = None
-        if answer.left and not answer.blocked:
+        if answer.more_ready and not answer.blocked:
             # The next round trip goes out at once, and what was started runs while it is under way.
             return
         if answer.blocked and self._running:
@@ -295,7 +296,7 @@ class Consumer(Service):
 
     async def _poke_queue(self) -> None:
         try:
-            await self._context.broker.poke(self._context.queues[0])
+            await self._context.broker.work.poke(self._context.queues[0])
         except PqError as exc:
             logger.debug("the queue was not poked: %s", exc)  # the reservation meets it too, and says so
 
@@ -331,7 +332,9 @@ class Consumer(Service):
         await asyncio.gather(blocking, return_exceptions=True)
         context = self._context
         try:
-            answer = await context.broker.exchange(context.lease, {}, context.queues, 1, self._batch)
+            answer = await context.broker.work.exchange(
+                ReserveCall(context.lease, context.queues, 1, self._batch), {}
+            )
         except PqError:
             return  # the lease is handed back at the end, with all that it holds
         for reserved in answer.tasks:
@@ -386,16 +389,18 @@ class Consumer(Service):
             if self._weights:
                 order = weights.order(order, self._weights, context.clock.random)
             queues = partitions.shuffled(order, self._cut, context.clock.random) if self._cut else list(order)
-        return context.broker.exchange(
-            context.lease,
+        return context.broker.work.exchange(
+            ReserveCall(
+                context.lease,
+                queues,
+                want,
+                self._batch,
+                idle=not self._running or self._blocked_long(),
+                stable_for=self._calm,
+                worker_name=f"{context.name} {context.node}",
+                block=block,
+            ),
             pending,
-            queues,
-            want,
-            self._batch,
-            idle=not self._running or self._blocked_long(),
-            calm=self._calm,
-            note=f"{context.name} {context.node}",
-            block=block,
         )
 
     async def _outcome_of(
@@ -781,8 +786,10 @@ class Consumer(Service):
                 if pending and (sending := context.sending()) is not None:
                     await sending
                 if pending:
-                    await context.broker.exchange(context.lease, pending, context.queues, 0, self._batch)
-                await context.broker.hand_back(context.lease, context.queues, crashed=False)
+                    await context.broker.work.exchange(
+                        ReserveCall(context.lease, context.queues, 0, self._batch), pending
+                    )
+                await context.broker.work.hand_back(context.lease, context.queues, crashed=False)
         if self._context.streams is not None:
             self._context.streams.drop_all()  # who waits for the store with a stream's end waits no longer
         if self._hooks:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..broker.contract.work import Broker
+from ..broker.contract.broker import Broker
 from ..broker.keys import Keys
 from ..clock import SYSTEM, Clock
 from ..execution.command import run_command

@@ -51,7 +51,7 @@ class Heartbeat(Service):
                 # The name of one that leaves stays for a moment only; who listens is told of it.
                 ttl = 0.001 if leaving else 3 * EVERY
                 name = f"{self._context.node}.{self._context.name}.{os.getpid()}"
-                await self._context.broker.beat(name, payload, ttl)
+                await self._context.broker.channels.beat(name, payload, ttl)
         except (PqError, TimeoutError) as exc:
             logger.debug("no heartbeat this time: %s", exc)
 

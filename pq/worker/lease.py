@@ -22,14 +22,12 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from ..broker.contract.work import Renewal
+from ..broker.contract.broker import Renewer
+from ..broker.contract.values import Renewal
 from ..errors import PqError, StoreUnavailable
 from .context import Context
-
-if TYPE_CHECKING:  # redis-py takes a tenth of a second to import, and memory:// needs none of it
-    from ..broker.redis.work import RedisBroker
 
 logger = logging.getLogger("pq.worker")
 
@@ -41,16 +39,6 @@ STALL = 1.0
 
 _NOT_THEIRS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, sysconfig.get_path("stdlib") + os.sep)
 """Where code is that no user wrote: this library, and Python's own."""
-
-
-class Renewer(Protocol):
-    """A connection for the thread: blocking, used by it alone."""
-
-    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
-        """Push the deadline; the store's clock in ms comes with the answer. Raises `StoreUnavailable`."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class LeaseKeeper:
@@ -115,7 +103,7 @@ class LeaseKeeper:
         """Begin a lease: at the start, and whenever the old one was lost."""
         context = self._context
         lease = self._new_lease()
-        await context.broker.open_lease(lease, context.queues, self._ttl)
+        await context.broker.work.open_lease(lease, context.queues, self._ttl)
         context.lease = lease
         return lease
 
@@ -245,37 +233,3 @@ class LeaseKeeper:
 
     def _say_freed(self, seconds: float) -> None:
         logger.warning("the event loop goes on after %.1f s", seconds)
-
-
-class RedisRenewer:
-    """Renews over connections of its own, in a loop of its own: those of a twin of the worker's broker.
-
-    So it finds its server as that does, whatever moves.
-    """
-
-    def __init__(self, broker: RedisBroker, *, patience: float = 1.0, timeout: float = 5.0) -> None:
-        self._broker = broker.twin(patience=patience, timeout=timeout)
-        self._loop = asyncio.new_event_loop()
-
-    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
-        return self._loop.run_until_complete(self._broker.renew_and_tell(lease, queues, ttl))
-
-    def close(self) -> None:
-        try:
-            self._loop.run_until_complete(self._broker.close())
-            self._loop.run_until_complete(asyncio.sleep(0))  # transports close their sockets a turn later
-        finally:
-            self._loop.close()
-
-
-class MemoryRenewer:
-    """Renews in a memory broker, which locks."""
-
-    def __init__(self, broker: Any) -> None:
-        self._broker = broker
-
-    def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
-        return self._broker.renew_now(lease, queues, ttl), self._broker.store.now()
-
-    def close(self) -> None:
-        pass

@@ -85,9 +85,11 @@ class Progress:
                     kept.setdefault(task.queue or "", {})[id] = json.dumps(facts).encode()
             try:
                 for queue, by_id in kept.items():
-                    await context.broker.keep_progress(queue, by_id, KEPT)
+                    await context.broker.channels.keep_progress(queue, by_id, KEPT)
                 if parts:
-                    await context.broker.publish(context.keys.task_channel, b"progress\n" + b"".join(parts))
+                    await context.broker.channels.publish(
+                        context.keys.task_channel, b"progress\n" + b"".join(parts)
+                    )
             except PqError as exc:
                 logger.debug("progress was not told: %s", exc)
             await asyncio.sleep(EVERY)

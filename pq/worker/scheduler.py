@@ -15,7 +15,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from ..broker.contract.work import TOO_EARLY, Tick
+from ..broker.contract.values import TOO_EARLY, Tick
 from ..errors import PqError, UnreadableMessage
 from ..model.plan import MOST, Plan
 from ..model.schedule import due
@@ -89,7 +89,7 @@ class Scheduler(Service):
             for name in await self._schedules.bring_code(broker):
                 logger.warning("the store has %d schedules and takes no more: %s does not run", MOST, name)
             self._brought = True
-        version, now = await broker.schedules_version()
+        version, now = await broker.schedules.version()
         if version != self._version:
             await self._load()
         claims: dict[str, list[tuple[_Line, Tick]]] = {}
@@ -116,7 +116,7 @@ class Scheduler(Service):
     async def _claim(self, queue: str, claimed: list[tuple[_Line, Tick]], now: int) -> None:
         for start in range(0, len(claimed), AT_ONCE):
             part = claimed[start : start + AT_ONCE]
-            answers = await self._context.broker.tick(queue, [tick for _, tick in part])
+            answers = await self._context.broker.work.tick(queue, [tick for _, tick in part])
             for (line, tick), answer in zip(part, answers, strict=True):
                 if answer == TOO_EARLY:  # the store's clock was set back under our hands
                     continue
@@ -130,7 +130,7 @@ class Scheduler(Service):
     async def _load(self) -> None:
         """Take the schedules from the store, and where each of them stands."""
         broker = self._context.broker
-        version, stored = await broker.schedules()
+        version, stored = await broker.schedules.stored()
         unreadable: dict[str, UnreadableMessage] = {}
         plans = load_plans(stored, unreadable)
         for name, error in unreadable.items():

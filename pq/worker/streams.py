@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..broker.contract.work import Streamed
+from ..broker.contract.values import Streamed
 from ..errors import InvalidValue, PqError, QueueFull
 from ..loops import running_loop
 from ..model.backend import NO_WAIT
@@ -244,7 +244,9 @@ class Streams(Service):
     async def _send(self, calls: list[tuple[Outlet, Streamed]]) -> None:
         context = self._context
         try:
-            taken = await context.broker.keep_parts(context.lease, [call for _, call in calls], self._ttl)
+            taken = await context.broker.channels.keep_parts(
+                context.lease, [call for _, call in calls], self._ttl
+            )
         except QueueFull as exc:
             for outlet, _ in calls:
                 outlet.fail(exc)

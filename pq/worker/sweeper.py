@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Any
 
-from ..broker.layers.large_payloads import SWEPT_EVERY
+from ..broker.layers.payload_files import SWEPT_EVERY
 from ..errors import PqError
 from .context import Context
 from .service import Service
@@ -22,7 +21,7 @@ class Sweeper(Service):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self._broker: Any = context.broker
+        self._broker = context.broker
 
     async def run(self) -> None:
         while True:

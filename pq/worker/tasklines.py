@@ -16,7 +16,7 @@ import threading
 from typing import Any
 
 from ..broker import records
-from ..broker.contract.work import KEPT_LINES
+from ..broker.contract.values import KEPT_LINES
 from ..errors import PqError
 from ..execution.attempt import current_task
 from ..model.task import Task
@@ -92,8 +92,8 @@ class TaskLines(Service):
             try:
                 told = _telling(task, kept)
                 async with asyncio.timeout(5.0):
-                    await context.broker.keep_lines(task.queue or "", task.id, kept, self._ttl)
-                    await context.broker.publish(context.keys.task_channel, b"log\n" + told)
+                    await context.broker.channels.keep_lines(task.queue or "", task.id, kept, self._ttl)
+                    await context.broker.channels.publish(context.keys.task_channel, b"log\n" + told)
             except (PqError, TimeoutError) as exc:
                 logger.debug("log lines of %s were not kept: %s", task.id[:9], exc)
 

@@ -23,9 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..broker.connect import Store
-from ..broker.contract.work import Broker
-from ..broker.memory.work import MemoryBroker
-from ..broker.redis.acl import check_everywhere
+from ..broker.contract.broker import Broker, Renewer
 from ..clock import SYSTEM, Clock
 from ..errors import did_you_mean
 from ..execution.executor import Executor
@@ -41,7 +39,7 @@ from .canceller import Canceller
 from .consumer import Consumer
 from .context import Context, Counts, WorkerBackend
 from .heartbeat import Heartbeat
-from .lease import LeaseKeeper, MemoryRenewer, RedisRenewer, Renewer
+from .lease import LeaseKeeper
 from .load import Load
 from .progress import Progress
 from .scheduler import Scheduler
@@ -128,7 +126,7 @@ class Worker:
         broker = await self._store.broker(name=f"pq-{self.name}", patience=1.0)
         try:
             await broker.open()
-            await check_everywhere(broker, cfg.namespace)
+            await broker.check_rights()
         except BaseException:
             await broker.close()
             raise
@@ -200,7 +198,7 @@ class Worker:
             *([self.scheduler] if self.scheduler is not None else []),
             consumer,
         ]
-        if cfg.large_dir and hasattr(broker, "sweep"):
+        if cfg.large_dir and not self._store.is_memory:
             services.insert(0, Sweeper(context))
         if cfg.report_mail_to or cfg.report_webhook:
             from .reporter import Reporter  # smtplib and its like take some time to import
@@ -235,10 +233,10 @@ class Worker:
                 )  # fmt: skip
         if not served:
             return queues
-        known = await broker.queue_names()
+        known = await broker.looks.queue_names()
         for queue in served:
             former = [name for name in partitions.all_of(queue, known) if name not in queues]
-            left = sum([(await broker.state(name)).waiting for name in former])
+            left = sum([(await broker.looks.state(name)).waiting for name in former])
             if left:
                 logger.warning(
                     "queue %s is cut into %d partitions, and %d tasks wait in others (%s): they are run too, "
@@ -256,10 +254,7 @@ class Worker:
 
     def _renewer(self) -> Renewer:
         assert self.context is not None
-        if isinstance(self.context.broker, MemoryBroker):
-            return MemoryRenewer(self.context.broker)
-        broker: Any = self.context.broker
-        return RedisRenewer(broker)
+        return self.context.broker.renewer()
 
     def _who_runs(self, running: asyncio.Task[Any] | None) -> str | None:
         """The name of the job whose attempt is that asyncio task."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_server import fake_server, ok
 
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.sentinel import SentinelBroker
-from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreUnavailable
 
 
@@ -58,25 +58,25 @@ async def until(condition: Callable[[], Any]) -> None:
 
 async def test_a_call_goes_on_where_the_last_one_gave_up(tmp_path: Path, counted: Any) -> None:
     """A worker's patience is a second: were each call to begin anew, it would never wait for longer than that."""
-    failures = counted("redis")
+    failures = counted("broker")
     broker = RedisBroker(f"unix://{tmp_path}/nobody", patience=1.0, clock=Steps())
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
-            await broker.now()
+            await broker.looks.now()
     assert failures == [1, 3, 5]
     async with fake_server(tmp_path / "nobody", lambda command: b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n" if command[0] == b"TIME" else ok()):  # fmt: skip
-        assert await broker.now() == 1000
+        assert await broker.looks.now() == 1000
     with pytest.raises(StoreUnavailable):
-        await broker.now()
+        await broker.looks.now()
     assert failures == [1, 3, 5, 1], "it was reached: the next outage is a new one"
     await broker.close()
 
 
 async def test_calls_at_the_same_time_count_one_failure_each(tmp_path: Path, counted: Any) -> None:
     """A hundred that wait for one connection have not failed a hundred times when it breaks."""
-    failures = counted("redis")
+    failures = counted("broker")
     broker = RedisBroker(f"unix://{tmp_path}/nobody")
-    calls = [asyncio.create_task(broker.now()) for _ in range(100)]
+    calls = [asyncio.create_task(broker.looks.now()) for _ in range(100)]
     await until(lambda: len(failures) >= 300)
     assert max(failures[:100]) == 1
     assert max(failures[:200]) <= 3
@@ -93,7 +93,7 @@ async def test_a_door_that_opens_to_nobody(tmp_path: Path, counted: Any, answer:
     serve = lambda command: answer if command[0] == b"SUBSCRIBE" else ok()  # noqa: E731
     async with fake_server(tmp_path / "door", serve) as door:
         broker = RedisBroker(f"unix://{tmp_path}/door")
-        subscription = await broker.subscription()
+        subscription = await broker.channels.subscription()
 
         async def listen() -> None:
             async for _ in subscription:

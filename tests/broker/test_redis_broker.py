@@ -17,10 +17,11 @@ from redis import exceptions as redis_errors
 from stores import Hand, Server, token_comes
 
 from pq.broker import records
-from pq.broker.contract.work import ACK, FAIL, RELEASE, RETRY, Entry, Message, Settlement
+from pq.broker.contract.values import Entry, Message, ReserveCall, Settlement
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.link import Link, ScriptMissing, translate
-from pq.broker.redis.work import RedisBroker
 from pq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
+from pq.model.operations import ACK, FAIL, RELEASE, RETRY
 
 Q = "q"
 
@@ -65,18 +66,18 @@ async def test_scripts_forgotten_between_all_calls(store: Any, broker: RedisBrok
         store.client.script_flush()
         return await call
 
-    assert (await flushed(broker.enqueue(Q, entries("a", "b", "c")))).known == set()
-    await flushed(broker.open_lease("L", [Q], 30_000))
-    answer = await flushed(broker.exchange("L", {}, [Q], 3, 1))
+    assert (await flushed(broker.work.enqueue(Q, entries("a", "b", "c")))).known == set()
+    await flushed(broker.work.open_lease("L", [Q], 30_000))
+    answer = await flushed(broker.work.exchange(ReserveCall("L", [Q], 3, 1), {}))
     assert [task.id for task in answer.tasks] == ["a", "b", "c"]
     both = {Q: [ended("a", 1), ended("b", 1, FAIL)]}
-    assert (await flushed(broker.exchange("L", both, [Q], 3, 2))).refused == []
-    assert (await flushed(broker.renew("L", [Q], 30_000))).alive
-    assert await flushed(broker.retry_dead(Q, entries("b")[0]))
-    assert await flushed(broker.cancel(Q, [("b", b"d3 x\n", "")])) == ["cancelled"]
-    await flushed(broker.pause(Q, True))
-    assert (await flushed(broker.state(Q))).paused
-    assert await flushed(broker.hand_back("L", [Q], crashed=False)) == 1
+    assert (await flushed(broker.work.exchange(ReserveCall("L", [Q], 3, 2), both))).refused == []
+    assert (await flushed(broker.work.renew("L", [Q], 30_000))).alive
+    assert await flushed(broker.work.retry_dead(Q, entries("b")[0]))
+    assert await flushed(broker.work.cancel(Q, [("b", b"d3 x\n", "")])) == ["cancelled"]
+    await flushed(broker.work.pause(Q, True))
+    assert (await flushed(broker.looks.state(Q))).paused
+    assert await flushed(broker.work.hand_back("L", [Q], crashed=False)) == 1
 
 
 class Steps:
@@ -108,7 +109,7 @@ async def test_a_store_that_never_keeps_the_scripts(tmp_path: Path) -> None:
         broker = RedisBroker(f"unix://{tmp_path / 'f'}", patience=1.0, clock=Steps())
         with pytest.raises(StoreUnavailable, match="does not keep our scripts: it took them") as caught:
             async with asyncio.timeout(30):
-                await broker.poke(Q)
+                await broker.work.poke(Q)
         assert "SCRIPT FLUSH" in (caught.value.hint or "")
         asked = sum(command[0] == b"EVALSHA" for command in fake.heard)
         assert 5 < asked < 20, "it was tried again, and not for ever"
@@ -134,7 +135,7 @@ async def test_a_store_that_forgets_the_scripts_some_times(tmp_path: Path) -> No
     async with fake_server(tmp_path / "f", answer) as fake:
         broker = RedisBroker(f"unix://{tmp_path / 'f'}", patience=60.0)
         async with asyncio.timeout(60):
-            await broker.poke(Q)
+            await broker.work.poke(Q)
         assert sum(command[0] == b"EVALSHA" for command in fake.heard) == 5
         await broker.close()
 
@@ -147,7 +148,7 @@ async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:
     try:
         with pytest.raises(StoreRefused, match="NOPERM"):
             async with asyncio.timeout(5):
-                await broker.enqueue(Q, entries("a"))
+                await broker.work.enqueue(Q, entries("a"))
     finally:
         await broker.close()
         store.client.execute_command("ACL", "DELUSER", "poor")
@@ -157,21 +158,21 @@ async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:
 async def test_there_is_never_a_second_wake_token(store: Any, broker: RedisBroker) -> None:
     """However much is queued, handed back or resumed: one worker is woken, who wakes the next."""
     for n in range(5):
-        await broker.enqueue(Q, entries(f"a{n}", f"b{n}"))
+        await broker.work.enqueue(Q, entries(f"a{n}", f"b{n}"))
         assert store.client.llen("pq:{q}:wake") == 1
     for _ in range(2):
-        await broker.pause(Q, False)
-    await broker.open_lease("L", [Q], 30_000)
-    await broker.exchange("L", {}, [Q], 3, 1)
-    await broker.hand_back("L", [Q], crashed=False)
+        await broker.work.pause(Q, False)
+    await broker.work.open_lease("L", [Q], 30_000)
+    await broker.work.exchange(ReserveCall("L", [Q], 3, 1), {})
+    await broker.work.hand_back("L", [Q], crashed=False)
     assert store.client.llen("pq:{q}:wake") == 1
 
 
 async def test_no_token_is_left_where_nothing_is(store: Any, broker: RedisBroker) -> None:
     """Whoever took the last task takes the token too, and nobody comes for nothing."""
-    await broker.enqueue(Q, entries("a"))
-    await broker.open_lease("L", [Q], 30_000)
-    await broker.exchange("L", {}, [Q], 3, 1)
+    await broker.work.enqueue(Q, entries("a"))
+    await broker.work.open_lease("L", [Q], 30_000)
+    await broker.work.exchange(ReserveCall("L", [Q], 3, 1), {})
     assert store.client.llen("pq:{q}:wake") == 0
 
 
@@ -179,8 +180,8 @@ async def test_a_reservation_whose_connection_breaks_is_repeated_without_waiting
     store: Any, broker: RedisBroker
 ) -> None:
     """The token may be gone with the connection: to wait again would be to sleep beside ready work."""
-    await broker.open_lease("L", [Q], 30_000)
-    waiting = asyncio.ensure_future(broker.exchange("L", {}, [Q], 5, 1, block=30))
+    await broker.work.open_lease("L", [Q], 30_000)
+    waiting = asyncio.ensure_future(broker.work.exchange(ReserveCall("L", [Q], 5, 1, block=30), {}))
     await until(lambda: any(c["cmd"] == "blpop" for c in store.client.client_list()))
     for client in store.client.client_list():
         if client["cmd"] == "blpop":
@@ -198,7 +199,7 @@ async def test_a_cancelled_wait_leaves_a_clean_connection(store: Any, broker: Re
         with pytest.raises(asyncio.CancelledError):
             await waiting
     assert not await token_comes(broker, [Q], 0.02)
-    await broker.enqueue(Q, entries("a"))
+    await broker.work.enqueue(Q, entries("a"))
     assert await token_comes(broker, [Q], 5)
 
 
@@ -207,41 +208,41 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
     store: Any, broker: RedisBroker
 ) -> None:
     """Queueing is refused whole; everything by which a store gets emptier goes on."""
-    await broker.enqueue(Q, entries(*"abcdefg"))
-    await broker.enqueue(Q, [Entry("later", b"q\n", 5000), Entry("high", b"q5\n", None, 5)])
-    await broker.open_lease("old", [Q], 1000)
-    await broker.exchange("old", {}, [Q], 2, 1)
+    await broker.work.enqueue(Q, entries(*"abcdefg"))
+    await broker.work.enqueue(Q, [Entry("later", b"q\n", 5000), Entry("high", b"q5\n", None, 5)])
+    await broker.work.open_lease("old", [Q], 1000)
+    await broker.work.exchange(ReserveCall("old", [Q], 2, 1), {})
     store.client.config_set("maxmemory", "100kb")
     try:
         with pytest.raises(QueueFull, match="full"):
-            await broker.enqueue(Q, entries("x", "y"))
+            await broker.work.enqueue(Q, entries("x", "y"))
         with pytest.raises(QueueFull):
-            await broker.enqueue("a.new.queue", entries("x"))
-        assert await broker.records(Q, ["x", "y"]) == [None, None]
-        assert (await broker.state(Q)).waiting == 7
+            await broker.work.enqueue("a.new.queue", entries("x"))
+        assert await broker.looks.records(Q, ["x", "y"]) == [None, None]
+        assert (await broker.looks.state(Q)).waiting == 7
 
-        await broker.open_lease("L", [Q], 30_000)
-        assert (await broker.renew("L", [Q], 30_000)).alive
+        await broker.work.open_lease("L", [Q], 30_000)
+        assert (await broker.work.renew("L", [Q], 30_000)).alive
         broker.time_override.advance(2000)  # type: ignore[union-attr]
-        answer = await broker.exchange("L", {}, [Q], 5, 1, calm=0)
+        answer = await broker.work.exchange(ReserveCall("L", [Q], 5, 1, stable_for=0), {})
         assert [task.id for task in answer.tasks] == ["high", "a", "b", "c", "d"]
-        assert (await broker.cancel(Q, [("later", b"d3 x\n", ""), ("d", b"d3 x\n", ""), ("e", b"d3 x\n", "")])) == [
+        assert (await broker.work.cancel(Q, [("later", b"d3 x\n", ""), ("d", b"d3 x\n", ""), ("e", b"d3 x\n", "")])) == [
             "cancelled", "cancelling", "cancelled",
         ]  # fmt: skip
         some = [ended("high", 1), ended("a", 1, FAIL), ended("b", 1, RETRY), ended("c", 1, RELEASE)]
-        assert (await broker.exchange("L", {Q: some}, [Q], 1, 2)).refused == []
-        assert await broker.retry_dead(Q, Entry("a", b"q\n"))
-        await broker.pause(Q, True)
-        await broker.pause(Q, False)
-        await broker.poke(Q)
-        await broker.poke("empty")
+        assert (await broker.work.exchange(ReserveCall("L", [Q], 1, 2), {Q: some})).refused == []
+        assert await broker.work.retry_dead(Q, Entry("a", b"q\n"))
+        await broker.work.pause(Q, True)
+        await broker.work.pause(Q, False)
+        await broker.work.poke(Q)
+        await broker.work.poke("empty")
         await broker._run("poke", [broker.keys.prefix(Q)], "wait.1", 60_000)
-        assert await broker.hand_back("L", [Q], crashed=True) == 2
-        assert (await broker.state(Q)).waiting == 6
+        assert await broker.work.hand_back("L", [Q], crashed=True) == 2
+        assert (await broker.looks.state(Q)).waiting == 6
     finally:
         store.client.config_set("maxmemory", "0")
         store.client.delete("pq:{empty}:wake")
-    assert (await broker.enqueue(Q, entries("x", "y"))).known == set()
+    assert (await broker.work.enqueue(Q, entries("x", "y"))).known == set()
 
 
 # ------------------------------------------------------------------------------------- subscription
@@ -352,8 +353,8 @@ async def test_lost_replies_do_nothing_twice(store: Any, tmp_path: Path) -> None
     async with proxy(path, store.url.removeprefix("unix://")) as wire:
         broker = RedisBroker(f"unix://{path}", patience=10)
         await broker.open()
-        await broker.open_lease("L", [Q], 30_000)
-        await broker.enqueue(Q, entries("first"))
+        await broker.work.open_lease("L", [Q], 30_000)
+        await broker.work.enqueue(Q, entries("first"))
 
         async def lossy(call: Any) -> Any:
             wire.lose = 2
@@ -361,16 +362,16 @@ async def test_lost_replies_do_nothing_twice(store: Any, tmp_path: Path) -> None
             assert wire.lose == 0
             return answer
 
-        await lossy(broker.enqueue(Q, entries("a", "b")))
-        answer = await lossy(broker.exchange("L", {}, [Q], 10, 1))
+        await lossy(broker.work.enqueue(Q, entries("a", "b")))
+        answer = await lossy(broker.work.exchange(ReserveCall("L", [Q], 10, 1), {}))
         assert sorted(task.id for task in answer.tasks) == ["a", "b", "first"]
         settled = {Q: [ended("a", 1), ended("b", 1, RETRY), ended("first", 1, FAIL)]}
-        answer = await lossy(broker.exchange("L", settled, [Q], 10, 2))
+        answer = await lossy(broker.work.exchange(ReserveCall("L", [Q], 10, 2), settled))
         assert (answer.refused, [task.id for task in answer.tasks]) == ([], ["b"])
-        await lossy(broker.enqueue(Q, entries("c")))
-        assert await lossy(broker.cancel(Q, [("c", b"d3 cancel:0\n", "")])) == ["cancelled"]
-        await lossy(broker.hand_back("L", [Q], crashed=True))
-        state = await broker.state(Q)
+        await lossy(broker.work.enqueue(Q, entries("c")))
+        assert await lossy(broker.work.cancel(Q, [("c", b"d3 cancel:0\n", "")])) == ["cancelled"]
+        await lossy(broker.work.hand_back("L", [Q], crashed=True))
+        state = await broker.looks.state(Q)
         assert (state.ready, state.held, state.leases, state.dead) == (1, 0, 0, 1)
         assert store.client.hgetall("pq:{q}:crashes") == {b"b": b"1"}
         assert wire.lost >= 12
@@ -425,16 +426,16 @@ async def test_a_database_that_does_not_exist_is_refused(store: Any) -> None:
 async def test_a_restart_without_data_is_met_by_going_on(valkey_server: Server, valkey: Any) -> None:
     """The store comes back empty: scripts are loaded again, leases are gone, queueing works."""
     broker = RedisBroker(valkey.url, patience=20)
-    await broker.enqueue(Q, entries("a"))
-    await broker.open_lease("L", [Q], 30_000)
+    await broker.work.enqueue(Q, entries("a"))
+    await broker.work.open_lease("L", [Q], 30_000)
     valkey_server.kill()
-    renewing = asyncio.ensure_future(broker.renew("L", [Q], 30_000))
+    renewing = asyncio.ensure_future(broker.work.renew("L", [Q], 30_000))
     await asyncio.sleep(0.03)
     assert not renewing.done()
     valkey_server.start()
     assert not (await renewing).alive
-    assert (await broker.exchange("L", {}, [Q], 1, 1)).lost_lease
-    assert (await broker.enqueue(Q, entries("a"))).known == set()
+    assert (await broker.work.exchange(ReserveCall("L", [Q], 1, 1), {})).lost_lease
+    assert (await broker.work.enqueue(Q, entries("a"))).known == set()
     await broker.close()
 
 
@@ -462,7 +463,7 @@ async def test_not_now_is_tried_again_on_a_new_connection(tmp_path: Path, error:
 
     async with fake_server(tmp_path / "s", answer) as fake:
         broker = RedisBroker(f"unix://{tmp_path}/s", patience=10)
-        await broker.publish("channel", b"x")
+        await broker.channels.publish("channel", b"x")
         assert fake.connections == 3
         await broker.close()
 
@@ -472,7 +473,7 @@ async def test_patience_ends_with_the_servers_own_words(tmp_path: Path) -> None:
     async with fake_server(tmp_path / "s", lambda _: b"-MISCONF disk is full\r\n"):
         broker = RedisBroker(f"unix://{tmp_path}/s", patience=0.05)
         with pytest.raises(StoreUnavailable, match="disk is full"):
-            await broker.publish("channel", b"x")
+            await broker.channels.publish("channel", b"x")
         await broker.close()
 
 

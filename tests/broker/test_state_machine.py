@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 from collections.abc import Coroutine
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -25,28 +26,25 @@ from hypothesis.stateful import (
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
-from pq.broker.contract.work import (
-    ACK,
+from pq.broker.contract.values import (
     CHANGE,
     CODE,
-    CRASH,
     DROP,
-    FAIL,
     FORGET,
     PAUSE,
-    RELEASE,
     RESUME,
-    RETRY,
-    REVOKE,
     UNDO,
     Entry,
     Exchange,
+    ReserveCall,
     Reserved,
     Settlement,
     Tick,
 )
-from pq.broker.memory.work import MemoryBroker, MemoryStore
-from pq.broker.redis.work import RedisBroker
+from pq.broker.memory.broker import MemoryBroker
+from pq.broker.memory.store import MemoryStore
+from pq.broker.redis.broker import RedisBroker
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE, RETRY, REVOKE
 
 STEPS = int(os.environ.get("PQ_STEPS", "6000"))
 PER_EXAMPLE = 60  # and some rules make several
@@ -91,7 +89,7 @@ class Machine(RuleBasedStateMachine):
         self.batch = 0
         self.taken: list[tuple[str, Reserved]] = []  # everything that was ever handed out, the last first
         self.deleted: set[str] = set()
-        self.last: dict[str, dict[str, Any]] = {}
+        self.last: dict[str, tuple[ReserveCall, dict[str, list[Settlement]]]] = {}
         self.before = dump_server(self.client)[0]
 
     # ------------------------------------------------------------------------------ the two sides
@@ -99,9 +97,9 @@ class Machine(RuleBasedStateMachine):
         return self.loop.run_until_complete(call)
 
     def both(self, verb: str, *args: Any, **options: Any) -> Any:
-        """Call a verb of both; their answers must be equal, and so must be what they hold then."""
-        theirs = self.run(getattr(self.on_redis, verb)(*args, **options))
-        ours = self.run(getattr(self.model, verb)(*args, **options))
+        """Call a verb (`work.enqueue`) of both; their answers must be equal, and so must be what they hold then."""
+        theirs = self.run(attrgetter(verb)(self.on_redis)(*args, **options))
+        ours = self.run(attrgetter(verb)(self.model)(*args, **options))
         assert plain(theirs) == plain(ours), verb
         self.compare()
         return theirs
@@ -143,7 +141,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for lease in LEASES[:2]:
-            self.both("open_lease", lease, QUEUES, 30_000)
+            self.both("work.open_lease", lease, QUEUES, 30_000)
 
     def pick(self, queue: str, which: int) -> str:
         """A task of that queue, one of the youngest; one that nobody knows where there is none."""
@@ -177,10 +175,10 @@ class Machine(RuleBasedStateMachine):
                 id = self.new_one(queue, wants)
             unique = "u" in self.demands[id]
             entries.append(Entry(id, self.live(id, priority), delay, priority, unique))
-        self.both("enqueue", queue, entries)
+        self.both("work.enqueue", queue, entries)
         if twice:
-            again = self.unchanged("enqueue", queue, entries)
-            assert again.known | again.rivals.keys() == {entry.id for entry in entries}
+            again = self.unchanged("work.enqueue", queue, entries)
+            assert again.known | again.conflicts.keys() == {entry.id for entry in entries}
 
     @rule(
         queue=queues,
@@ -193,17 +191,17 @@ class Machine(RuleBasedStateMachine):
         """What a producer does who finds the key taken: the other's record is replaced, or it is ended."""
         id = self.new_one(queue, wants)
         entry = Entry(id, self.live(id, 0), delay, 0, True)
-        rival = self.both("enqueue", queue, [entry]).rivals.get(id)
+        rival = self.both("work.enqueue", queue, [entry]).conflicts.get(id)
         if rival is None:
             return
         old = rival.id
         if replace:
             wanted, self.demands[old] = self.demands[old], wants
-            call: tuple[Any, ...] = ("replace", queue, old, self.live(old, 0), delay)
+            call: tuple[Any, ...] = ("work.replace", queue, old, self.live(old, 0), delay)
             if not self.both(*call):
                 self.demands[old] = wanted
         else:
-            call = ("displace", queue, (old, self.finished(old, "displaced:0"), ""), entry)
+            call = ("work.displace", queue, (old, self.finished(old, "displaced:0"), ""), entry)
             self.both(*call)
         if twice:
             self.unchanged(*call)
@@ -226,10 +224,10 @@ class Machine(RuleBasedStateMachine):
             if id == "unheard.of" or id in self.deleted:
                 id = self.new_one(queue, DEMANDS[(self.serial + shift) % len(DEMANDS)])
             claims.append(Tick(schedule, self.hand.ms + shift, id, self.live(id, priority)))
-        self.both("tick", queue, claims)
+        self.both("work.tick", queue, claims)
         if twice:
-            assert 1 not in self.unchanged("tick", queue, claims)
-            self.both("last_ticks", queue, ["s", "t"])
+            assert 1 not in self.unchanged("work.tick", queue, claims)
+            self.both("schedules.last_ticks", queue, ["s", "t"])
 
     @rule(
         verb=st.sampled_from([CODE, CODE, CHANGE, CHANGE, FORGET, UNDO, DROP, PAUSE, RESUME]),
@@ -237,16 +235,16 @@ class Machine(RuleBasedStateMachine):
         text=st.sampled_from([b"60\nx", b"60\ny", b"5\nx"]),
     )
     def changes_schedule(self, verb: str, name: str, text: bytes) -> None:
-        self.both("change_schedule", verb, name, text, most=2)
-        stored = self.both("schedules")
-        assert self.both("change_schedule", verb, name, text, most=2) in (0, -1, -2)
-        assert self.both("schedules") == stored
+        self.both("schedules.change", verb, name, text, most=2)
+        stored = self.both("schedules.stored")
+        assert self.both("schedules.change", verb, name, text, most=2) in (0, -1, -2)
+        assert self.both("schedules.stored") == stored
 
     @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 1000, 30_000]), twice=often)
     def opens_lease(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
-        self.both("open_lease", lease, order, ttl)
+        self.both("work.open_lease", lease, order, ttl)
         if twice:
-            self.unchanged("open_lease", lease, order, ttl)
+            self.unchanged("work.open_lease", lease, order, ttl)
 
     @rule(
         lease=leases,
@@ -275,7 +273,7 @@ class Machine(RuleBasedStateMachine):
         bare: int,
     ) -> None:
         if bare and any(lease not in self.before[queue].leases for queue in order if queue in self.before):
-            self.both("open_lease", lease, order, 1000)
+            self.both("work.open_lease", lease, order, 1000)
         settlements: dict[str, list[Settlement]] = {}
         for which, op, wrong, priority, wait in ends:
             # Mostly of its own and of late; at times under the wrong batch, or from another's lease.
@@ -292,21 +290,14 @@ class Machine(RuleBasedStateMachine):
                 )
             )
         self.batch += 1
-        call = {
-            "settlements": settlements,
-            "queues": order,
-            "want": want,
-            "batch": self.batch,
-            "idle": idle,
-            "calm": calm,
-        }
-        self.last[lease] = call
-        answer = self.both("exchange", lease, **call)
+        call = ReserveCall(lease, order, want, self.batch, idle=idle, stable_for=calm)
+        self.last[lease] = call, settlements
+        answer = self.both("work.exchange", call, settlements)
         self.note(lease, answer)
         if twice:
             # Housekeeping goes on with each call, and a call that was given nothing asks anew.
             repeat = self.both if calm is not None else self.unchanged
-            again = repeat("exchange", lease, **call)
+            again = repeat("work.exchange", call, settlements)
             if answer.tasks:
                 assert sorted(again.tasks) == sorted(answer.tasks)
             self.note(lease, again)
@@ -320,9 +311,9 @@ class Machine(RuleBasedStateMachine):
         """A worker takes some tasks and dies with them; somebody saw it. So do others, maybe."""
         for _ in range(times):
             self.batch += 1
-            self.both("open_lease", lease, [queue], 1000)
-            self.both("exchange", lease, {}, [queue], want, self.batch, idle=True)
-            self.both("hand_back", lease, [queue], crashed=True)
+            self.both("work.open_lease", lease, [queue], 1000)
+            self.both("work.exchange", ReserveCall(lease, [queue], want, self.batch, idle=True), {})
+            self.both("work.hand_back", lease, [queue], crashed=True)
 
     @rule(seed=st.integers(0, 2**32))
     def burst(self, seed: int) -> None:
@@ -394,8 +385,8 @@ class Machine(RuleBasedStateMachine):
     def repeat_exchange_later(self, lease: str, late: int) -> None:
         """The reply was lost, and the world went on before the call is repeated. Or an earlier one comes late."""
         if lease in self.last:
-            call = self.last[lease]
-            self.note(lease, self.both("exchange", lease, **{**call, "batch": call["batch"] - late}))
+            call, settlements = self.last[lease]
+            self.note(lease, self.both("work.exchange", call._replace(batch=call.batch - late), settlements))
 
     def note(self, lease: str, answer: Exchange) -> None:
         for task in answer.tasks:
@@ -405,17 +396,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(lease=leases, order=orders, ttl=st.sampled_from([5, 30_000]), twice=often)
     def renews(self, lease: str, order: tuple[str, ...], ttl: int, twice: bool) -> None:
-        answer = self.both("renew", lease, order, ttl)
+        answer = self.both("work.renew", lease, order, ttl)
         if twice:
-            assert self.unchanged("renew", lease, order, ttl) == answer
+            assert self.unchanged("work.renew", lease, order, ttl) == answer
 
     @rule(lease=leases, order=orders, crashed=st.booleans(), twice=often, really=st.integers(0, 2))
     def hands_back(self, lease: str, order: tuple[str, ...], crashed: bool, twice: bool, really: int) -> None:
         if really:
             return
-        self.both("hand_back", lease, order, crashed=crashed)
+        self.both("work.hand_back", lease, order, crashed=crashed)
         if twice:
-            assert self.unchanged("hand_back", lease, order, crashed=crashed) == 0
+            assert self.unchanged("work.hand_back", lease, order, crashed=crashed) == 0
 
     @rule(ms=st.sampled_from([1, 10, 1000, 40_000, -3000]))
     def time_passes(self, ms: int) -> None:
@@ -427,19 +418,19 @@ class Machine(RuleBasedStateMachine):
     def cancels(self, queue: str, which: list[int], at_front: bool, twice: bool) -> None:
         ids = dict.fromkeys(self.live_one(queue, n) for n in which)
         items = [(id, self.finished(id, "cancel:0"), "") for id in ids]
-        answers = self.both("cancel", queue, items, at_front=at_front)
+        answers = self.both("work.cancel", queue, items, at_front=at_front)
         if twice:
-            assert self.unchanged("cancel", queue, items, at_front=at_front) == answers
+            assert self.unchanged("work.cancel", queue, items, at_front=at_front) == answers
 
     @rule(queue=queues, really=st.integers(0, 3))
     def purges(self, queue: str, really: int) -> None:
         if really:
             return
-        first = self.both("peek", queue, 100)
+        first = self.both("looks.peek", queue, 100)
         items = [(id, self.finished(id, "purge:0"), "") for id in first]
-        self.both("cancel", queue, items, at_front=True)
+        self.both("work.cancel", queue, items, at_front=True)
         if first and not self.deleted:
-            assert self.run(self.model.peek(queue, 100)) == []
+            assert self.run(self.model.looks.peek(queue, 100)) == []
 
     @rule(queue=queues, which=picks, priority=priorities, twice=often)
     def retries_dead(self, queue: str, which: int, priority: int, twice: bool) -> None:
@@ -448,17 +439,17 @@ class Machine(RuleBasedStateMachine):
         if id in self.deleted:
             return
         entry = Entry(id, self.live(id, priority))
-        self.both("retry_dead", queue, entry)
+        self.both("work.retry_dead", queue, entry)
         if twice:
-            assert self.unchanged("retry_dead", queue, entry) is False
+            assert self.unchanged("work.retry_dead", queue, entry) is False
 
     @rule(queue=queues, paused=st.sampled_from([False, False, True]), twice=often, really=st.integers(0, 2))
     def pauses(self, queue: str, paused: bool, twice: bool, really: int) -> None:
         if really and not self.before.get(queue, QueueDump()).paused and not twice:
             return
-        self.both("pause", queue, paused)
+        self.both("work.pause", queue, paused)
         if twice:
-            self.unchanged("pause", queue, paused)
+            self.unchanged("work.pause", queue, paused)
 
     @rule(queue=queues, which=picks, really=st.integers(0, 2))
     def vanishes(self, queue: str, which: int, really: int) -> None:
@@ -475,9 +466,9 @@ class Machine(RuleBasedStateMachine):
     def looks(self, queue: str, count: int, really: int) -> None:
         if really:
             return
-        self.both("state", queue)
-        self.both("peek", queue, count)
-        self.both("dead", queue, count)
+        self.both("looks.state", queue)
+        self.both("looks.peek", queue, count)
+        self.both("looks.dead", queue, count)
 
 
 def plain(answer: Any) -> Any:
@@ -491,7 +482,7 @@ def plain(answer: Any) -> Any:
             answer.refused,
             answer.lost_lease,
             answer.next_due,
-            answer.left,
+            answer.more_ready,
             answer.blocked,
             answer.solo,
             answer.vanished,

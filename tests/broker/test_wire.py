@@ -9,8 +9,8 @@ import hiredis
 import pytest
 import redis.exceptions as redis_errors
 
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.wire import Wire
-from pq.broker.redis.work import RedisBroker
 
 
 def packed(*commands: tuple[Any, ...]) -> list[bytes]:

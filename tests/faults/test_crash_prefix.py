@@ -22,9 +22,10 @@ import redis
 from stores import Server, broken_invariants, dump_server
 
 from pq.broker import records
-from pq.broker.contract.work import ACK, CRASH, FAIL, RELEASE, RETRY, Entry, Reserved, Settlement, Tick
+from pq.broker.contract.values import Entry, ReserveCall, Reserved, Settlement, Tick
 from pq.broker.embedded import find_binary
-from pq.broker.redis.work import RedisBroker
+from pq.broker.redis.broker import RedisBroker
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE, RETRY
 
 CUTS = int(os.environ.get("PQ_CUTS", "60"))
 SEED = int(os.environ.get("PQ_CUT_SEED", "1"))
@@ -66,13 +67,13 @@ class Workload:
             wants = self.demands[id]
             delay = self.chance.choice([None, None, None, 1, 20])
             entries.append(Entry(id, live(id, wants, priority), delay, priority, "u" in wants))
-        await self.broker.enqueue(queue, entries)
+        await self.broker.work.enqueue(queue, entries)
 
     async def work(self) -> None:
         if not self.held or (len(self.held) < 2 and self.chance.random() < 0.3):
             self.leases += 1
             lease = f"L{self.leases}"
-            await self.broker.open_lease(lease, QUEUES, 60_000)
+            await self.broker.work.open_lease(lease, QUEUES, 60_000)
             self.held[lease] = []
         lease = self.chance.choice(list(self.held))
         mine = self.held[lease]
@@ -82,7 +83,9 @@ class Workload:
         for task in ended:
             settlements.setdefault(task.queue, []).append(self.end(lease, task))
         self.batch += 1
-        answer = await self.broker.exchange(lease, settlements, QUEUES, 6, self.batch, idle=True)
+        answer = await self.broker.work.exchange(
+            ReserveCall(lease, QUEUES, 6, self.batch, idle=True), settlements
+        )
         self.held[lease] += answer.tasks
 
     def end(self, lease: str, task: Reserved) -> Settlement:
@@ -95,21 +98,21 @@ class Workload:
         if self.held and self.chance.random() < 0.3:
             lease = self.chance.choice(list(self.held))
             del self.held[lease]
-            await self.broker.hand_back(lease, QUEUES, crashed=True)
+            await self.broker.work.hand_back(lease, QUEUES, crashed=True)
 
     async def cancel(self) -> None:
         id = self.chance.choice(list(self.demands) or ["one-0"])
         queue = id.partition("-")[0]
-        await self.broker.cancel(queue, [(id, records.finished_header(3, "cancel:0") + b"end", "")])
+        await self.broker.work.cancel(queue, [(id, records.finished_header(3, "cancel:0") + b"end", "")])
 
     async def other(self) -> None:
         queue = self.chance.choice(QUEUES)
         ids = [id for id in self.demands if id.startswith(queue)]
         if ids:
             id = self.chance.choice(ids)
-            await self.broker.retry_dead(queue, Entry(id, live(id, self.demands[id])))
+            await self.broker.work.retry_dead(queue, Entry(id, live(id, self.demands[id])))
         id = self.new(queue)
-        await self.broker.tick(
+        await self.broker.work.tick(
             queue, [Tick("s", int(time.time() * 1000) - 5, id, live(id, self.demands[id]))]
         )
 
@@ -121,8 +124,10 @@ async def drain(broker: RedisBroker, lease: str) -> int:
     for batch in range(1, 1000):
         later += 3_600_000  # what is delayed is due, what is leased is over, what is limited in time may go
         broker.time_override = lambda at=later: at  # type: ignore[misc]
-        await broker.open_lease(lease, QUEUES, 10 * 3_600_000)
-        answer = await broker.exchange(lease, {}, QUEUES, 100, batch, idle=True, calm=0)
+        await broker.work.open_lease(lease, QUEUES, 10 * 3_600_000)
+        answer = await broker.work.exchange(
+            ReserveCall(lease, QUEUES, 100, batch, idle=True, stable_for=0), {}
+        )
         ended: dict[str, list[Settlement]] = {}
         for task in answer.tasks:
             header = records.finished_header(1, f"{lease}:{task.batch}")
@@ -131,9 +136,9 @@ async def drain(broker: RedisBroker, lease: str) -> int:
                 Settlement(ACK, task.id, task.batch, header + b"end", "", 0, limited)
             )
         total += len(answer.tasks)
-        refused = (await broker.exchange(lease, ended, QUEUES, 0, 0)).refused
+        refused = (await broker.work.exchange(ReserveCall(lease, QUEUES, 0, 0), ended)).refused
         assert not refused
-        states = [await broker.state(queue) for queue in QUEUES]
+        states = [await broker.looks.state(queue) for queue in QUEUES]
         if not answer.tasks and all(state.waiting == 0 and state.held == 0 for state in states):
             return total
     raise AssertionError(f"it cannot be drained: {states}")

@@ -14,22 +14,11 @@ from proxy import AFTER, BEFORE, HOLE, INSIDE, Proxy, commands_in
 from stores import Hand, dump_server
 
 from pq.broker import records
-from pq.broker.contract.work import (
-    ACK,
-    CHANGE,
-    CRASH,
-    FAIL,
-    RELEASE,
-    RETRY,
-    Entry,
-    Exchange,
-    Settlement,
-    Streamed,
-    Tick,
-)
+from pq.broker.contract.values import CHANGE, Entry, Exchange, ReserveCall, Settlement, Streamed, Tick
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.scripts import NAMES
-from pq.broker.redis.work import RedisBroker
 from pq.errors import QueueFull, StoreError, StoreRefused
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE, RETRY
 
 Q = "q"
 NOW = 1_700_000_000_000
@@ -45,23 +34,23 @@ def finished(id: str, token: str = "cancel:0") -> bytes:
 
 async def prepare(broker: RedisBroker) -> None:
     """Something of everything: ready, held, delayed, parked, dead, cancelled, locked, scheduled."""
-    await broker.open_lease("L", [Q], 60_000)
-    await broker.open_lease("old", [Q], 60_000)
-    await broker.enqueue(Q, [Entry(f"h{n}", live(f"h{n}")) for n in range(5)])
-    await broker.enqueue(Q, [Entry("s", live("s", "c1:g")), Entry("t", live("t", "c1:g"))])
-    await broker.exchange("L", {}, [Q], 9, 1)
-    await broker.enqueue(Q, [Entry("o", live("o"))])
-    await broker.exchange("old", {}, [Q], 1, 1)
-    await broker.enqueue(
+    await broker.work.open_lease("L", [Q], 60_000)
+    await broker.work.open_lease("old", [Q], 60_000)
+    await broker.work.enqueue(Q, [Entry(f"h{n}", live(f"h{n}")) for n in range(5)])
+    await broker.work.enqueue(Q, [Entry("s", live("s", "c1:g")), Entry("t", live("t", "c1:g"))])
+    await broker.work.exchange(ReserveCall("L", [Q], 9, 1), {})
+    await broker.work.enqueue(Q, [Entry("o", live("o"))])
+    await broker.work.exchange(ReserveCall("old", [Q], 1, 1), {})
+    await broker.work.enqueue(
         Q, [Entry("a", live("a")), Entry("b", live("b")), Entry("p", live("p", "", "", 3), None, 3)]
     )
-    await broker.enqueue(Q, [Entry("d", live("d"), 5000), Entry("due", live("due"), 1)])
-    await broker.enqueue(
+    await broker.work.enqueue(Q, [Entry("d", live("d"), 5000), Entry("due", live("due"), 1)])
+    await broker.work.enqueue(
         Q, [Entry("u", live("u", "ul:k"), None, 0, True), Entry("e", live("e", "ur:j"), 900, 0, True)]
     )
-    await broker.exchange("L", {Q: [Settlement(FAIL, "h0", 1, finished("h0", "L:1"))]}, [], 0, 0)
-    await broker.lock("mine", "me", 60_000)
-    await broker.change_schedule(CHANGE, "s", b"60\nx")
+    await broker.work.exchange(ReserveCall("L"), {Q: [Settlement(FAIL, "h0", 1, finished("h0", "L:1"))]})
+    await broker.channels.lock("mine", "me", 60_000)
+    await broker.schedules.change(CHANGE, "s", b"60\nx")
 
 
 class Call(NamedTuple):
@@ -85,40 +74,45 @@ def settlements() -> dict[str, list[Settlement]]:
 
 CALLS = {
     "enqueue": Call(
-        "enqueue", lambda b: b.enqueue(Q, [Entry("n", live("n")), Entry("m", live("m", "", "", 2), 9, 2)])
+        "enqueue",
+        lambda b: b.work.enqueue(Q, [Entry("n", live("n")), Entry("m", live("m", "", "", 2), 9, 2)]),
     ),
     "enqueue a taken key": Call(
-        "enqueue", lambda b: b.enqueue(Q, [Entry("v", live("v", "uf:k"), None, 0, True)])
+        "enqueue", lambda b: b.work.enqueue(Q, [Entry("v", live("v", "uf:k"), None, 0, True)])
     ),
-    "open_lease": Call("open_lease", lambda b: b.open_lease("new", [Q], 60_000)),
-    "reserve": Call("reserve", lambda b: b.exchange("L", {}, [Q], 3, 2)),
-    "reserve and reclaim": Call("reserve", lambda b: b.exchange("L", {}, [Q], 30, 2, calm=0, idle=True)),
-    "settle": Call("settle", lambda b: b.exchange("L", settlements(), [], 0, 0)),
-    "settle and reserve": Call("settle", lambda b: b.exchange("L", settlements(), [Q], 4, 2)),
-    "renew": Call("renew", lambda b: b.renew("L", [Q], 90_000)),
-    "hand_back": Call("hand_back", lambda b: b.hand_back("L", [Q], crashed=True)),
+    "open_lease": Call("open_lease", lambda b: b.work.open_lease("new", [Q], 60_000)),
+    "reserve": Call("reserve", lambda b: b.work.exchange(ReserveCall("L", [Q], 3, 2), {})),
+    "reserve and reclaim": Call(
+        "reserve", lambda b: b.work.exchange(ReserveCall("L", [Q], 30, 2, stable_for=0, idle=True), {})
+    ),
+    "settle": Call("settle", lambda b: b.work.exchange(ReserveCall("L"), settlements())),
+    "settle and reserve": Call(
+        "settle", lambda b: b.work.exchange(ReserveCall("L", [Q], 4, 2), settlements())
+    ),
+    "renew": Call("renew", lambda b: b.work.renew("L", [Q], 90_000)),
+    "hand_back": Call("hand_back", lambda b: b.work.hand_back("L", [Q], crashed=True)),
     "cancel": Call(
-        "cancel", lambda b: b.cancel(Q, [(id, finished(id), "") for id in ("a", "h1", "t", "d", "x")])
+        "cancel", lambda b: b.work.cancel(Q, [(id, finished(id), "") for id in ("a", "h1", "t", "d", "x")])
     ),
-    "retry_dead": Call("retry_dead", lambda b: b.retry_dead(Q, Entry("h0", live("h0")))),
-    "replace": Call("replace", lambda b: b.replace(Q, "e", live("e", "ur:j") + b"!", 700)),
+    "retry_dead": Call("retry_dead", lambda b: b.work.retry_dead(Q, Entry("h0", live("h0")))),
+    "replace": Call("replace", lambda b: b.work.replace(Q, "e", live("e", "ur:j") + b"!", 700)),
     "displace": Call(
         "displace",
-        lambda b: b.displace(Q, ("u", finished("u"), ""), Entry("w", live("w", "ul:k"), None, 0, True)),
+        lambda b: b.work.displace(Q, ("u", finished("u"), ""), Entry("w", live("w", "ul:k"), None, 0, True)),
     ),
-    "pause": Call("pause", lambda b: b.pause(Q, True)),
-    "inspect": Call("inspect", lambda b: b.state(Q)),
-    "poke": Call("poke", lambda b: b.poke(Q)),
-    "limit": Call("limit", lambda b: b.limit(Q, 5)),
-    "lock": Call("lock", lambda b: b.lock("other", "me", 60_000)),
-    "lock of somebody else": Call("lock", lambda b: b.lock("mine", "you", 60_000)),
-    "unlock": Call("unlock", lambda b: b.unlock("mine", "me")),
-    "forget": Call("forget", lambda b: b.forget(Q, ["h0", "a"])),
+    "pause": Call("pause", lambda b: b.work.pause(Q, True)),
+    "inspect": Call("inspect", lambda b: b.looks.state(Q)),
+    "poke": Call("poke", lambda b: b.work.poke(Q)),
+    "limit": Call("limit", lambda b: b.work.limit(Q, 5)),
+    "lock": Call("lock", lambda b: b.channels.lock("other", "me", 60_000)),
+    "lock of somebody else": Call("lock", lambda b: b.channels.lock("mine", "you", 60_000)),
+    "unlock": Call("unlock", lambda b: b.channels.unlock("mine", "me")),
+    "forget": Call("forget", lambda b: b.work.forget(Q, ["h0", "a"])),
     "stream": Call(
-        "stream", lambda b: b.keep_parts("L", [Streamed(Q, "h1", 1, 1, 2, [b"one", b"two"])], 60_000)
+        "stream", lambda b: b.channels.keep_parts("L", [Streamed(Q, "h1", 1, 1, 2, [b"one", b"two"])], 60_000)
     ),
-    "tick": Call("tick", lambda b: b.tick(Q, [Tick("s", NOW - 5, "tick", live("tick"))])),
-    "schedule": Call("schedule", lambda b: b.change_schedule("pause", "s")),
+    "tick": Call("tick", lambda b: b.work.tick(Q, [Tick("s", NOW - 5, "tick", live("tick"))])),
+    "schedule": Call("schedule", lambda b: b.schedules.change("pause", "s")),
 }
 ANSWERS_DIFFER = {"enqueue", "hand_back", "retry_dead", "unlock", "forget", "tick", "schedule"}
 """A repeat says that it was done already: a known id, nothing more to hand back, no lock of his any more."""

@@ -156,7 +156,7 @@ async def test_a_store_that_is_away_for_a_while(journey: Journey) -> None:
 
 async def test_a_dead_end(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other side is gone and did not say so: each call's time-out finds out, and a new connection serves."""
-    monkeypatch.setattr("pq.broker.redis.work.BLOCK_MARGIN", 0.3)
+    monkeypatch.setattr("pq.broker.redis.broker.BLOCK_MARGIN", 0.3)
     broker = await journey.api.broker()
     assert journey.worker.context is not None
     for each in (broker, journey.worker.context.broker):

@@ -11,7 +11,7 @@ import pytest
 from pq import api as pq
 from pq.api import Producer
 from pq.broker import records
-from pq.broker.contract.work import Entry
+from pq.broker.contract.values import Entry
 from pq.model.task import Task
 
 running: Counter[str] = Counter()
@@ -290,7 +290,7 @@ async def test_a_producer_that_does_not_know_the_job_cannot_pass_its_limit_by(
     broker = await api.broker()
     unaware: list[Task[Any]] = [Task(f"t{n}", "three", "default", time_queued=1.0) for n in range(20)]
     entries = [Entry(task.id, records.live_header() + task.to_wire()) for task in unaware]
-    await broker.enqueue("default", entries)
+    await broker.work.enqueue("default", entries)
     for task in unaware:
         ended = await api.adopt(task).done_callback
         assert ended.status_string == "SUCCESS"

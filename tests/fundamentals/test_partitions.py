@@ -13,6 +13,7 @@ import pytest
 
 from pq import api as pq
 from pq.api import Concurrency, Producer, PulsarQueue
+from pq.broker.contract.values import ReserveCall
 from pq.clock import SYSTEM
 from pq.config import Settings
 from pq.model.limits import partition_key_text
@@ -70,8 +71,10 @@ class FirstOf:
 
     def __init__(self) -> None:
         self.firsts: Counter[str] = Counter()
+        self.work = self
 
-    async def exchange(self, lease: str, ended: Any, queues: list[str], *args: Any, **options: Any) -> None:
+    async def exchange(self, call: ReserveCall, settlements: Any) -> None:
+        queues = call.queues
         assert sorted(queues) == sorted(["here", "orders", *PARTS, "low"])
         self.firsts[next(name for name in queues if name in ("orders", "low"))] += 1
 

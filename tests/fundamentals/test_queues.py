@@ -41,7 +41,11 @@ async def test_how_late_the_next_task_is(
     """Since when it could have started: not while it is delayed, nor what waits behind it; 0 where nothing waits."""
     await api.tasks.queue("echo", 1, callback=False)
     await api.tasks.queue("echo", 2, queue="slow", delay=3600, callback=False)
-    record = (await (await api.broker()).records("default", await (await api.broker()).peek("default", 1)))[0]
+    record = (
+        await (await api.broker()).looks.records(
+            "default", await (await api.broker()).looks.peek("default", 1)
+        )
+    )[0]
     assert record is not None
     queued = Task.from_wire(records.message(record)).time_queued
     assert queued is not None

@@ -14,7 +14,7 @@ import pytest
 from pq import api as pq
 from pq.api import Job, Producer, Task
 from pq.broker import records
-from pq.broker.contract.work import Entry
+from pq.broker.contract.values import Entry
 from pq.worker.worker import Worker
 
 runs: list[str] = []
@@ -63,12 +63,12 @@ async def test_unreadable_messages_are_set_aside(
         b"q\n\x81\xa1a\x01",
         b"q\n" + bytes(9),
     ]
-    await broker.enqueue("default", [Entry(f"bad{n}", record) for n, record in enumerate(bad)])
+    await broker.work.enqueue("default", [Entry(f"bad{n}", record) for n, record in enumerate(bad)])
     other: Task[Any] = Task("someone-else", "addition", "default")
-    await broker.enqueue("default", [Entry("not-me", records.live_header() + other.to_wire())])
+    await broker.work.enqueue("default", [Entry("not-me", records.live_header() + other.to_wire())])
     await start_worker(app)
     assert (await api.tasks.queue("addition", a=1, b=2)).get() == 3
-    dead = {id for id, _ in await broker.dead("default")}
+    dead = {id for id, _ in await broker.looks.dead("default")}
     assert dead == {*(f"bad{n}" for n in range(len(bad))), "not-me"}
     task = await api.tasks.get("bad3")
     assert task is not None
@@ -84,7 +84,7 @@ async def test_bad_arguments_in_a_message_fail_that_task(
     task: Task[Any] = Task("i1", "addition", "default", app.api().serializer.dumps([[], {"nope": 1}]))
     garbled: Task[Any] = Task("i2", "addition", "default", b"\xc1")
     entries = [Entry(t.id, records.live_header() + t.to_wire()) for t in (task, garbled)]
-    await broker.enqueue("default", entries)
+    await broker.work.enqueue("default", entries)
     await start_worker(app)
     await until_done(api, "i1")
     await until_done(api, "i2")
@@ -146,7 +146,7 @@ async def test_a_zombie_changes_nothing(
     first_lease = worker.context.lease
     broker = await api.broker()
     # What another worker, or the supervisor, does to one that it holds for dead.
-    assert await broker.hand_back(first_lease, ["here", "default"], crashed=True) == 1
+    assert await broker.work.hand_back(first_lease, ["here", "default"], crashed=True) == 1
     await start_worker(app, name="heir")
     await until(lambda: runs == ["z", "z"])
     gates["z"].set()
@@ -163,7 +163,7 @@ async def test_a_worker_that_loses_its_tasks_works_on(
     """After its lease was lost a worker serves on under a new one."""
     worker: Worker = await start_worker(app)
     assert worker.context is not None
-    await (await api.broker()).hand_back(worker.context.lease, ["here", "default"], crashed=False)
+    await (await api.broker()).work.hand_back(worker.context.lease, ["here", "default"], crashed=False)
     assert (await asyncio.wait_for(api.tasks.queue("addition", a=2), 10)).get() == 2
 
 

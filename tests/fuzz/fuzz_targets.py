@@ -23,7 +23,7 @@ from pq import cli
 from pq.broker import records
 from pq.broker.connect import Store, plain_url
 from pq.broker.memory import limits as gates
-from pq.broker.redis.work import RedisBroker
+from pq.broker.redis.broker import RedisBroker
 from pq.config import SETTINGS, Settings, load, redact
 from pq.errors import PqError, UnreadableMessage
 from pq.execution.frames import FrameReader, frame

@@ -15,7 +15,7 @@ from fuzz_targets import Chance, bad_record, good_task, shown
 
 from pq import api as pq
 from pq.broker import records
-from pq.broker.contract.work import CHANGE, Entry
+from pq.broker.contract.values import CHANGE, Entry
 from pq.web import asgi
 
 TOTAL = int(os.environ.get("PQ_FUZZ", "0"))
@@ -54,7 +54,7 @@ async def test_a_worker_goes_on(store: Any, caplog: Any) -> None:
         for round in range(max(12, TOTAL // 20_000)):
             rng = Chance(FIRST + round)
             bad = {f"bad{round}.{n}": rng.feed(_record(rng, f"bad{round}.{n}")) for n in range(50)}
-            await broker.enqueue("default", [Entry(id, record) for id, record in bad.items()])
+            await broker.work.enqueue("default", [Entry(id, record) for id, record in bad.items()])
             done = await asyncio.wait_for(api.tasks.queue("addition", a=round, b=1), PATIENCE)
             assert done.get() == round + 1, f"seed {FIRST + round}"
             await _listed(api)
@@ -117,7 +117,7 @@ async def test_listeners_go_on(store: Any, caplog: Any) -> None:
             payload += rng.choice(
                 (records.parcel("i1", bad_record(rng)), packed(rng, value(rng)), rng.randbytes(9))
             )
-            await broker.publish(rng.choice(channels), mutated(rng, payload))
+            await broker.channels.publish(rng.choice(channels), mutated(rng, payload))
         heard.clear()
         assert (await api.tasks.queue("addition", a=2)).result == 2
         while not [event for event in heard if event[:2] == ("task", "done")]:
@@ -142,10 +142,10 @@ async def test_lists_and_schedulers_go_on(store: Any, caplog: Any) -> None:
                     rng, {"queues": value(rng), "worker": value(rng), "node": value(rng), "time": value(rng)}
                 ),
             )
-            await broker.beat(f"odd{n % 20}", junk, 5.0)
-            await broker.change_schedule(CHANGE, f"odd{n % 20}", rng.choice((junk, b"rule\n" + junk, b"")))
-            await broker.keep_lines("default", waiting.id, [junk], 60_000)
-            await broker.keep_progress("default", {waiting.id: junk}, 60_000)
+            await broker.channels.beat(f"odd{n % 20}", junk, 5.0)
+            await broker.schedules.change(CHANGE, f"odd{n % 20}", rng.choice((junk, b"rule\n" + junk, b"")))
+            await broker.channels.keep_lines("default", waiting.id, [junk], 60_000)
+            await broker.channels.keep_progress("default", {waiting.id: junk}, 60_000)
             await api.tasks.log(waiting.id)
             await api.tasks.why(waiting.id)
             await _listed(api)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -11,7 +12,7 @@ import pytest
 from fuzz_targets import SEALS, look_at
 
 from pq.api import PulsarQueue
-from pq.broker.redis.work import RedisBroker
+from pq.broker.redis.broker import RedisBroker
 from pq.errors import BadSetting, PqError, UnreadableMessage
 from pq.execution.log_records import unpack
 from pq.model.plan import load_plan
@@ -87,11 +88,11 @@ def test_a_url_with_a_wrong_parameter(url: str) -> None:
 async def test_a_heartbeat_of_no_worker(facts: Any) -> None:
     """It broke each list of workers, and each answer to why a task waits."""
 
-    class Broker:
+    class Channels:
         async def consumers(self) -> list[bytes]:
             return [msgpack.packb(facts), msgpack.packb({"worker": "w1", "queues": ["default"]})]
 
-    living = await waiting.workers(Broker())  # type: ignore[arg-type]
+    living = await waiting.workers(SimpleNamespace(channels=Channels()))  # type: ignore[arg-type]
     assert [each["worker"] for each in living] == ["w1"]
 
 

@@ -16,7 +16,6 @@ from acl import make_user, more_in_a_cluster
 
 from pq import api as pq
 from pq.broker.connect import make_broker
-from pq.broker.redis.acl import check_everywhere
 from pq.broker.redis.cluster import ClusterBroker
 from pq.broker.redis.link import Link
 from pq.errors import StoreRefused
@@ -102,6 +101,6 @@ async def test_a_master_that_is_away_keeps_nobody_from_starting(cluster: Cluster
     await broker.open()
     broker._link_to = nobody_there  # type: ignore[method-assign]
     async with asyncio.timeout(60):
-        await check_everywhere(broker, "pq")
+        await broker.check_rights()
     assert asked == set(broker.slots.masters)
     await broker.close()

@@ -14,11 +14,12 @@ from stores import check_server
 
 from pq import api as pq
 from pq.broker.connect import make_broker
-from pq.broker.contract.work import ACK, Entry, Settlement
+from pq.broker.contract.values import Entry, ReserveCall, Settlement
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.cluster import ClusterBroker
-from pq.broker.redis.queue_wait import Ear
-from pq.broker.redis.work import RedisBroker
+from pq.broker.redis.queue_wait import QueueWait
 from pq.errors import StoreRefused
+from pq.model.operations import ACK
 from pq.model.partitions import Partitions
 
 pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
@@ -171,10 +172,10 @@ async def test_a_wait_that_arrives_late_finds_its_bell_rung_and_leaves_the_token
 ) -> None:
     """Its queue has been looked at already: what it took then would be nobody's."""
     assert isinstance(broker, ClusterBroker)
-    ear = Ear(broker._link(), broker.keys, "q", where="here", stated=None)
+    ear = QueueWait(broker._link(), broker.keys, "q", where="here", stated=None)
     node = await asyncio.to_thread(cluster.owner, "{q}")
     async with asyncio.timeout(60):
-        await broker.poke("q")
+        await broker.work.poke("q")
         late = ear.listen(300)
         for command in ear.ring():  # it has sent nothing yet
             await broker.run(*command)
@@ -184,11 +185,11 @@ async def test_a_wait_that_arrives_late_finds_its_bell_rung_and_leaves_the_token
         assert ear.ring() == []
         early = ear.listen(300)
         rings = ear.ring()
-        await broker.poke("q")
+        await broker.work.poke("q")
         assert await early
         for command in rings:  # in vain, and no later wait is disturbed by it
             await broker.run(*command)
-        await broker.poke("q")
+        await broker.work.poke("q")
         assert await ear.listen(300)
     await ear.close()
     left_in_order(cluster)
@@ -200,7 +201,7 @@ async def test_a_wait_that_does_not_answer_its_bell_is_given_up(
     """Its connection is dead, so the next one waits over a new one."""
     monkeypatch.setattr("pq.broker.redis.queue_wait.RUNG", 0.05)
     assert isinstance(broker, ClusterBroker)
-    ear = Ear(broker._link(), broker.keys, "q", where="here", stated=None)
+    ear = QueueWait(broker._link(), broker.keys, "q", where="here", stated=None)
     node = await asyncio.to_thread(cluster.owner, "{q}")
     async with asyncio.timeout(60):
         first = ear.listen(300)  # nobody rings
@@ -209,7 +210,7 @@ async def test_a_wait_that_does_not_answer_its_bell_is_given_up(
         await asyncio.wait([first])
         assert first.cancelled()
         while not second.done():  # a token may go the way of the dead connection yet
-            await broker.poke("q")
+            await broker.work.poke("q")
             await asyncio.sleep(0.02)
         assert await second
         ear.listen(300)
@@ -222,17 +223,17 @@ async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, 
     """Neither while it waits nor when a look fails: a wait that nobody attends would take tokens."""
     assert isinstance(broker, ClusterBroker)
     queues = cluster.queues()
-    await broker.open_lease("L", queues, 60_000)
+    await broker.work.open_lease("L", queues, 60_000)
     nodes = [await asyncio.to_thread(cluster.owner, f"{{{queue}}}") for queue in queues]
     async with asyncio.timeout(60):
-        waiting = asyncio.ensure_future(broker.exchange("L", {}, queues, 1, 1, block=300))
+        waiting = asyncio.ensure_future(broker.work.exchange(ReserveCall("L", queues, 1, 1, block=300), {}))
         for node in nodes:
             await until_blocked(node, 1)
         waiting.cancel()
         await asyncio.wait([waiting])
         for node in nodes:
             await until_blocked(node, 0)
-        waiting = asyncio.ensure_future(broker.exchange("L", {}, queues, 1, 1, block=300))
+        waiting = asyncio.ensure_future(broker.work.exchange(ReserveCall("L", queues, 1, 1, block=300), {}))
         for node in nodes:
             await until_blocked(node, 1)
 
@@ -246,7 +247,7 @@ async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, 
                 await waiting
         for node in nodes:
             await until_blocked(node, 0)
-    await broker.hand_back("L", queues, crashed=False)
+    await broker.work.hand_back("L", queues, crashed=False)
     left_in_order(cluster)
 
 
@@ -261,9 +262,9 @@ async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(
 ) -> None:
     """Two of three queues had given something when the call ended: they give it again, and no more."""
     queues = cluster.queues()
-    await broker.open_lease("L", queues, 60_000)
+    await broker.work.open_lease("L", queues, 60_000)
     for queue in queues[1:]:
-        await broker.enqueue(queue, [Entry(f"{queue}.{n}", b"q\n") for n in range(3)])
+        await broker.work.enqueue(queue, [Entry(f"{queue}.{n}", b"q\n") for n in range(3)])
     calls = 0
     repeat = broker._repeat
 
@@ -277,20 +278,22 @@ async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(
 
     broker._repeat = cut  # type: ignore[method-assign]
     with pytest.raises(asyncio.CancelledError):
-        await broker.exchange("L", {}, queues, 10, 1)
+        await broker.work.exchange(ReserveCall("L", queues, 10, 1), {})
     broker._repeat = repeat  # type: ignore[method-assign]
-    await broker.enqueue(queues[0], [Entry("new", b"q\n")])
-    answer = await broker.exchange("L", {}, queues, 10, 1)
+    await broker.work.enqueue(queues[0], [Entry("new", b"q\n")])
+    answer = await broker.work.exchange(ReserveCall("L", queues, 10, 1), {})
     assert sorted(task.id for task in answer.tasks) == sorted(
         f"{q}.{n}" for q in queues[1:] for n in range(3)
     )
-    assert answer.left
-    assert [task.id for task in (await broker.exchange("L", {}, queues, 10, 2)).tasks] == ["new"]
+    assert answer.more_ready
+    assert [task.id for task in (await broker.work.exchange(ReserveCall("L", queues, 10, 2), {})).tasks] == [
+        "new"
+    ]
     ended = {q: [Settlement(ACK, f"{q}.{n}", 1, b"d1 L:1\n") for n in range(3)] for q in queues[1:]}
     ended[queues[0]] = [Settlement(ACK, "new", 1, b"d1 L:1\n")]  # which is not the batch that it was taken in
-    assert (await broker.exchange("L", ended, queues, 1, 3)).refused == [(queues[0], "new")]
+    assert (await broker.work.exchange(ReserveCall("L", queues, 1, 3), ended)).refused == [(queues[0], "new")]
     for queue in queues:
-        await broker.hand_back("L", [queue], crashed=False)
+        await broker.work.hand_back("L", [queue], crashed=False)
     left_in_order(cluster)
 
 
@@ -363,14 +366,14 @@ async def test_schedules_locks_and_the_list_of_queues_have_slots_too(
 ) -> None:
     """They move like queues, and are found again."""
     assert isinstance(broker, ClusterBroker)
-    await broker.enqueue("q", [Entry("a", b"q\n")])
-    taken = await broker.lock("name", "token", 60_000)
+    await broker.work.enqueue("q", [Entry("a", b"q\n")])
+    taken = await broker.channels.lock("name", "token", 60_000)
     for key in (broker.keys.queues, broker.keys.lock("name"), broker.keys.prefix("q")):
         owner = await asyncio.to_thread(cluster.owner, key)
         others = [node for node in await asyncio.to_thread(cluster.masters) if node is not owner]
         await asyncio.to_thread(cluster.move, key, others[0])
-    assert await broker.queue_names() == ["q"]
-    assert (await broker.lock("name", "another", 60_000)).fence == 0
-    assert (await broker.lock("name", "token", 60_000)).fence == taken.fence
-    assert await broker.records("q", ["a"]) == [b"q\n"]
-    assert await broker.unlock("name", "token")
+    assert await broker.looks.queue_names() == ["q"]
+    assert (await broker.channels.lock("name", "another", 60_000)).fence == 0
+    assert (await broker.channels.lock("name", "token", 60_000)).fence == taken.fence
+    assert await broker.looks.records("q", ["a"]) == [b"q\n"]
+    assert await broker.channels.unlock("name", "token")

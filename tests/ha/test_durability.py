@@ -12,7 +12,7 @@ from stores import Server
 
 from pq import api as pq
 from pq.broker.connect import make_broker
-from pq.broker.contract.work import Entry
+from pq.broker.contract.values import Entry
 from pq.broker.embedded import find_binary
 from pq.broker.redis import work as store
 from pq.errors import BadSetting, InvalidValue, NotDurable, StoreRefused
@@ -76,9 +76,9 @@ async def test_a_replica_that_hears_nothing_is_told(
             assert (await api.tasks.get(future.id)).status_string == "QUEUED"
         for each in (broker, another):  # the second writes nothing, and nothing is replicated all the same
             with pytest.raises(NotDurable):
-                await each.enqueue(Q, [Entry("a", b"q\n")], "replica")
+                await each.work.enqueue(Q, [Entry("a", b"q\n")], "replica")
     watched.settle()
-    assert (await broker.enqueue(Q, [Entry("a", b"q\n")], "replica")).known == {"a"}
+    assert (await broker.work.enqueue(Q, [Entry("a", b"q\n")], "replica")).known == {"a"}
     await broker.close()
     await another.close()
 

@@ -18,11 +18,12 @@ from stores import check_server
 from pq import api
 from pq.broker import records
 from pq.broker.connect import make_broker
-from pq.broker.contract.work import ACK, Entry, Settlement
+from pq.broker.contract.values import Entry, ReserveCall, Settlement
 from pq.broker.embedded import find_binary
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.sentinel import SentinelBroker
-from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused, TaskLost
+from pq.model.operations import ACK
 
 pytestmark = pytest.mark.timeout(400)  # all of a fleet may be slow at once
 
@@ -51,13 +52,13 @@ def ended(id: str, batch: int, lease: str) -> dict[str, list[Settlement]]:
 async def test_what_the_sentinels_say_is_where_it_goes(watched: Watched, broker: RedisBroker) -> None:
     """The place is the primary's; and whoever looks is told that this primary would go on alone."""
     assert isinstance(broker, SentinelBroker)
-    facts = await broker.facts()
+    facts = await broker.looks.facts()
     assert facts["where"].startswith(watched.primary().address)
     assert [slug for slug, *_ in facts["warnings"]] == ["lone-primary"]
     primary = watched.primary()
     primary.call("CONFIG", "SET", "min-replicas-to-write", 1)
     try:
-        assert "warnings" not in await broker.facts()
+        assert "warnings" not in await broker.looks.facts()
     finally:
         primary.call("CONFIG", "SET", "min-replicas-to-write", 0)
 
@@ -67,16 +68,16 @@ async def test_a_replica_that_was_primary_is_left_by_all_connections(
 ) -> None:
     """READONLY has it look for the new primary; looks, which a replica would answer, go there too."""
     subscription, listening, heard = await ear(broker, "channel")
-    await broker.enqueue(Q, [Entry("before", b"q\n")])
-    await broker.state(Q)
+    await broker.work.enqueue(Q, [Entry("before", b"q\n")])
+    await broker.looks.state(Q)
     new = await asyncio.to_thread(watched.failover)
-    assert (await broker.enqueue(Q, [Entry("after", b"q\n")])).known == set()
-    assert await broker.records(Q, ["before", "after"]) == [b"q\n", b"q\n"]
+    assert (await broker.work.enqueue(Q, [Entry("after", b"q\n")])).known == set()
+    assert await broker.looks.records(Q, ["before", "after"]) == [b"q\n", b"q\n"]
     async with asyncio.timeout(30):
         while not heard:
             await asyncio.sleep(0.01)
         assert heard[0].channel == "", "it is told that it may have missed something"
-        await broker.publish("channel", b"x")
+        await broker.channels.publish("channel", b"x")
         while len(heard) < 2:
             await asyncio.sleep(0.01)
     assert heard[1].payload == b"x"
@@ -90,28 +91,32 @@ async def test_what_was_not_replicated_is_lost_and_nothing_hangs(
 ) -> None:
     """Tasks queued, claimed, finished, and a lease, of which the new primary never heard."""
     other = make_broker(watched.url, patience=60)
-    await broker.enqueue(Q, [Entry("claimed", b"q\n"), Entry("finished", b"q\n")])
-    await broker.open_lease("one", [Q], 600_000)
-    await broker.exchange("one", {}, [Q], 0, 1)
+    await broker.work.enqueue(Q, [Entry("claimed", b"q\n"), Entry("finished", b"q\n")])
+    await broker.work.open_lease("one", [Q], 600_000)
+    await broker.work.exchange(ReserveCall("one", [Q], 0, 1), {})
     finished = None
     with watched.lagging() as primary:
-        await broker.enqueue(Q, [Entry("queued", b"q\n")])
-        await broker.open_lease("two", [Q], 600_000)
-        answer = await broker.exchange("one", {}, [Q], 2, 1)
+        await broker.work.enqueue(Q, [Entry("queued", b"q\n")])
+        await broker.work.open_lease("two", [Q], 600_000)
+        answer = await broker.work.exchange(ReserveCall("one", [Q], 2, 1), {})
         assert [task.id for task in answer.tasks] == ["claimed", "finished"]
         finished = ended("finished", 1, "one")
-        assert (await broker.exchange("one", finished, [], 0, 0)).refused == []
+        assert (await broker.work.exchange(ReserveCall("one"), finished)).refused == []
         await asyncio.to_thread(watched.crash, primary)
-    assert await broker.records(Q, ["queued"]) == [None]
-    assert (await broker.exchange("two", {}, [Q], 1, 1)).lost_lease, "it is told, and takes a new one"
-    await other.open_lease("three", [Q], 600_000)
-    again = await other.exchange("three", {}, [Q], 5, 1)
+    assert await broker.looks.records(Q, ["queued"]) == [None]
+    assert (await broker.work.exchange(ReserveCall("two", [Q], 1, 1), {})).lost_lease, (
+        "it is told, and takes a new one"
+    )
+    await other.work.open_lease("three", [Q], 600_000)
+    again = await other.work.exchange(ReserveCall("three", [Q], 5, 1), {})
     assert [task.id for task in again.tasks] == ["claimed", "finished"]
-    assert (await broker.exchange("one", ended("claimed", 1, "one"), [], 0, 0)).refused == [(Q, "claimed")]
-    assert (await other.exchange("three", ended("claimed", 1, "three"), [], 0, 0)).refused == []
-    assert (await other.exchange("three", ended("finished", 1, "three"), [], 0, 0)).refused == []
-    await other.hand_back("three", [Q], crashed=False)
-    await broker.hand_back("one", [Q], crashed=False)
+    assert (await broker.work.exchange(ReserveCall("one"), ended("claimed", 1, "one"))).refused == [
+        (Q, "claimed")
+    ]
+    assert (await other.work.exchange(ReserveCall("three"), ended("claimed", 1, "three"))).refused == []
+    assert (await other.work.exchange(ReserveCall("three"), ended("finished", 1, "three"))).refused == []
+    await other.work.hand_back("three", [Q], crashed=False)
+    await broker.work.hand_back("one", [Q], crashed=False)
     await other.close()
     check_server(watched.primary().client)
 
@@ -238,9 +243,9 @@ async def test_what_one_sentinel_announces_moves_all_connections(
                 await asyncio.sleep(0.05)
             # The old one takes itself for the primary still; that there is another was announced.
             while broker.sentinels.address != ("127.0.0.1", new.port):
-                await broker.state(Q)
+                await broker.looks.state(Q)
                 await asyncio.sleep(0.05)
-            await broker.enqueue(Q, [Entry("a", b"q\n")])
+            await broker.work.enqueue(Q, [Entry("a", b"q\n")])
         assert new.call("EXISTS", broker.keys.record(Q, "a")) == 1
     old.call("REPLICAOF", "127.0.0.1", new.port)
     await asyncio.to_thread(watched.settle)
@@ -322,7 +327,7 @@ async def test_sentinels_have_a_password_of_their_own() -> None:
         place = f"{sentinel.address}/shop"
         right = make_broker(f"redis+sentinel://:two@{place}?sentinel_password=one", patience=60)
         await right.open()
-        await right.enqueue(Q, [Entry("a", b"q\n")])
+        await right.work.enqueue(Q, [Entry("a", b"q\n")])
         assert primary.call("EXISTS", right.keys.record(Q, "a")) == 1
         await right.close()
         for url, hint in (

@@ -12,11 +12,12 @@ import pytest
 
 from pq import api as pq
 from pq.broker import records
-from pq.broker.contract.work import ACK, FAIL, Entry, Settlement
-from pq.broker.layers import large_payloads as claims
+from pq.broker.contract.values import Entry, ReserveCall, Settlement
+from pq.broker.layers import large_payloads, payload_files
 from pq.config import Settings
 from pq.errors import BadSetting, QueueFull
 from pq.model.keyring import new_key
+from pq.model.operations import ACK, FAIL
 
 LARGE = "all work and no play " * 5000
 SEALS = {"signing_keys": "k1:a secret of some length", "encryption_keys": f"e1:{new_key()}"}
@@ -47,7 +48,7 @@ def files(place: Path) -> list[Path]:
     return [path for path in place.glob("*/*/*") if path.is_file()]
 
 
-def age(place: Path, seconds: float = 2 * claims.GRACE) -> None:
+def age(place: Path, seconds: float = 2 * large_payloads.GRACE) -> None:
     """Make all that lies there look old, and let the next sweep begin."""
     before = time.time() - seconds
     for path in files(place):
@@ -249,32 +250,32 @@ async def test_who_dies_with_a_file_written_leaves_it_to_the_sweep(
     await broker.open()
     try:
         record = records.live_header() + LARGE.encode()
-        await broker.enqueue("default", [Entry("t1", record)])
-        await broker.open_lease("w", ["default"], 60_000)
-        (task,) = (await broker.exchange("w", {}, ["default"], 1, 1)).tasks
+        await broker.work.enqueue("default", [Entry("t1", record)])
+        await broker.work.open_lease("w", ["default"], 60_000)
+        (task,) = (await broker.work.exchange(ReserveCall("w", ["default"], 1, 1), {})).tasks
         assert task.record == record
         ended = records.finished_header(3, "w:1") + (LARGE * 2).encode()
-        broker._put_aside(ended, "default", "t1")
-        broker._put_aside(ended, "default", "t1")
+        broker.payloads.offload(ended, "default", "t1")
+        broker.payloads.offload(ended, "default", "t1")
         assert len(files(place)) == 2
         age(place)
         assert await broker.sweep() == 1
-        await broker.hand_back("w", ["default"], crashed=True)
-        await broker.open_lease("v", ["default"], 60_000)
-        (task,) = (await broker.exchange("v", {}, ["default"], 1, 1)).tasks
+        await broker.work.hand_back("w", ["default"], crashed=True)
+        await broker.work.open_lease("v", ["default"], 60_000)
+        (task,) = (await broker.work.exchange(ReserveCall("v", ["default"], 1, 1), {})).tasks
         assert task.record == record
         settled = {
             "default": [Settlement(ACK, "t1", 1, records.finished_header(3, "v:1") + (LARGE * 2).encode())]
         }
         for _ in range(2):
-            assert (await broker.exchange("v", settled, ["default"], 0, 1)).refused == []
-            assert (await broker.records("default", ["t1"])) == [settled["default"][0].record]
+            assert (await broker.work.exchange(ReserveCall("v", ["default"], 0, 1), settled)).refused == []
+            assert (await broker.looks.records("default", ["t1"])) == [settled["default"][0].record]
             assert len(files(place)) == 1
         valkey.client.delete("pq:{default}:task:t1")
         age(place)
         assert await broker.sweep() == 1
         assert files(place) == []
-        await broker.hand_back("v", ["default"], crashed=False)
+        await broker.work.hand_back("v", ["default"], crashed=False)
     finally:
         await broker.close()
 
@@ -289,17 +290,17 @@ async def test_a_refused_settlement_removes_no_file_of_whoever_has_the_task_now(
     await two.open()
     try:
         record = records.live_header() + LARGE.encode()
-        await one.enqueue("default", [Entry("t1", record)])
-        await one.open_lease("w", ["default"], 60_000)
-        assert (await one.exchange("w", {}, ["default"], 1, 1)).tasks[0].record == record
-        await one.hand_back("w", ["default"], crashed=False)
-        await two.open_lease("v", ["default"], 60_000)
-        assert (await two.exchange("v", {}, ["default"], 1, 1)).tasks[0].record == record
+        await one.work.enqueue("default", [Entry("t1", record)])
+        await one.work.open_lease("w", ["default"], 60_000)
+        assert (await one.work.exchange(ReserveCall("w", ["default"], 1, 1), {})).tasks[0].record == record
+        await one.work.hand_back("w", ["default"], crashed=False)
+        await two.work.open_lease("v", ["default"], 60_000)
+        assert (await two.work.exchange(ReserveCall("v", ["default"], 1, 1), {})).tasks[0].record == record
         late = {"default": [Settlement(FAIL, "t1", 1, records.finished_header(4, "w:1") + b"x")]}
-        answer = await one.exchange("w", late, ["default"], 0, 1)
+        answer = await one.work.exchange(ReserveCall("w", ["default"], 0, 1), late)
         assert answer.lost_lease or answer.refused
-        assert await two.records("default", ["t1"]) == [record]
-        await two.hand_back("v", ["default"], crashed=False)
+        assert await two.looks.records("default", ["t1"]) == [record]
+        await two.work.hand_back("v", ["default"], crashed=False)
     finally:
         await one.close()
         await two.close()
@@ -316,7 +317,7 @@ async def test_a_directory_that_cannot_be_written(
     app = make_app()
     await start_worker(app)
     async with app.api() as api, asyncio.timeout(60):
-        monkeypatch.setattr(claims, "_write", full)
+        monkeypatch.setattr(payload_files, "write", full)
         with pytest.raises(QueueFull, match=r"large_dir .*No space left"):
             await api.tasks.queue("doubles", text=LARGE)
         small = LARGE[:6000]

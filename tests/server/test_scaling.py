@@ -10,8 +10,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from pq.broker.contract.work import Entry, QueueState
-from pq.broker.memory.work import MemoryBroker
+from pq.broker.contract.values import Entry, QueueState
+from pq.broker.memory.broker import MemoryBroker
 from pq.errors import StoreUnavailable
 from pq.server.autoscaling import Scaling
 from pq.worker.load import Load, Use
@@ -58,7 +58,7 @@ def scaling(crew: Crew, store: Store, least: int = 1, most: int = 8, idle_timeou
 
 
 async def put(store: Store, count: int, queue: str = "default", delay: int | None = None) -> None:
-    await store.enqueue(queue, [Entry(f"{queue}{delay}{n}", b"q\nx", delay) for n in range(count)])
+    await store.work.enqueue(queue, [Entry(f"{queue}{delay}{n}", b"q\nx", delay) for n in range(count)])
 
 
 async def test_an_idle_server_asks_its_store_nothing() -> None:
@@ -89,7 +89,7 @@ async def test_what_cannot_be_started_is_no_demand(case: str) -> None:
     else:
         await put(store, 9, delay=60_000 if case == "delayed" else None)
     if case == "paused":
-        await store.pause("default", True)
+        await store.work.pause("default", True)
     await scaling(crew, store).look()
     assert (store.asked, crew.workers) == (2, 1)
 
@@ -133,7 +133,7 @@ async def test_an_unsettled_crew_is_left_alone() -> None:
 async def test_a_decision_is_one_line_and_one_event(caplog: pytest.LogCaptureFixture) -> None:
     """For people and for programs, with the reason and the numbers."""
     store, crew = Store(), Crew(1, busy=True)
-    heard = await store.subscription()
+    heard = await store.channels.subscription()
     await heard.subscribe(store.keys.consumer_channel)
     await put(store, 2)
     with caplog.at_level(logging.INFO):

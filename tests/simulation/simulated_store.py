@@ -22,8 +22,8 @@ from redis._parsers.base import BaseParser
 from simulated_loop import Program, SimulatedLoop
 
 from pq.broker import records
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.scripts import NAMES, script
-from pq.broker.redis.work import RedisBroker
 from pq.model.task import Task
 
 _NOTHING: Any = object()

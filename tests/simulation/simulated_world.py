@@ -22,9 +22,9 @@ from simulated_jobs import JOBS, oracle, ticking
 from simulated_loop import Program, SimulatedLoop, here
 from simulated_store import SimulatedBroker, SimulatedStore, SimulatedWire
 
+import pq.broker.redis.broker
 import pq.broker.redis.link
 import pq.broker.redis.subscription
-import pq.broker.redis.work
 import pq.execution.async_io
 import pq.producer.engine
 import pq.producer.producer
@@ -33,10 +33,10 @@ import pq.worker.consumer
 import pq.worker.worker
 from pq.app import PulsarQueue
 from pq.broker.connect import Store
-from pq.broker.contract.work import Renewal
+from pq.broker.contract.values import Renewal
+from pq.broker.redis.codec import read_renewal
 from pq.broker.redis.link import Link
 from pq.broker.redis.scripts import script
-from pq.broker.redis.work import read_renewal
 from pq.errors import PqError, StoreUnavailable, StreamRestarted
 from pq.model.registry import Registry
 from pq.producer.producer import Producer
@@ -277,7 +277,7 @@ class World:
         broker = SimulatedBroker(self.store, self.supervisor, patience=2.0)
         for lease, queues in leases:
             with contextlib.suppress(PqError):
-                await broker.hand_back(lease, queues, crashed=True)
+                await broker.work.hand_back(lease, queues, crashed=True)
         await broker.close()
 
     def _deadly(self, id: str, deaths: int, program: Program | None) -> bool:
@@ -642,7 +642,7 @@ def simulated(world: World) -> Iterator[None]:
     chance = random.Random(world.seed)
     handlers = list(logging.getLogger().handlers)
     ordered = [
-        pq.broker.redis.work, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
+        pq.broker.redis.broker, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
         pq.worker.consumer,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:

@@ -12,9 +12,9 @@ from acl import as_user, make_user, rules
 
 from pq import api as pq
 from pq.api import PulsarQueue
-from pq.broker.redis.acl import check_rights
+from pq.broker.contract.values import ReserveCall
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.link import Link
-from pq.broker.redis.work import RedisBroker
 from pq.errors import StoreRefused
 
 KINDS = ("worker", "producer", "looker")
@@ -165,9 +165,9 @@ async def test_a_producer_cannot_take_or_end_a_task(store: Any) -> None:
         broker = await api.broker()
         before = store.client.dump("pq:{default}:ready")
         for call in (
-            lambda: broker.open_lease("l", ["default"], 1000),
-            lambda: broker.exchange("l", {}, ["default"], 1, 1),
-            lambda: broker.hand_back("l", ["default"], crashed=True),
+            lambda: broker.work.open_lease("l", ["default"], 1000),
+            lambda: broker.work.exchange(ReserveCall("l", ["default"], 1, 1), {}),
+            lambda: broker.work.hand_back("l", ["default"], crashed=True),
         ):
             with pytest.raises(pq.PqError, match=r"(?i)perm|can't access|acl"):
                 await call()
@@ -202,10 +202,10 @@ async def test_the_rights_are_asked_for_in_one_round_trip(
     broker = RedisBroker(store.users["worker"])
     await broker.open()
     monkeypatch.setattr(Link, "call", counted)
-    await check_rights(broker, "pq")
+    await broker.check_rights()
     assert calls == [["EVAL", "BLPOP", "SCRIPT", "EVALSHA"]]
     store.client.script_flush()
-    await check_rights(broker, "pq")
+    await broker.check_rights()
     assert len(calls) == 2, "also where the store does not know the script"
     await broker.close()
     assert not store.client.keys("pq:{@rights}*")

@@ -126,8 +126,8 @@ async def test_a_task_that_we_did_not_sign_is_set_aside(
         forged = await stranger.tasks.queue("speaks", word="evil", callback=False)
         moved = await api.tasks.queue("speaks", word="moved", delay=3600, callback=False)
         plain = await stranger.broker()
-        (record,) = await plain.records("default", [moved.id])
-        await plain.enqueue("default", [_entry("another", record)])
+        (record,) = await plain.looks.records("default", [moved.id])
+        await plain.work.enqueue("default", [_entry("another", record)])
         with caplog.at_level(logging.CRITICAL, "pq.worker"):
             await start_worker(make_app(**keys))
             assert (await api.tasks.queue("speaks", word="good")).result == "goodgood"
@@ -140,7 +140,7 @@ async def test_a_task_that_we_did_not_sign_is_set_aside(
 
 
 def _entry(id: str, record: bytes) -> Any:
-    from pq.broker.contract.work import Entry
+    from pq.broker.contract.values import Entry
 
     return Entry(id, record)
 
@@ -153,7 +153,7 @@ async def test_a_result_that_nobody_of_us_signed(make_app: Any, start_worker: An
         task: Task[Any] = Task(queued.id, "speaks", "default", status=pq.SUCCESS, result=b"\xa4evil")
         record = records.finished_header(pq.SUCCESS, "w:1") + task.to_wire()
         plain = await stranger.broker()
-        await plain.cancel("default", [(queued.id, record, queued.reply or "")])
+        await plain.work.cancel("default", [(queued.id, record, queued.reply or "")])
         with pytest.raises(pq.PqError, match="it is not signed or encrypted") as caught:
             async with asyncio.timeout(20):
                 await future

@@ -10,9 +10,8 @@ import pytest
 from tls import Authority, tls_server
 
 from pq import api as pq
-from pq.broker.redis.work import RedisBroker
+from pq.broker.redis.broker import RedisBroker
 from pq.errors import StoreError, StoreRefused
-from pq.worker.lease import RedisRenewer
 
 
 @pq.job()
@@ -41,7 +40,7 @@ async def refusal(make_app: Any, where: str) -> StoreRefused:
         with pytest.raises(StoreRefused) as caught:
             await make_app(data_store=where).worker("w1").start()
         said.append(caught.value)
-        renewer = RedisRenewer(RedisBroker(where))
+        renewer = RedisBroker(where).renewer()
         with pytest.raises(StoreRefused) as caught:
             await asyncio.to_thread(renewer.renew, "lease", ["default"], 1000)
         said.append(caught.value)

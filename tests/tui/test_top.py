@@ -22,7 +22,7 @@ from textual.widgets import Static
 
 from pq import api as pq
 from pq import cli
-from pq.broker.contract.work import QueueState
+from pq.broker.contract.values import QueueState
 from pq.errors import StoreRefused
 from pq.model.states import FAILURE
 from pq.tui.app import Top

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pq.broker.contract.work import Renewal
-from pq.broker.memory.work import MemoryBroker
+from pq.broker.contract.values import Renewal
+from pq.broker.memory.broker import MemoryBroker
 from pq.errors import StoreUnavailable
 from pq.worker import lease as lease_module
 from pq.worker.lease import LeaseKeeper

@@ -14,9 +14,10 @@ from stores import Hand
 from pq import api as pq
 from pq.api import PulsarQueue
 from pq.broker import records
-from pq.broker.contract.work import CHANGE, PAUSE, RESUME, Tick
-from pq.broker.memory.work import MemoryBroker, MemoryStore
-from pq.broker.redis.work import RedisBroker
+from pq.broker.contract.values import CHANGE, PAUSE, RESUME, Tick
+from pq.broker.memory.broker import MemoryBroker
+from pq.broker.memory.store import MemoryStore
+from pq.broker.redis.broker import RedisBroker
 from pq.errors import StoreUnavailable
 from pq.model.task import Task
 from pq.producer.schedules import Schedules
@@ -68,8 +69,8 @@ class World:
 
     async def tasks(self, queue: str = "default") -> list[Task[Any]]:
         """All tasks that wait, in the order in which they would be handed out."""
-        ids = await self.broker.peek(queue, 100_000)
-        return [Task.from_wire(records.message(r)) for r in await self.broker.records(queue, ids) if r]
+        ids = await self.broker.looks.peek(queue, 100_000)
+        return [Task.from_wire(records.message(r)) for r in await self.broker.looks.records(queue, ids) if r]
 
     async def ticks(self, name: str, queue: str = "default") -> list[int]:
         """Seconds after the start of the ticks that were queued for a job."""
@@ -119,14 +120,14 @@ async def test_a_scheduler_dies_around_its_claim(world: World, sent: bool) -> No
     broker = world.make_broker()
     dying = world.scheduler("skips", broker=broker)
     await dying.turn()
-    claim = broker.tick
+    claim = broker.work.tick
 
     async def dies(queue: str, ticks: list[Tick]) -> list[int]:
         if sent:
             await claim(queue, ticks)
         raise StoreUnavailable("killed")
 
-    broker.tick = dies
+    broker.work.tick = dies
     world.hand.advance(TO_THE_HOUR)
     with pytest.raises(StoreUnavailable):
         await dying.turn()
@@ -141,7 +142,7 @@ async def test_a_scheduler_that_was_frozen_with_a_tick_in_its_hand(world: World)
     broker = world.make_broker()
     frozen = world.scheduler("skips", broker=broker)
     await frozen.turn()
-    claim, thawed, reached = broker.tick, asyncio.Event(), asyncio.Event()
+    claim, thawed, reached = broker.work.tick, asyncio.Event(), asyncio.Event()
 
     async def sleeps(queue: str, ticks: list[Tick]) -> list[int]:
         reached.set()
@@ -149,7 +150,7 @@ async def test_a_scheduler_that_was_frozen_with_a_tick_in_its_hand(world: World)
         answers: list[int] = await claim(queue, ticks)
         return answers
 
-    broker.tick = sleeps
+    broker.work.tick = sleeps
     world.hand.advance(TO_THE_HOUR)
     turn = asyncio.ensure_future(frozen.turn())
     async with asyncio.timeout(10):
@@ -164,7 +165,7 @@ async def test_a_scheduler_that_was_frozen_with_a_tick_in_its_hand(world: World)
 
 async def run_and_forget(world: World, id: str) -> None:
     done = records.finished_header(3, "cancel:0") + b"x"
-    assert await world.broker.cancel("default", [(id, done, "")], at_front=True) == ["cancelled"]
+    assert await world.broker.work.cancel("default", [(id, done, "")], at_front=True) == ["cancelled"]
     if isinstance(world.broker, RedisBroker):
         await world.broker._repeat(world.broker._side, [("DEL", world.broker.keys.record("default", id))])
     else:
@@ -247,15 +248,15 @@ async def test_changes_are_seen_at_the_next_turn(world: World) -> None:
     await one.turn()
     other = world.scheduler("every.second", "plain")._schedules
     plan = other.plan("plain", 10, {"n": 4}, None, "tens", None, None, None, None)
-    await world.broker.change_schedule(CHANGE, "tens", plan.dump())
-    await world.broker.change_schedule(PAUSE, "every.second")
+    await world.broker.schedules.change(CHANGE, "tens", plan.dump())
+    await world.broker.schedules.change(PAUSE, "every.second")
     for _ in range(25):
         world.hand.advance(1_000)
         await one.turn()
     assert await world.ticks("every.second") == []
     assert await world.ticks("plain") == [10, 20]
     assert {task.kwargs["n"] for task in await world.tasks()} == {4}
-    await world.broker.change_schedule(RESUME, "every.second")
+    await world.broker.schedules.change(RESUME, "every.second")
     world.hand.advance(1_000)
     await one.turn()
     assert await world.ticks("every.second") == [26]
@@ -269,7 +270,7 @@ async def test_a_schedule_of_a_job_that_is_not_known_here_is_left_alone(world: W
     assert await world.tasks() == []
     await world.scheduler("every.second").turn()
     assert await world.ticks("every.second") == [1]
-    assert sorted((await world.broker.schedules())[1]) == ["every.second", "skips"]
+    assert sorted((await world.broker.schedules.stored())[1]) == ["every.second", "skips"]
 
 
 async def test_code_that_is_periodic_no_more(world: World) -> None:
@@ -287,17 +288,17 @@ async def test_code_that_is_periodic_no_more(world: World) -> None:
     await old.turn()
     await new.turn()
     assert await world.tasks() == []
-    assert (await world.broker.schedules())[1] == {}
+    assert (await world.broker.schedules.stored())[1] == {}
 
 
 async def test_what_cannot_be_read_stops_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A newer version may have written it; it is said once."""
-    await world.broker.change_schedule(CHANGE, "odd", b"?\n{}")
+    await world.broker.schedules.change(CHANGE, "odd", b"?\n{}")
     one = world.scheduler("every.second")
     for _ in range(3):
         await one.turn()
         world.hand.advance(1_000)
-    await world.broker.change_schedule(PAUSE, "odd")
+    await world.broker.schedules.change(PAUSE, "odd")
     await one.turn()
     assert await world.ticks("every.second") == [1, 2, 3]
     assert caplog.text.count("the schedule 'odd' cannot be read") == 1
@@ -309,7 +310,7 @@ async def test_arguments_that_no_longer_fit_are_said_once(
     """The job's signature has changed since: nothing is queued for that schedule, and the rest goes on."""
     other = world.scheduler("catches.up")._schedules
     plan = other.plan("catches.up", 1, {"word": "x"}, None, None, None, None, None, None)
-    await world.broker.change_schedule(CHANGE, "catches.up", plan.dump().replace(b'"word"', b'"wird"'))
+    await world.broker.schedules.change(CHANGE, "catches.up", plan.dump().replace(b'"word"', b'"wird"'))
     one = world.scheduler("catches.up", "every.second")
     for _ in range(4):
         await one.turn()

@@ -1,13 +1,13 @@
-"""A broker between us and another one, which puts large messages aside: into a directory that all programs share.
+"""A layer that offloads large messages: into a directory that all programs share.
 
-The record keeps a small *claim* in their place, so the store, its events and its replies stay small. Who reads a
-record here has the message in it; who reads it without this class meets the claim where reading a message fails
-(`pq.model.envelopes`), and is told what to set. A file is sealed like the record would be (`pq.model.seal`), and
-the claim passes through the seal of the store in its turn.
+The record keeps a small *claim* in their place, so the store, its events and its replies stay small. A program that
+reads a record through this layer has the message in it; one that reads it without the layer meets the claim where
+reading a message fails (`pq.model.envelopes`), and the error says what to set. A file is sealed like the record
+would be (`pq.model.seal`), and the claim passes through the seal of the store in its turn.
 
-A file is on the disk before its record is in the store, so no claim is without its file. The other way round
-it happens: who dies in between leaves a file that nobody claims, and so does a record whose time is over. `sweep`
-finds these, and removes them when they are older than an hour: until then somebody may be about to claim them.
+A file is on the disk before its record is in the store, so every claim has its file. The other way round
+it happens: a program that dies in between leaves a file without a claim, and so does a record whose time is over.
+`sweep` finds these, and removes them when they are older than an hour: until then a claim may be about to be stored.
 
     <large_dir>/<store>/<2 digits>/<32 digits>     the digits are random, nothing of a user's is in a path
     ["<queue>","<id>"]\\n<message>
@@ -18,7 +18,6 @@ finds these, and removes them when they are older than an hour: until then someb
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -27,116 +26,110 @@ import random
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from ...config import Settings
 from ...errors import BadSetting, QueueFull, UnreadableMessage
 from ...model.envelopes import OFFLOADED, SEALED, read_offloaded, unpack_envelope
+from ...model.operations import ACK, FAIL, RETRY, REVOKE
 from ...model.seal import Seal
 from .. import records
-from ..contract.work import ACK, FAIL, RETRY, REVOKE, Broker, Exchange, Message, Settlement
-from .layer import Layer, kind_of
+from ..contract.broker import Broker
+from ..contract.channels import Channels, Subscription
+from ..contract.looks import Looks
+from ..contract.values import Exchange, Message, Settlement
+from ..keys import Keys
+from . import payload_files
+from .layer import LayeredBroker, LayeredLooks, LayeredWork, ReadSubscription, kind_of
 
 logger = logging.getLogger("pq.broker")
 
 GRACE = 3600.0
-"""Seconds for which a file that nobody claims is left alone."""
+"""Seconds for which a file without a claim is left alone."""
 REUSED = 600.0
 """Seconds for which a message that is sent again finds its file again; far less than `GRACE`."""
-SWEPT_EVERY = 600.0
-"""Seconds between two sweeps of one directory, whoever sweeps."""
 SWEPT_AT_ONCE = 5000
 """Files looked at in one sweep, more or less."""
 REMEMBERED = 10_000
 
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{2}/[0-9a-f]{32}")
 _FIELDS = 9
-"""Of an envelope, those that a claim shows too: up to whom to tell of its end."""
+"""Of an envelope, those that a claim shows too: up to which program is told of its end."""
 
 
-class _Aside(NamedTuple):
-    """A file that was written of late: when, by a monotonic clock, and what it is called."""
+class _Offloaded(NamedTuple):
+    """A file that was written recently: when, by a monotonic clock, and its name in the directory."""
 
     at: float
     ref: str
 
 
-class ClaimsBroker(Layer):
-    """What of the contract is not here has no large message, and is the other's own."""
+class LargePayloads:
+    """Puts large messages into files and back into their records. Keeps `RecordLayer`."""
 
-    def __init__(self, inner: Broker, directory: str, namespace: str, *, above: int, seal: Seal) -> None:
-        super().__init__(inner, namespace)
+    def __init__(self, looks: Looks, directory: str, namespace: str, *, above: int, seal: Seal) -> None:
+        keys = Keys(namespace)
+        self._events = keys.task_channel
+        self._replies = keys.reply("")
+        self._looks = looks
         self._directory = directory
         self._above = above
         self._seal = seal
-        self._store = ""
-        self._written: OrderedDict[bytes, _Aside] = OrderedDict()
+        self._written: OrderedDict[bytes, _Offloaded] = OrderedDict()
         self._taken: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._warned = False
+        self.store = ""
+        """The name of the store: that of its directory in `large_dir`."""
 
-    async def open(self) -> None:
-        await self._inner.open()
-        try:
-            await self._find_place()
-        except BaseException:
-            await self._inner.close()
-            raise
-
-    async def _find_place(self) -> None:
-        """Learn what the store is called, and look whether its directory can be used."""
-        inner: Any = self._inner
-        store = await inner.own_name(self._store or os.urandom(16).hex())
-        if re.fullmatch("[0-9a-f]{32}", store) is None:
-            raise BadSetting(
-                f"large_dir: {store!r:.40} is no name of a store", hint="delete the key <namespace>:large"
-            )
-        await asyncio.to_thread(_make_place, self._directory, store)
-        self._store = store
-
-    # ---------------------------------------------------------------------------- putting aside
+    # -------------------------------------------------------------------------------- offloading
     def _is_large(self, record: bytes) -> bool:
         return 0 < self._above < len(record)
 
-    async def _down(self, record: bytes, queue: str, id: str) -> bytes:
-        """A record, a large one with a claim in it. Raises `QueueFull` where that cannot be."""
+    async def down(self, record: bytes, queue: str, id: str) -> bytes:
+        """Return the record, a large one with a claim in it. Raises `QueueFull` where its file cannot be written."""
         if not self._is_large(record):
             return record
         try:
-            return await asyncio.to_thread(self._put_aside, record, queue, id)
+            return await asyncio.to_thread(self.offload, record, queue, id)
         except OSError as exc:
             raise QueueFull(
                 f"a large message cannot be put into large_dir ({self._directory}): {exc.strerror or exc}",
                 hint="is the disk full? Every program that queues large tasks writes there",
             ) from None
 
-    def _put_aside(self, record: bytes, queue: str, id: str) -> bytes:
-        """The record with a claim in place of its message, which is in a file when this returns. Blocks."""
+    def offload(self, record: bytes, queue: str, id: str) -> bytes:
+        """Return the record with a claim in place of its message, which is in a file then. Blocks."""
         cut = records.beginning(record)
         if not cut or record.startswith(OFFLOADED, cut):
             return record
         message = record[cut:]
-        # A call whose answer was lost comes again: it shall not write another file each time.
+        # A call whose answer was lost comes again: it must not write another file each time.
         known = hashlib.sha256(b"%s %s\n%s" % (queue.encode(), id.encode(), record)).digest()
-        aside = self._written.get(known)
-        if aside is None or time.monotonic() - aside.at > REUSED or not self._exists(aside.ref):
+        offloaded = self._written.get(known)
+        if offloaded is None or time.monotonic() - offloaded.at > REUSED or not self._exists(offloaded.ref):
             sealed = self._seal.close(message, kind_of(record), queue, id)
             name = os.urandom(16).hex()
-            ref = f"{self._store}/{name[:2]}/{name}"
-            _write(os.path.join(self._directory, ref), json.dumps([queue, id]).encode() + b"\n" + sealed)
-            aside = self._written[known] = _Aside(time.monotonic(), ref)
+            ref = f"{self.store}/{name[:2]}/{name}"
+            payload_files.write(
+                os.path.join(self._directory, ref), json.dumps([queue, id]).encode() + b"\n" + sealed
+            )
+            offloaded = self._written[known] = _Offloaded(time.monotonic(), ref)
             while len(self._written) > REMEMBERED:
                 self._written.popitem(last=False)
-        return record[:cut] + OFFLOADED + bytes((len(aside.ref),)) + aside.ref.encode() + _stub(message)
+        return (
+            record[:cut] + OFFLOADED + bytes((len(offloaded.ref),)) + offloaded.ref.encode() + _stub(message)
+        )
 
     def _exists(self, ref: str) -> bool:
         return os.path.exists(os.path.join(self._directory, ref))
 
-    async def _down_settlement(self, queue: str, ended: Settlement) -> Settlement:
-        """Work that was done is not lost to a full disk: then the store has it, as if there were no setting."""
+    async def down_settlement(self, queue: str, ended: Settlement) -> Settlement:
+        """Offload the record of an attempt. Where the disk is full the store has it: work that was done is not lost."""
         if not self._is_large(ended.record):
             return ended
         try:
-            record = await self._down(ended.record, queue, ended.id)
+            record = await self.down(ended.record, queue, ended.id)
         except QueueFull as exc:
             if not self._warned:
                 logger.error("%s; results go into the store until it can", exc)
@@ -145,9 +138,10 @@ class ClaimsBroker(Layer):
         self._warned = False
         return ended._replace(record=record)
 
-    async def _up_exchange(self, settled: dict[str, list[Settlement]], answer: Exchange) -> None:
+    async def up_exchange(self, settled: Mapping[str, Sequence[Settlement]], answer: Exchange) -> None:
+        """Put the messages back into the records that were handed out; remove files that settling made useless."""
         if self._taken and settled and not answer.lost_lease:
-            await self._let_go(settled, set(answer.refused))
+            await self._remove_replaced(settled, set(answer.refused))
         for at, task in enumerate(answer.tasks):
             ref = _ref(task.record)
             if ref is not None:
@@ -156,8 +150,10 @@ class ClaimsBroker(Layer):
                     self._taken.popitem(last=False)
                 answer.tasks[at] = task._replace(record=await self._open(task.record, task.queue, task.id))
 
-    async def _let_go(self, settlements: dict[str, list[Settlement]], refused: set[tuple[str, str]]) -> None:
-        """The files of tasks that have another record now, and nobody but us has run them: need no sweep."""
+    async def _remove_replaced(
+        self, settlements: Mapping[str, Sequence[Settlement]], refused: set[tuple[str, str]]
+    ) -> None:
+        """Remove the files of tasks that have another record now, and that no other worker has run."""
         old = []
         for queue, ended in settlements.items():
             for each in ended:
@@ -166,11 +162,11 @@ class ClaimsBroker(Layer):
                     if ref is not None and ref != _ref(each.record):
                         old.append(os.path.join(self._directory, ref))
         if old:
-            await asyncio.to_thread(_remove, old)
+            await asyncio.to_thread(payload_files.remove, old)
 
     # --------------------------------------------------------------------------------- reading
     async def _open(self, record: bytes, queue: str | None, id: str) -> bytes:
-        """The record with its message again. Where that is not to be had the claim stays, which says so."""
+        """Return the record with its message again. Where that is not to be had the claim stays, which says so."""
         ref = _ref(record)
         if ref is None:
             return record
@@ -194,39 +190,100 @@ class ClaimsBroker(Layer):
             raise UnreadableMessage(f"{path} belongs to another task")
         return self._seal.open(message, kind, its_queue, id)
 
-    async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
-        found = await self._inner.records(queue, ids)
+    async def up_records(
+        self, queue: str, ids: Sequence[str], found: Sequence[bytes | None]
+    ) -> list[bytes | None]:
+        """Put the messages back into stored records."""
+        whole = list(found)
         for at, (id, record) in enumerate(zip(ids, found, strict=True)):
             if record is None or _ref(record) is None:
                 continue
             opened = await self._open(record, queue, id)
             if opened is record:  # it may have ended meanwhile, and its file with it
-                (newer,) = await self._inner.records(queue, [id])
-                found[at] = newer if newer is None or newer == record else await self._open(newer, queue, id)
+                (newer,) = await self._looks.records(queue, [id])
+                whole[at] = newer if newer is None or newer == record else await self._open(newer, queue, id)
             else:
-                found[at] = opened
-        return found
+                whole[at] = opened
+        return whole
 
-    async def _up(self, message: Message) -> Message:
-        """An event with the messages that were put aside; broadcasts without those that are gone."""
+    async def up_message(self, message: Message) -> Message:
+        """Return an event with its messages again; a broadcast without those whose file is gone."""
         channel, payload = message
-        told = channel == self._events
-        if OFFLOADED not in payload or not (told or channel.startswith(self._replies)):
+        broadcast = channel == self._events
+        if OFFLOADED not in payload or not (broadcast or channel.startswith(self._replies)):
             return message
         head, _, body = payload.partition(b"\n")
         opened = []
         for id, record in records.parcels(body):
             whole = await self._open(record, None, id)
-            if not told or _ref(whole) is None:
+            if not broadcast or _ref(whole) is None:
                 opened.append(records.parcel(id, whole))
         return Message(channel, head + b"\n" + b"".join(opened))
 
-    # -------------------------------------------------------------------------------- sweeping
+
+class LargePayloadChannels:
+    """`Channels` of an inner broker. Only events carry records, and only coming up: the scripts send them."""
+
+    def __init__(self, inner: Channels, payloads: LargePayloads) -> None:
+        self._inner = inner
+        self._payloads = payloads
+        # These are small: what a program says in one message is bounded where it is said.
+        self.publish = inner.publish
+        self.beat = inner.beat
+        self.consumers = inner.consumers
+        self.keep_lines = inner.keep_lines
+        self.lines = inner.lines
+        self.keep_progress = inner.keep_progress
+        self.progress = inner.progress
+        self.keep_parts = inner.keep_parts
+        self.parts = inner.parts
+        self.lock = inner.lock
+        self.unlock = inner.unlock
+
+    async def subscription(self) -> Subscription:
+        """Return a subscription whose records have their messages."""
+        return ReadSubscription(await self._inner.subscription(), self._payloads.up_message)
+
+
+class LargePayloadBroker(LayeredBroker):
+    """A broker whose large messages are in files."""
+
+    def __init__(self, inner: Broker, directory: str, payloads: LargePayloads) -> None:
+        super().__init__(
+            inner,
+            work=LayeredWork(inner.work, payloads),
+            looks=LayeredLooks(inner.looks, payloads),
+            schedules=inner.schedules,
+            channels=LargePayloadChannels(inner.channels, payloads),
+        )
+        self._directory = directory
+        self.payloads = payloads
+
+    async def open(self) -> None:
+        """Open the inner broker and check the directory. Raises `BadSetting` too."""
+        await self._inner.open()
+        try:
+            await self._find_place()
+        except BaseException:
+            await self._inner.close()
+            raise
+
+    async def _find_place(self) -> None:
+        """Learn the name of the store, and check whether its directory can be used."""
+        store = await self._inner.own_name(self.payloads.store or os.urandom(16).hex())
+        if re.fullmatch("[0-9a-f]{32}", store) is None:
+            raise BadSetting(
+                f"large_dir: {store!r:.40} is not the name of a store",
+                hint="delete the key <namespace>:large",
+            )
+        await asyncio.to_thread(payload_files.make_place, self._directory, store)
+        self.payloads.store = store
+
     async def sweep(self) -> int:
-        """Remove files that no record claims, unless they are young; how many. Does nothing where one was just done."""
+        """Remove files that no record claims, unless they are young. Does nothing where that was just done."""
         await self._find_place()  # a store that has lost its name has it again
-        place = os.path.join(self._directory, self._store)
-        now = await asyncio.to_thread(_begin_sweep, place)
+        place = os.path.join(self._directory, self.payloads.store)
+        now = await asyncio.to_thread(payload_files.begin_sweep, place)
         if now is None:
             return 0
         removed = looked = 0
@@ -237,7 +294,7 @@ class ClaimsBroker(Layer):
                 break
             if re.fullmatch("[0-9a-f]{2}", shard) is None:
                 continue
-            old = await asyncio.to_thread(_old, os.path.join(place, shard), now - GRACE)
+            old = await asyncio.to_thread(payload_files.old_files, os.path.join(place, shard), now - GRACE)
             looked += len(old)
             removed += await self._sweep_files(old)
         return removed
@@ -251,15 +308,15 @@ class ClaimsBroker(Layer):
         for queue, files in by_queue.items():
             for start in range(0, len(files), 500):
                 some = files[start : start + 500]
-                found = await self._inner.records(queue, [id for _, id in some])
+                found = await self._inner.looks.records(queue, [id for _, id in some])
                 for (path, _), record in zip(some, found, strict=True):
                     if record is None or _claims_another(record, path):
                         orphans.append(path)
-        return await asyncio.to_thread(_remove, orphans)
+        return await asyncio.to_thread(payload_files.remove, orphans)
 
 
 def _ref(record: bytes) -> str | None:
-    """What a record claims, if its message was put aside. Never a path that leads out of the directory."""
+    """Return the file that a record claims, if its message is offloaded. Never a path out of the directory."""
     cut = records.beginning(record)
     if not cut or not record.startswith(OFFLOADED, cut) or type(record) is not bytes:
         return None
@@ -268,7 +325,7 @@ def _ref(record: bytes) -> str | None:
 
 
 def _claims_another(record: bytes, path: str) -> bool:
-    """True where a record surely has no need of this file. What is sealed for others may well have."""
+    """Return True where a record surely does not need this file. One that is sealed for others may well do."""
     ref = _ref(record)
     if ref is not None:
         return os.path.basename(ref) != os.path.basename(path)
@@ -277,7 +334,7 @@ def _claims_another(record: bytes, path: str) -> bool:
 
 
 def _stub(message: bytes) -> bytes:
-    """The beginning of a message with arguments that cannot be read: what the task is, and whom to tell."""
+    """Return the beginning of a message with unreadable arguments: what the task is, and its reply channel."""
     try:
         fmt, fields = unpack_envelope(message)
     except UnreadableMessage:
@@ -285,102 +342,17 @@ def _stub(message: bytes) -> bytes:
     if len(fields) < _FIELDS:
         return b""
     fields = fields[:_FIELDS]
-    fields[4] = b"\xc1" if fmt.name == "msgpack" else "?"  # which no format reads
+    fields[4] = b"\xc1" if fmt.name == "msgpack" else "?"  # no format reads it
     return fmt.pack(fields)
 
 
-# ------------------------------------------------------------------------------------ the disk
-def _make_place(directory: str, store: str) -> None:
-    """The directory of a store in `large_dir`, which has to be there: it may be a disk that is not mounted."""
-    place = os.path.join(directory, store)
-    try:
-        if not os.path.isdir(directory):
-            raise BadSetting(
-                f"large_dir: {directory} is not there", hint="make it, on a disk that all programs share"
-            )
-        os.makedirs(place, 0o700, exist_ok=True)
-        if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as exc:
-        raise BadSetting(
-            f"large_dir: {place} cannot be used: {exc.strerror}",
-            hint="every program of this application reads and writes there, as the same user",
-        ) from None
-
-
-def _write(path: str, data: bytes) -> None:
-    """A file that is whole and on the disk, or not there."""
-    shard = os.path.dirname(path)
-    os.makedirs(shard, 0o700, exist_ok=True)
-    part = path + ".part"
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-    entries = os.open(shard, os.O_RDONLY)
-    try:
-        os.fsync(entries)
-    finally:
-        os.close(entries)
-
-
-def _remove(paths: Sequence[str]) -> int:
-    removed = 0
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-            removed += 1
-    return removed
-
-
-def _begin_sweep(place: str) -> float | None:
-    """The time by the clock of the disk; None when somebody has swept of late."""
-    mark = os.path.join(place, "swept")
-    before = os.stat(mark).st_mtime if os.path.exists(mark) else 0.0
-    probe = f"{mark}.{os.urandom(8).hex()}"
-    with open(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"):
-        now = os.stat(probe).st_mtime
-    if now - before < SWEPT_EVERY:
-        os.unlink(probe)
-        return None
-    os.rename(probe, mark)
-    return now
-
-
-def _old(shard: str, before: float) -> list[tuple[str, str, str]]:
-    """(path, queue, id) of files that are older; those that were never finished, or are not ours, without a queue."""
-    old = []
-    with os.scandir(shard) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):  # gone meanwhile
-                if not entry.is_file(follow_symlinks=False):
-                    continue
-                if entry.stat(follow_symlinks=False).st_mtime >= before:
-                    continue
-                if re.fullmatch(r"[0-9a-f]{32}\.part", entry.name):
-                    old.append((entry.path, "", ""))
-                elif re.fullmatch("[0-9a-f]{32}", entry.name):
-                    with open(entry.path, "rb") as file:
-                        try:
-                            queue, id = json.loads(file.readline(4096))
-                        except ValueError:
-                            continue  # nobody knows whose it is
-                    old.append((entry.path, str(queue), str(id)))
-    return old
-
-
-def with_claims(broker: Broker, settings: Any, seal: Seal | None) -> Broker:
-    """`broker` itself where no `large_dir` is set."""
-    directory: str | None = getattr(settings, "large_dir", None)
+def with_large_payloads(broker: Broker, settings: Settings, seal: Seal | None) -> Broker:
+    """Return `broker` with large messages offloaded; itself where no `large_dir` is set."""
+    directory = settings.large_dir
     if not directory:
         return broker
-    above: int = settings.large_above
     seal = seal or Seal(most=settings.most_readable)  # opens what others have compressed
-    claims = ClaimsBroker(broker, directory, settings.namespace, above=above, seal=seal)
-    return cast("Broker", claims)
+    payloads = LargePayloads(
+        broker.looks, directory, settings.namespace, above=settings.large_above, seal=seal
+    )
+    return LargePayloadBroker(broker, directory, payloads)

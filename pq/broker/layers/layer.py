@@ -1,118 +1,180 @@
-"""What brokers between us and another one have in common: every verb by which a record goes into the store.
+"""What stands between us and another broker, and changes what passes: the base of both layers.
 
-Two classes stand on this one: one seals what goes down (`pq.broker.layers.sealing`), one puts large messages aside
-(`pq.broker.layers.large_payloads`). A new verb that carries a record is added here, once, so that neither can forget it.
+Two layers stand on this one: one seals what goes down (`pq.broker.layers.sealing`), one offloads large messages
+(`pq.broker.layers.large_payloads`). Each says in a `RecordLayer` what becomes of one record; where records pass is
+written here, once, so that neither layer can forget a verb. Every verb of a port is either a method below, or bound
+to the inner port by name; a test holds that none that carries a record is bound (`tests/broker/test_layer.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from ...model.seal import FINISHED, LIVE
 from .. import records
-from ..contract.work import Broker, Entry, Exchange, Message, Queued, Settlement, Subscription, Tick
-from ..keys import Keys
+from ..contract.broker import Broker
+from ..contract.channels import Channels, Subscription
+from ..contract.looks import Looks
+from ..contract.schedules import Schedules
+from ..contract.values import Entry, Exchange, Message, Queued, ReserveCall, Settlement, Tick
+from ..contract.work import Work
 
-Reader = Callable[[Message], Awaitable[Message]]
+
+class RecordLayer(Protocol):
+    """What a layer does to a record. Down is into the store, up is out of it."""
+
+    async def down(self, record: bytes, queue: str, id: str) -> bytes:
+        """Return the record as the inner broker is to have it."""
+        ...
+
+    async def down_settlement(self, queue: str, ended: Settlement) -> Settlement:
+        """Return the same for the end of an attempt."""
+        ...
+
+    async def up_exchange(self, settled: Mapping[str, Sequence[Settlement]], answer: Exchange) -> None:
+        """Change an answer, to settlements as they went down, into what the caller is to have."""
+        ...
+
+    async def up_records(
+        self, queue: str, ids: Sequence[str], found: Sequence[bytes | None]
+    ) -> list[bytes | None]:
+        """Return stored records as the caller is to have them."""
+        ...
+
+    async def up_message(self, message: Message) -> Message:
+        """Return a message of a subscription as the caller is to have it."""
+        ...
 
 
-class Layer:
-    """Keeps the contract by another broker. What is not here carries no record, and is the other's own."""
+class LayeredWork:
+    """`Work` of an inner broker, whose records pass a layer."""
 
-    def __init__(self, inner: Broker, namespace: str) -> None:
+    def __init__(self, inner: Work, layer: RecordLayer) -> None:
         self._inner = inner
-        keys = Keys(namespace)
-        self._events = keys.task_channel
-        self._replies = keys.reply("")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    async def _down(self, record: bytes, queue: str, id: str) -> bytes:
-        """The record as the other broker is to have it."""
-        raise NotImplementedError
-
-    async def _up(self, message: Message) -> Message:
-        """A message of a subscription as we are to have it."""
-        raise NotImplementedError
-
-    async def _up_exchange(self, settled: dict[str, list[Settlement]], answer: Exchange) -> None:
-        """Make an answer, to settlements as they went down, what we are to have."""
-        raise NotImplementedError
-
-    async def _down_settlement(self, queue: str, ended: Settlement) -> Settlement:
-        if not ended.record:
-            return ended
-        return ended._replace(record=await self._down(ended.record, queue, ended.id))
+        self._layer = layer
+        # These carry no record.
+        self.open_lease = inner.open_lease
+        self.poke = inner.poke
+        self.renew = inner.renew
+        self.hand_back = inner.hand_back
+        self.forget = inner.forget
+        self.pause = inner.pause
+        self.limit = inner.limit
 
     async def _down_entry(self, queue: str, entry: Entry) -> Entry:
-        return entry._replace(record=await self._down(entry.record, queue, entry.id))
+        return entry._replace(record=await self._layer.down(entry.record, queue, entry.id))
 
     async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
+        """See `Work.enqueue`."""
         lower = [await self._down_entry(queue, entry) for entry in entries]
         return await self._inner.enqueue(queue, lower, durability)
 
     async def replace(self, queue: str, id: str, record: bytes, delay: int | None = None) -> bool:
-        return await self._inner.replace(queue, id, await self._down(record, queue, id), delay)
+        """See `Work.replace`."""
+        return await self._inner.replace(queue, id, await self._layer.down(record, queue, id), delay)
 
     async def displace(self, queue: str, old: tuple[str, bytes, str], entry: Entry) -> bool:
+        """See `Work.displace`."""
         id, record, reply = old
-        ended = (id, await self._down(record, queue, id), reply)
+        ended = (id, await self._layer.down(record, queue, id), reply)
         return await self._inner.displace(queue, ended, await self._down_entry(queue, entry))
 
-    async def exchange(
-        self,
-        lease: str,
-        settlements: dict[str, list[Settlement]],
-        queues: Sequence[str],
-        want: int,
-        batch: int,
-        **options: Any,
-    ) -> Exchange:
+    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
+        """See `Work.tick`."""
+        lower = [tick._replace(record=await self._layer.down(tick.record, queue, tick.id)) for tick in ticks]
+        return await self._inner.tick(queue, lower)
+
+    async def exchange(self, call: ReserveCall, settlements: Mapping[str, Sequence[Settlement]]) -> Exchange:
+        """See `Work.exchange`."""
         lower = {
-            queue: [await self._down_settlement(queue, each) for each in ended]
+            queue: [await self._layer.down_settlement(queue, each) for each in ended]
             for queue, ended in settlements.items()
         }
-        answer = await self._inner.exchange(lease, lower, queues, want, batch, **options)
-        await self._up_exchange(lower, answer)
+        answer = await self._inner.exchange(call, lower)
+        await self._layer.up_exchange(lower, answer)
         return answer
 
     async def cancel(
         self, queue: str, items: Sequence[tuple[str, bytes, str]], *, at_front: bool = False
     ) -> list[str]:
-        lower = [(id, await self._down(record, queue, id), reply) for id, record, reply in items]
+        """See `Work.cancel`."""
+        lower = [(id, await self._layer.down(record, queue, id), reply) for id, record, reply in items]
         return await self._inner.cancel(queue, lower, at_front=at_front)
 
     async def retry_dead(self, queue: str, entry: Entry) -> bool:
+        """See `Work.retry_dead`."""
         return await self._inner.retry_dead(queue, await self._down_entry(queue, entry))
 
-    async def tick(self, queue: str, ticks: Sequence[Tick]) -> list[int]:
-        lower = [tick._replace(record=await self._down(tick.record, queue, tick.id)) for tick in ticks]
-        return await self._inner.tick(queue, lower)
 
-    async def subscription(self) -> Subscription:
-        return _Read(await self._inner.subscription(), self._up)
+class LayeredLooks:
+    """`Looks` of an inner broker, whose records pass a layer."""
+
+    def __init__(self, inner: Looks, layer: RecordLayer) -> None:
+        self._inner = inner
+        self._layer = layer
+        # These return no record.
+        self.peek = inner.peek
+        self.state = inner.state
+        self.ids = inner.ids
+        self.held = inner.held
+        self.dead = inner.dead
+        self.matching = inner.matching
+        self.next_due = inner.next_due
+        self.queue_names = inner.queue_names
+        self.facts = inner.facts
+        self.now = inner.now
+
+    async def records(self, queue: str, ids: Sequence[str]) -> list[bytes | None]:
+        """See `Looks.records`."""
+        return await self._layer.up_records(queue, ids, await self._inner.records(queue, ids))
 
 
-class _Read:
+class LayeredBroker:
+    """A broker whose ports are layered over those of another one, whose life it shares."""
+
+    def __init__(
+        self, inner: Broker, *, work: Work, looks: Looks, schedules: Schedules, channels: Channels
+    ) -> None:
+        self._inner = inner
+        self.work = work
+        self.looks = looks
+        self.schedules = schedules
+        self.channels = channels
+        self.where = inner.where
+        self.close = inner.close
+        self.check_rights = inner.check_rights
+        self.renewer = inner.renewer
+        self.own_name = inner.own_name
+
+    @property
+    def connected_since(self) -> float | None:
+        """See `Broker.connected_since`."""
+        return self._inner.connected_since
+
+    async def open(self) -> None:
+        """See `Broker.open`."""
+        await self._inner.open()
+
+    async def sweep(self) -> int:
+        """See `Broker.sweep`."""
+        return await self._inner.sweep()
+
+
+class ReadSubscription:
     """A subscription whose messages pass through a function."""
 
-    def __init__(self, inner: Subscription, read: Reader) -> None:
+    def __init__(self, inner: Subscription, read: Callable[[Message], Awaitable[Message]]) -> None:
         self._inner = inner
         self._read = read
+        self.subscribe = inner.subscribe
+        self.close = inner.close
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for message in self._inner:
             yield await self._read(message)
 
-    async def subscribe(self, *channels: str) -> None:
-        await self._inner.subscribe(*channels)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
 
 def kind_of(record: bytes) -> bytes:
-    """What the message of a record is sealed as."""
+    """Return as what the message of a record is sealed."""
     return FINISHED if records.is_finished(record) else LIVE

@@ -7,43 +7,16 @@ ends or goes away, through crashes and hand-backs: so there is nothing to heal.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .. import records
-from ..contract.work import Rival
+from ..contract.values import UniqueConflict
+from ..records import Gate, gates, unique_key
 
 AT_ONCE = 1000
 """Tasks that one opening of a gate moves at most."""
-
-_GATE = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
-_KEY = re.compile(r"u([flr]):([^,]+)")
-
-
-NO_KEY = ("", "")
-
-
-class Gate(NamedTuple):
-    """One gate that a task has to pass. `most` at once, or µs between two, with a `burst`."""
-
-    kind: str
-    name: str
-    most: int
-    burst: int
-
-
-def gates(demands: str) -> Iterator[Gate]:
-    """The gates in a record's demands, in their order."""
-    for kind, most, burst, name in _GATE.findall(demands):
-        yield Gate(kind, name, int(most), int(burst or 0))
-
-
-def unique_key(demands: str) -> tuple[str, str]:
-    """The way (f, l or r) and the key; both empty when there is none."""
-    found = _KEY.search(demands)
-    return (found[1], found[2]) if found else NO_KEY
 
 
 class Data(Protocol):
@@ -78,14 +51,14 @@ class Gates:
         record = self.queue.task.get(holder[1:])
         return holder if record is not None and records.is_live(record) else ""
 
-    def rival_of(self, id: str, demands: str) -> Rival | None:
+    def rival_of(self, id: str, demands: str) -> UniqueConflict | None:
         """The same for a task that is to be queued, which takes the key if there is none."""
         way, key = unique_key(demands)
         if not key:
             return None
         holder = self.rival(key)
         if holder and id not in self.queue.task:
-            return Rival(holder[1:], holder[0] == "f")
+            return UniqueConflict(holder[1:], holder[0] == "f")
         if id not in self.queue.task:
             self.unique[key] = way + id
         return None

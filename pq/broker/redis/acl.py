@@ -7,16 +7,14 @@ of its own that it takes away again; what is refused is named, with the line tha
 
 from __future__ import annotations
 
-import asyncio
-import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ...errors import StoreError, StoreRefused
-from ..contract.work import Broker
+from ...errors import StoreRefused
 from ..keys import Keys
 from .scripts import script
 
-logger = logging.getLogger("pq.broker")
+RunAll = Callable[..., Awaitable[list[Any]]]
 
 # Each command with arguments that change nothing, or nothing that the end does not take away.
 _PROBES = """
@@ -50,11 +48,11 @@ return refused
 """
 
 
-async def check_rights(broker: Broker, namespace: str) -> None:
-    """Raise `StoreRefused` that names the commands which this user of the store may not use, and a worker needs."""
-    if not getattr(broker, "one_server", False):
-        return  # the memory of this process asks nobody; the nodes of a cluster may each have rights of their own
-    run_all: Any = getattr(broker, "run_all", None)
+async def check_rights(run_all: RunAll, namespace: str, where: str) -> None:
+    """Raise `StoreRefused` that names the commands which this user of a server may not use, and a worker needs.
+
+    `run_all` runs commands in one round trip, at one server; `where` names that server.
+    """
     keys = Keys(namespace)
     key = keys.prefix("@rights") + "probe"
     arguments: list[str] = []
@@ -65,46 +63,20 @@ async def check_rights(broker: Broker, namespace: str) -> None:
     try:
         found, *_ = await run_all(
             ("EVAL", _SCRIPT, 1, key, *arguments),
-            ("BLPOP", key, "0.01"),  # in a script nobody may block
+            ("BLPOP", key, "0.01"),  # a script may not block
             # One of ours: should the store forget it in between, it is loaded again as any other.
             ("SCRIPT", "LOAD", script("inspect").source),
             ("EVALSHA", script("inspect").digest, 1, keys.prefix("@rights"), ""),
         )
-        refused = sorted({word.decode() for word in found})
     except StoreRefused as exc:
         raise StoreRefused(
             f"{exc.message}; this user of the store may not do all that a worker has to",
             hint=f"give it ~{namespace}:* &{namespace}:* and the commands of the line for workers in docs/how-to/security.md",
         ) from None
+    refused = sorted({word.decode() for word in found})
     if refused:
         raise StoreRefused(
-            f"{getattr(broker, 'where', 'the store')}: this user may not use {', '.join(refused)} on the keys and channels "
+            f"{where}: this user may not use {', '.join(refused)} on the keys and channels "
             f"of {namespace}, and a worker has to",
             hint=f"ACL SETUSER <user> ~{namespace}:* &{namespace}:* +{' +'.join(refused)}; docs/how-to/security.md has the whole line",
         )
-
-
-async def check_everywhere(broker: Broker, namespace: str) -> None:
-    """`check_rights` of the store; in a cluster of each master, which may have users of its own."""
-    apart: Any = getattr(broker, "apart", None)
-    if apart is None:
-        await check_rights(broker, namespace)
-        return
-    async with apart() as masters:
-        found = await asyncio.gather(
-            *(_check_master(master, namespace) for master in masters), return_exceptions=True
-        )
-    for refusal in found:
-        if isinstance(refusal, BaseException):
-            raise refusal
-
-
-async def _check_master(master: Any, namespace: str) -> None:
-    try:
-        await check_rights(master, namespace)
-    except StoreRefused as exc:
-        raise StoreRefused(
-            exc.message, hint=f"{exc.hint}; on that node, since each has users of its own"
-        ) from None
-    except StoreError as exc:  # it is away, or its slots have moved: that is no refusal
-        logger.debug("the rights at %s were not asked: %s", master.where, exc)

@@ -14,21 +14,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
 from ...config.hosts import parse_hosts
-from ...errors import QueueFull, StoreRefused, StoreUnavailable
-from ..contract.work import Exchange, Renewal, Settlement
+from ...errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
+from ..contract.values import Exchange, Renewal, ReserveCall, Settlement
 from .backoff import pause
+from .broker import RedisBroker
+from .calls import connection_options
+from .codec import read_renewal, read_reserve
 from .link import Caller, Command, Link, checked
-from .queue_wait import Ear
+from .queue_wait import QueueWait
 from .scripts import script
 from .slots import Address, ClusterLink, Slots, slot_of
 from .wire import Maker
-from .work import RedisBroker, connection_options, read_renewal, read_reserve
+
+logger = logging.getLogger("pq.broker")
 
 TAGS = 100_000
 """So many names are tried to find one in a slot of each master. Who has a handful of all slots may be left out."""
@@ -39,7 +44,6 @@ class ClusterBroker(RedisBroker):
 
     first_patience = 15.0  # a failover takes some seconds, and whoever begins in one should not fail for it
     always = "1"
-    one_server = False
 
     def _use(self, url: str) -> None:
         hosts = parse_hosts(url)
@@ -47,7 +51,7 @@ class ClusterBroker(RedisBroker):
         self._connection_class = options.pop("connection_class")
         self._options = {**options, "client_name": self._name}
         self.slots = Slots(hosts.hosts, self._connection_to, where=self.where, stated=self._stated)
-        self._ears: dict[str, Ear] = {}
+        self._ears: dict[str, QueueWait] = {}
         self._serving: Sequence[str] = ()
         self._last_batch: tuple[str, int] | None = None
 
@@ -119,26 +123,13 @@ class ClusterBroker(RedisBroker):
         time, *replies = await self._repeat(self._side, [("TIME",), *renewing])
         return read_renewal([reply[0] for reply in replies]), int(time[0]) * 1000 + int(time[1]) // 1000
 
-    async def exchange(
-        self,
-        lease: str,
-        settlements: dict[str, list[Settlement]],
-        queues: Sequence[str],
-        want: int,
-        batch: int,
-        *,
-        idle: bool = False,
-        calm: int | None = None,
-        note: str = "",
-        block: float = 0.0,
-    ) -> Exchange:
+    async def exchange(self, call: ReserveCall, settlements: Mapping[str, Sequence[Settlement]]) -> Exchange:
+        lease, queues, want, batch, idle, stable_for, worker_name, block = call
         if want <= 0 or len(queues) == 1:
-            return await super().exchange(
-                lease, settlements, queues, want, batch, idle=idle, calm=calm, note=note, block=block
-            )  # fmt: skip
+            return await super().exchange(call, settlements)
         # A batch that was begun and not ended may have brought something from any queue: that comes first.
         again, self._last_batch = self._last_batch == (lease, batch), (lease, batch)
-        look = functools.partial(self._reserve_command, lease, batch, note=note, calm=calm)
+        look = functools.partial(self._reserve_command, lease, batch, note=worker_name, calm=stable_for)
         ended = {queue: some for queue, some in settlements.items() if some}
         if block <= 0:
             return await self._look_around(look, lease, ended, queues, want, batch, idle, again)
@@ -153,7 +144,7 @@ class ClusterBroker(RedisBroker):
         self,
         look: Callable[..., Command],
         lease: str,
-        ended: dict[str, list[Settlement]],
+        ended: dict[str, Sequence[Settlement]],
         queues: Sequence[str],
         want: int,
         batch: int,
@@ -173,7 +164,7 @@ class ClusterBroker(RedisBroker):
                 read_reserve(answer, queue, batch, reply[0])
             self._read_refused(answer, ended, replies)
             if answer.tasks:
-                answer.left = True  # whoever looks again finds out
+                answer.more_ready = True  # whoever looks again finds out
                 return answer
             answer, settling, refused = Exchange(), [], answer.refused
             answer.refused = refused
@@ -181,7 +172,7 @@ class ClusterBroker(RedisBroker):
             free = 0 if answer.solo or answer.blocked else want - len(answer.tasks)
             # Where tokens were taken all queues are looked at: whoever finds tasks there leaves the token anew.
             if free <= 0 and not woken:
-                answer.left = True
+                answer.more_ready = True
                 break
             reserving = look([queue], free, idle=idle and not answer.tasks)
             replies = await self._repeat(self._main, [*settling, *self._ring(queue, woken), reserving])
@@ -203,7 +194,9 @@ class ClusterBroker(RedisBroker):
         """
         for queue in queues:
             if queue not in self._ears:
-                self._ears[queue] = Ear(self._link(), self.keys, queue, where=self.where, stated=self._stated)
+                self._ears[queue] = QueueWait(
+                    self._link(), self.keys, queue, where=self.where, stated=self._stated
+                )
         waits = [self._ears[queue].listen(seconds) for queue in queues]
         done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         return any(wait.result() for wait in done)
@@ -214,6 +207,15 @@ class ClusterBroker(RedisBroker):
     async def call_off(self) -> None:
         """End all waits at once, with their connections."""
         await asyncio.gather(*(ear.stop() for ear in self._ears.values()))
+
+    async def check_rights(self) -> None:
+        """See `Broker.check_rights`: each master is asked, since each has users of its own."""
+        async with self.apart() as masters:
+            asking = [_check_master(master) for master in masters]
+            found = await asyncio.gather(*asking, return_exceptions=True)
+        for refusal in found:
+            if isinstance(refusal, BaseException):
+                raise refusal
 
     @contextlib.asynccontextmanager
     async def apart(self) -> AsyncIterator[list[RedisBroker]]:
@@ -302,3 +304,14 @@ class Master(RedisBroker):
 
     def _ours(self, word: Any) -> Any:
         return word.replace("{@rights}", self._tag) if isinstance(word, str) else word
+
+
+async def _check_master(master: RedisBroker) -> None:
+    try:
+        await master.check_rights()
+    except StoreRefused as exc:
+        raise StoreRefused(
+            exc.message, hint=f"{exc.hint}; on that node, since each has users of its own"
+        ) from None
+    except StoreError as exc:  # it is away, or its slots have moved: that is not a refusal
+        logger.debug("the rights at %s were not checked: %s", master.where, exc)

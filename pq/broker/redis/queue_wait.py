@@ -17,15 +17,15 @@ import secrets
 
 from ...errors import StoreUnavailable
 from ..keys import Keys
+from .calls import BLOCK_MARGIN
 from .link import Caller, Command, checked
 from .scripts import script
-from .work import BLOCK_MARGIN
 
 RUNG = 2.0
 """Seconds that a wait whose bell was rung gets for its answer; then its connection counts as dead."""
 
 
-class Ear:
+class QueueWait:
     """Waits at one queue, over a connection of its own."""
 
     def __init__(self, link: Caller, keys: Keys, queue: str, *, where: str, stated: str | None) -> None:

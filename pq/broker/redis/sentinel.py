@@ -23,9 +23,10 @@ from ...clock import SYSTEM, Clock
 from ...config.hosts import parse_hosts
 from ...errors import StoreError, StoreRefused, StoreUnavailable
 from .backoff import LONGEST, pause
+from .broker import RedisBroker
+from .calls import connection_options
 from .link import REFUSALS, translate
 from .wire import Maker, Wire
-from .work import RedisBroker, connection_options
 
 ASK = 3.0
 """Seconds that one Sentinel gets to answer."""

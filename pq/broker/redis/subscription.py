@@ -15,7 +15,7 @@ import redis.exceptions as redis_errors
 
 from ...clock import Clock
 from ...errors import StoreError, StoreRefused, StoreUnavailable
-from ..contract.work import Message
+from ..contract.values import Message
 from .backoff import LONGEST, pause
 from .link import translate
 from .wire import Maker, Wire

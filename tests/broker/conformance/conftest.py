@@ -17,11 +17,13 @@ from fleets import Cluster, Watched
 from stores import Hand, QueueDump, broken_invariants, dump_memory, dump_server
 
 from pq.broker import records
-from pq.broker.contract.work import ACK, FAIL, RETRY, Entry, Exchange, Queued, Reserved, Settlement
-from pq.broker.memory.work import MemoryBroker, MemoryStore
+from pq.broker.contract.values import Entry, Exchange, Queued, ReserveCall, Reserved, Settlement
+from pq.broker.memory.broker import MemoryBroker
+from pq.broker.memory.store import MemoryStore
+from pq.broker.redis.broker import RedisBroker
 from pq.broker.redis.cluster import ClusterBroker
 from pq.broker.redis.sentinel import SentinelBroker
-from pq.broker.redis.work import RedisBroker
+from pq.model.operations import ACK, FAIL, RETRY
 from pq.model.states import FAILURE, REVOKED, SUCCESS
 
 QUEUE = "q"
@@ -77,11 +79,11 @@ class World:
         self, *ids: str, queue: str = QUEUE, delay: int | None = None, priority: int = 0
     ) -> set[str]:
         entries = [Entry(id, live(id, priority), delay, priority) for id in ids]
-        queued: Queued = await self.broker.enqueue(queue, entries)
+        queued: Queued = await self.broker.work.enqueue(queue, entries)
         return queued.known
 
     async def lease(self, name: str = LEASE, *queues: str, ttl: int = TTL) -> str:
-        await self.broker.open_lease(name, queues or (QUEUE,), ttl)
+        await self.broker.work.open_lease(name, queues or (QUEUE,), ttl)
         return name
 
     async def take(
@@ -97,7 +99,9 @@ class World:
         if batch is None:
             self._batch += 1
             batch = self._batch
-        answer: Exchange = await self.broker.exchange(lease, {}, list(queues), want, batch, **options)
+        answer: Exchange = await self.broker.work.exchange(
+            ReserveCall(lease, list(queues), want, batch, **options), {}
+        )
         return answer
 
     async def end(
@@ -105,7 +109,7 @@ class World:
     ) -> list[tuple[str, str]]:
         """Settle one task; returns what was refused."""
         ended = [settlement(task, op, lease=lease, reply=reply, wait=wait, **how)]
-        answer = await self.broker.exchange(lease, {task.queue: ended}, [], 0, 0)
+        answer = await self.broker.work.exchange(ReserveCall(lease), {task.queue: ended})
         refused: list[tuple[str, str]] = answer.refused
         return refused
 
@@ -114,7 +118,7 @@ class World:
         for n in range(times):
             name = await self.lease(f"doomed{n}")
             await self.take(100, name, idle=True)
-            await self.broker.hand_back(name, [QUEUE], crashed=True)
+            await self.broker.work.hand_back(name, [QUEUE], crashed=True)
         assert set(ids) <= self.dump().crashes.keys()
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, names
 
-from pq.broker.contract.work import ACK, CRASH, FAIL, RELEASE, RETRY, Entry
+from pq.broker.contract.values import Entry
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE, RETRY
 
 
 async def cancel(world: World, *ids: str, at_front: bool = False) -> list[str]:
     items = [(id, finished(id), "") for id in ids]
-    answers: list[str] = await world.broker.cancel(QUEUE, items, at_front=at_front)
+    answers: list[str] = await world.broker.work.cancel(QUEUE, items, at_front=at_front)
     return answers
 
 
@@ -29,7 +30,7 @@ async def test_a_waiting_task_is_cancelled_at_once(
     assert await cancel(world, "a", at_front=at_front) == ["cancelled"]
     left = world.dump()
     assert (left.records["a"], left.expiring) == (finished("a"), {"a"})
-    assert (await world.broker.state(QUEUE)).waiting == 1
+    assert (await world.broker.looks.state(QUEUE)).waiting == 1
     world.hand.advance(10_000)
     await world.lease()
     answer = await world.take()
@@ -43,9 +44,9 @@ async def test_a_running_task_is_asked_to_stop(world: World, broker: Any) -> Non
     await world.lease()
     (task,) = (await world.take()).tasks
     assert await cancel(world, "a") == ["cancelling"]
-    assert (await broker.renew(LEASE, [QUEUE], 30_000)).cancelling == {"a"}
+    assert (await broker.work.renew(LEASE, [QUEUE], 30_000)).cancelling == {"a"}
     assert await world.end(task, "v") == []
-    assert (await broker.renew(LEASE, [QUEUE], 30_000)).cancelling == frozenset()
+    assert (await broker.work.renew(LEASE, [QUEUE], 30_000)).cancelling == frozenset()
 
 
 @pytest.mark.parametrize("op", [ACK, FAIL])
@@ -67,13 +68,13 @@ async def test_the_request_to_stop_outlives_the_attempt(world: World, broker: An
     (task,) = (await world.take()).tasks
     await cancel(world, "a")
     if op == "reclaimed":
-        await broker.hand_back(LEASE, [QUEUE], crashed=True)
+        await broker.work.hand_back(LEASE, [QUEUE], crashed=True)
         await world.lease()
     else:
         await world.end(task, op)
     assert names(await world.take(batch=2)) == ["a"]
-    assert (await broker.renew(LEASE, [QUEUE], 30_000)).cancelling == {"a"}
-    await broker.hand_back(LEASE, [QUEUE], crashed=False)
+    assert (await broker.work.renew(LEASE, [QUEUE], 30_000)).cancelling == {"a"}
+    await broker.work.hand_back(LEASE, [QUEUE], crashed=False)
     assert await cancel(world, "a") == ["cancelled"]
     assert world.dump().cancelling == set()
 
@@ -131,11 +132,11 @@ async def test_a_queue_is_emptied_page_by_page(world: World, broker: Any) -> Non
     await world.put("high", priority=1)
     await cancel(world, *ids[:12])
     seen = []
-    while page := await broker.peek(QUEUE, 7):
+    while page := await broker.looks.peek(QUEUE, 7):
         seen += page
         assert await cancel(world, *page, at_front=True) == ["cancelled"] * len(page)
     assert seen == ["high", *ids[12:], "delayed"]
-    assert (await broker.state(QUEUE)).waiting == 0
+    assert (await broker.looks.state(QUEUE)).waiting == 0
     await world.lease()
     assert names(await world.take(100)) == []
 
@@ -146,10 +147,10 @@ async def test_a_dead_task_lives_again(world: World, broker: Any) -> None:
     await world.lease()
     (task,) = (await world.take()).tasks
     await world.end(task, FAIL)
-    assert await broker.retry_dead(QUEUE, Entry("a", live("a", 0, "again")))
+    assert await broker.work.retry_dead(QUEUE, Entry("a", live("a", 0, "again")))
     before = world.dump()
     assert (before.dead, before.expiring, before.ready) == ({}, set(), ["a"])
-    assert not await broker.retry_dead(QUEUE, Entry("a", live("a", 0, "again")))
+    assert not await broker.work.retry_dead(QUEUE, Entry("a", live("a", 0, "again")))
     assert world.dump() == before
     (task,) = (await world.take()).tasks
     assert task.record == live("a", 0, "again")
@@ -161,7 +162,7 @@ async def test_a_cancelled_task_that_still_lies_in_the_list_lives_again_once(
     """It is not skipped any more, and not handed out twice."""
     await world.put("a", "b")
     await cancel(world, "a")
-    assert await broker.retry_dead(QUEUE, Entry("a", live("a")))
+    assert await broker.work.retry_dead(QUEUE, Entry("a", live("a")))
     await world.lease()
     assert names(await world.take()) == ["a", "b"]
 
@@ -174,5 +175,5 @@ async def test_what_lives_or_is_unknown_is_not_brought_back(world: World, broker
     await world.put("waiting")
     before = world.dump()
     for id in ("waiting", "running", "nobody"):
-        assert not await broker.retry_dead(QUEUE, Entry(id, live(id)))
+        assert not await broker.work.retry_dead(QUEUE, Entry(id, live(id)))
     assert world.dump() == before

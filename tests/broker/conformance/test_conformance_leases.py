@@ -6,7 +6,8 @@ from typing import Any
 
 from conftest import LEASE, QUEUE, TTL, World, live, names
 
-from pq.broker.contract.work import FAIL
+from pq.broker.contract.values import ReserveCall
+from pq.model.operations import FAIL
 
 
 async def test_without_a_lease_nothing_is_handed_out(world: World) -> None:
@@ -55,8 +56,8 @@ async def test_reclaim_takes_over_expired_leases_only_when_allowed(world: World)
     await world.take(lease="dead")
     world.hand.advance(30_000)
     await world.lease()
-    assert names(await world.take(calm=None)) == []
-    (task,) = (await world.take(calm=0)).tasks
+    assert names(await world.take(stable_for=None)) == []
+    (task,) = (await world.take(stable_for=0)).tasks
     assert (task.id, task.crashes) == ("a", 1)
     assert world.dump().leases.keys() == {LEASE}
 
@@ -81,11 +82,11 @@ async def test_what_expired_is_taken_over_after_a_lease_without_a_gap(world: Wor
     await world.lease("other")
     for _ in range(3):
         world.hand.advance(9_999)
-        await world.broker.renew("other", [QUEUE], TTL)
-        assert names(await world.take(lease="other", calm=TTL)) == []
+        await world.broker.work.renew("other", [QUEUE], TTL)
+        assert names(await world.take(lease="other", stable_for=TTL)) == []
     world.hand.advance(3)
     await world.lease("young")
-    assert names(await world.take(lease="young", calm=TTL)) == ["a"]
+    assert names(await world.take(lease="young", stable_for=TTL)) == ["a"]
 
 
 async def test_after_a_gap_everybody_gets_a_lease_of_time_to_renew(world: World) -> None:
@@ -95,15 +96,15 @@ async def test_after_a_gap_everybody_gets_a_lease_of_time_to_renew(world: World)
     await world.take(lease="slow")
     await world.lease("quick")
     world.hand.advance(TTL + 1)
-    await world.broker.renew("quick", [QUEUE], TTL)
+    await world.broker.work.renew("quick", [QUEUE], TTL)
     for _ in range(2):
-        assert names(await world.take(lease="quick", calm=TTL)) == []
+        assert names(await world.take(lease="quick", stable_for=TTL)) == []
         world.hand.advance(TTL // 3)
-        await world.broker.renew("quick", [QUEUE], TTL)
-    assert (await world.broker.renew("slow", [QUEUE], TTL)).alive
+        await world.broker.work.renew("quick", [QUEUE], TTL)
+    assert (await world.broker.work.renew("slow", [QUEUE], TTL)).alive
     world.hand.advance(TTL // 3)
-    await world.broker.renew("quick", [QUEUE], TTL)
-    assert names(await world.take(lease="quick", calm=TTL)) == []
+    await world.broker.work.renew("quick", [QUEUE], TTL)
+    assert names(await world.take(lease="quick", stable_for=TTL)) == []
 
 
 async def test_a_clock_that_was_set_back_keeps_nobody_waiting(world: World) -> None:
@@ -114,11 +115,11 @@ async def test_a_clock_that_was_set_back_keeps_nobody_waiting(world: World) -> N
     await world.lease("other")
     world.hand.advance(-3_600_000)
     for _ in range(3):
-        await world.broker.renew("other", [QUEUE], TTL)
-        assert names(await world.take(lease="other", calm=TTL)) == []
+        await world.broker.work.renew("other", [QUEUE], TTL)
+        assert names(await world.take(lease="other", stable_for=TTL)) == []
         world.hand.advance(TTL // 3)
-    await world.broker.renew("other", [QUEUE], TTL)
-    assert names(await world.take(lease="other", calm=TTL)) == ["a"]
+    await world.broker.work.renew("other", [QUEUE], TTL)
+    assert names(await world.take(lease="other", stable_for=TTL)) == ["a"]
 
 
 async def test_a_lease_is_not_reclaimed_before_its_deadline(world: World) -> None:
@@ -128,9 +129,9 @@ async def test_a_lease_is_not_reclaimed_before_its_deadline(world: World) -> Non
     await world.take(lease="other")
     await world.lease(ttl=60_000)
     world.hand.advance(29_999)
-    assert names(await world.take(calm=0)) == []
+    assert names(await world.take(stable_for=0)) == []
     world.hand.advance(1)
-    assert names(await world.take(calm=0)) == ["a"]
+    assert names(await world.take(stable_for=0)) == ["a"]
 
 
 async def test_nobody_reclaims_from_itself(world: World) -> None:
@@ -139,7 +140,7 @@ async def test_nobody_reclaims_from_itself(world: World) -> None:
     await world.lease()
     await world.take()
     world.hand.advance(60_000)
-    answer = await world.take(calm=0)
+    answer = await world.take(stable_for=0)
     assert (names(answer), answer.lost_lease) == ([], False)
 
 
@@ -151,9 +152,9 @@ async def test_an_expired_lease_can_be_renewed_until_somebody_takes_it_over(
     await world.lease()
     (task,) = (await world.take()).tasks
     world.hand.advance(100_000)
-    assert (await broker.renew(LEASE, [QUEUE], 30_000)).alive
+    assert (await broker.work.renew(LEASE, [QUEUE], 30_000)).alive
     await world.lease("other")
-    assert names(await world.take(lease="other", calm=0)) == []
+    assert names(await world.take(lease="other", stable_for=0)) == []
     assert await world.end(task) == []
 
 
@@ -164,9 +165,9 @@ async def test_a_lease_that_was_taken_over_is_gone(world: World, broker: Any) ->
     await world.take()
     world.hand.advance(30_000)
     await world.lease("other")
-    await world.take(lease="other", calm=0)
+    await world.take(lease="other", stable_for=0)
     before = world.dump()
-    assert not (await broker.renew(LEASE, [QUEUE], 30_000)).alive
+    assert not (await broker.work.renew(LEASE, [QUEUE], 30_000)).alive
     assert (await world.take()).lost_lease
     assert world.dump() == before
 
@@ -179,12 +180,12 @@ async def test_a_dying_lease_cannot_be_renewed(world: World, broker: Any) -> Non
     await world.take(1000, "dead")
     world.hand.advance(30_000)
     await world.lease()
-    first = await world.take(1000, calm=0)
+    first = await world.take(1000, stable_for=0)
     assert len(first.tasks) == 100
     assert world.dump().leases["dead"] == 0
-    assert not (await broker.renew("dead", [QUEUE], 30_000)).alive
+    assert not (await broker.work.renew("dead", [QUEUE], 30_000)).alive
     assert (await world.take(1000, "dead")).lost_lease
-    second = await world.take(1000, calm=0)
+    second = await world.take(1000, stable_for=0)
     assert sorted(names(first) + names(second)) == ids
     assert "dead" not in world.dump().leases
 
@@ -193,15 +194,15 @@ async def test_renewing_pushes_the_deadline(world: World, broker: Any) -> None:
     """From the moment of the call, by the store's clock."""
     await world.lease(ttl=1000)
     world.hand.advance(900)
-    await broker.renew(LEASE, [QUEUE], 1000)
+    await broker.work.renew(LEASE, [QUEUE], 1000)
     assert world.dump().leases == {LEASE: world.hand.ms + 1000}
 
 
 async def test_renewing_over_two_queues_needs_both(world: World, broker: Any) -> None:
     """Lost in one queue is lost; in the other it is renewed all the same."""
     await world.lease(LEASE, "a", "b", ttl=1000)
-    await broker.hand_back(LEASE, ["a"], crashed=False)
-    assert not (await broker.renew(LEASE, ["a", "b"], 5000)).alive
+    await broker.work.hand_back(LEASE, ["a"], crashed=False)
+    assert not (await broker.work.renew(LEASE, ["a", "b"], 5000)).alive
     assert world.dump("b").leases == {LEASE: world.hand.ms + 5000}
 
 
@@ -212,7 +213,7 @@ async def test_handing_back_keeps_the_order_and_charges_nothing(world: World, br
     await world.lease()
     for _ in range(4):
         await world.take(1)
-    assert await broker.hand_back(LEASE, [QUEUE], crashed=False) == 4
+    assert await broker.work.hand_back(LEASE, [QUEUE], crashed=False) == 4
     left = world.dump()
     assert (left.prio, left.ready) == (["p"], ["a", "b", "c", "d"])
     assert (left.leases, left.batches, left.crashes) == ({}, {}, {})
@@ -223,10 +224,10 @@ async def test_handing_back_a_dead_workers_tasks_charges_each_once(world: World,
     await world.put("a", "b")
     await world.lease()
     await world.take()
-    assert await broker.hand_back(LEASE, [QUEUE], crashed=True) == 2
+    assert await broker.work.hand_back(LEASE, [QUEUE], crashed=True) == 2
     before = world.dump()
     assert before.crashes == {"a": 1, "b": 1}
-    assert await broker.hand_back(LEASE, [QUEUE], crashed=True) == 0
+    assert await broker.work.hand_back(LEASE, [QUEUE], crashed=True) == 0
     assert world.dump() == before
 
 
@@ -236,7 +237,7 @@ async def test_handing_back_more_than_one_script_takes(world: World, broker: Any
     await world.put(*ids)
     await world.lease()
     await world.take(1000)
-    assert await broker.hand_back(LEASE, [QUEUE], crashed=False) == 1000
+    assert await broker.work.hand_back(LEASE, [QUEUE], crashed=False) == 1000
     assert sorted(world.dump().ready) == ids
     assert world.dump().leases == {}
 
@@ -244,7 +245,7 @@ async def test_handing_back_more_than_one_script_takes(world: World, broker: Any
 async def test_an_empty_lease_ends_without_a_trace(world: World, broker: Any) -> None:
     """Nothing is left of a worker that had nothing."""
     await world.lease()
-    assert await broker.hand_back(LEASE, [QUEUE], crashed=True) == 0
+    assert await broker.work.hand_back(LEASE, [QUEUE], crashed=True) == 0
     assert world.dump().leases == {}
 
 
@@ -254,7 +255,7 @@ async def test_a_suspect_runs_alone(world: World) -> None:
     await world.die_with("bad", times=2)
     await world.lease()
     blocked = await world.take(5, idle=False)
-    assert (names(blocked), blocked.blocked, blocked.solo, blocked.left) == ([], True, False, True)
+    assert (names(blocked), blocked.blocked, blocked.solo, blocked.more_ready) == ([], True, False, True)
     alone = await world.take(5, idle=True)
     assert (names(alone), alone.solo, alone.tasks[0].crashes) == (["bad"], True, 2)
     assert world.dump().ready == ["good1", "good2"]
@@ -322,8 +323,8 @@ async def test_two_processes_share_one_store(world: World) -> None:
     other = world.another()
     await world.put(*"abcdef")
     await world.lease("one")
-    await other.open_lease("two", [QUEUE], 30_000)
+    await other.work.open_lease("two", [QUEUE], 30_000)
     mine = await world.take(3, "one")
-    theirs = await other.exchange("two", {}, [QUEUE], 10, 1)
+    theirs = await other.work.exchange(ReserveCall("two", [QUEUE], 10, 1), {})
     assert names(mine) + names(theirs) == list("abcdef")
     assert theirs.tasks[0].record == live("d")

@@ -7,7 +7,8 @@ from typing import Any
 from conftest import LEASE, QUEUE, World, names
 
 from pq.broker import records
-from pq.broker.contract.work import ACK, RETRY, Entry, Settlement
+from pq.broker.contract.values import Entry, ReserveCall, Settlement
+from pq.model.operations import ACK, RETRY
 
 
 def limited(id: str, demands: str, priority: int = 0) -> Entry:
@@ -16,7 +17,7 @@ def limited(id: str, demands: str, priority: int = 0) -> Entry:
 
 
 async def put(broker: Any, demands: str, *ids: str) -> None:
-    await broker.enqueue(QUEUE, [limited(id, demands) for id in ids])
+    await broker.work.enqueue(QUEUE, [limited(id, demands) for id in ids])
 
 
 def ends(*tasks: Any, op: str = ACK) -> dict[str, list[Settlement]]:
@@ -31,7 +32,7 @@ async def test_several_that_are_let_through_keep_their_order(world: World, broke
     first = await world.take()
     assert names(first) == ["a", "b", "c"]
     await world.put("plain")
-    await broker.exchange(LEASE, ends(*first.tasks), [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), ends(*first.tasks))
     assert world.dump().ready == ["d", "e", "f", "plain"]
     assert names(await world.take()) == ["d", "e", "f", "plain"]
 
@@ -90,7 +91,7 @@ async def test_more_than_one_call_may_move_goes_on_with_the_next(world: World, b
     for _ in range(3):
         assert names(await world.take(100)) == []
     assert len(world.dump().parked_at["one"]) == 1006
-    await broker.exchange(LEASE, ends(holder), [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), ends(holder))
     assert len(world.dump().parked_at["two"]) == 1000
     assert names(await world.take(100)) == ["last"]
     assert len(world.dump().parked_at["two"]) == 1005
@@ -105,9 +106,9 @@ async def test_a_task_waits_at_one_gate_and_holds_no_other(world: World, broker:
     assert names(answer) == ["a", "c"]
     assert world.dump().parked_at == {"key": {"b"}}
     (a, c) = answer.tasks
-    await broker.exchange(LEASE, ends(c), [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), ends(c))
     assert world.dump().parked_at == {"key": {"b"}}
-    await broker.exchange(LEASE, ends(a), [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), ends(a))
     assert names(await world.take()) == ["b"]
 
 
@@ -116,7 +117,7 @@ async def test_slots_are_kept_through_a_crash(world: World, broker: Any) -> None
     await put(broker, "c1:g", "a", "b")
     await world.lease("doomed")
     assert names(await world.take(9, "doomed")) == ["a"]
-    await broker.hand_back("doomed", [QUEUE], crashed=True)
+    await broker.work.hand_back("doomed", [QUEUE], crashed=True)
     await world.lease()
     assert names(await world.take()) == ["a"]
     assert world.dump().slots == {"g": {"a"}}
@@ -129,7 +130,7 @@ async def test_a_retry_asks_for_a_slot_again(world: World, broker: Any) -> None:
     task = (await world.take()).tasks[0]
     record = records.live_header(0, f"{LEASE}:{task.batch}", "c1:g") + b"again"
     again = {QUEUE: [Settlement(RETRY, "a", task.batch, record, "", 0, True)]}
-    await broker.exchange(LEASE, again, [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), again)
     assert names(await world.take()) == ["b"]
     assert world.dump().parked == ["a"]
 

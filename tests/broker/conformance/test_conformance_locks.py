@@ -8,70 +8,71 @@ from typing import Any
 from conftest import QUEUE, World
 from ears import ear
 
-from pq.broker.contract.work import ACK, FAIL, FENCE_KEPT
+from pq.broker.contract.values import FENCE_KEPT
+from pq.model.operations import ACK, FAIL
 
 
 async def test_a_lock_has_one_holder(world: World, broker: Any) -> None:
     """Who else asks hears how long at most; the same token again keeps its fence."""
-    fence, wait = await broker.lock("door", "A", 1000)
+    fence, wait = await broker.channels.lock("door", "A", 1000)
     assert (fence, wait) == (world.hand.ms, 0)
-    assert await world.another().lock("door", "B", 1000) == (0, 1000)
+    assert await world.another().channels.lock("door", "B", 1000) == (0, 1000)
     world.hand.advance(400)
-    assert await broker.lock("door", "B", 1000) == (0, 600)
-    assert await broker.lock("door", "A", 1000) == (fence, 0)
-    assert await broker.lock("door", "B", 1000) == (0, 1000)
-    assert (await broker.lock("window", "B", 1000)).fence > 0
+    assert await broker.channels.lock("door", "B", 1000) == (0, 600)
+    assert await broker.channels.lock("door", "A", 1000) == (fence, 0)
+    assert await broker.channels.lock("door", "B", 1000) == (0, 1000)
+    assert (await broker.channels.lock("window", "B", 1000)).fence > 0
 
 
 async def test_a_lock_is_free_when_its_time_is_over(world: World, broker: Any) -> None:
     """And its old holder can neither keep it nor let it go."""
-    first = (await broker.lock("door", "A", 1000)).fence
+    first = (await broker.channels.lock("door", "A", 1000)).fence
     world.hand.advance(1000)
-    second = (await broker.lock("door", "B", 1000)).fence
+    second = (await broker.channels.lock("door", "B", 1000)).fence
     assert second > first
-    assert await broker.lock("door", "A", 1000, keep=True) == (0, 0)
-    assert not await broker.unlock("door", "A")
-    assert await broker.lock("door", "B", 1000, keep=True) == (second, 0)
+    assert await broker.channels.lock("door", "A", 1000, keep=True) == (0, 0)
+    assert not await broker.channels.unlock("door", "A")
+    assert await broker.channels.lock("door", "B", 1000, keep=True) == (second, 0)
 
 
 async def test_keeping_late_is_no_loss(world: World, broker: Any) -> None:
     """As long as nobody else came; and nothing is taken by it."""
-    fence = (await broker.lock("door", "A", 1000)).fence
+    fence = (await broker.channels.lock("door", "A", 1000)).fence
     world.hand.advance(5000)
-    assert await broker.lock("door", "A", 1000, keep=True) == (fence, 0)
-    assert await broker.lock("door", "B", 1000) == (0, 1000)
-    assert await broker.lock("window", "A", 1000, keep=True) == (0, 0)
-    assert (await broker.lock("window", "B", 1000)).fence > 0
+    assert await broker.channels.lock("door", "A", 1000, keep=True) == (fence, 0)
+    assert await broker.channels.lock("door", "B", 1000) == (0, 1000)
+    assert await broker.channels.lock("window", "A", 1000, keep=True) == (0, 0)
+    assert (await broker.channels.lock("window", "B", 1000)).fence > 0
 
 
 async def test_fences_grow(world: World, broker: Any) -> None:
     """Within one millisecond, and when the clock goes back."""
     fences = []
     for n in range(5):
-        fences.append((await broker.lock("door", str(n), 1000)).fence)
-        assert await broker.unlock("door", str(n))
-        assert not await broker.unlock("door", str(n))
+        fences.append((await broker.channels.lock("door", str(n), 1000)).fence)
+        assert await broker.channels.unlock("door", str(n))
+        assert not await broker.channels.unlock("door", str(n))
     world.hand.advance(-60_000)
-    fences.append((await broker.lock("door", "late", 1000)).fence)
+    fences.append((await broker.channels.lock("door", "late", 1000)).fence)
     assert fences == sorted(set(fences))
 
 
 async def test_locks_leave_nothing_for_ever(world: World, broker: Any) -> None:
     """What is kept of a lock has its end."""
-    await broker.lock("door", "A", 1000)
-    await broker.unlock("door", "A")
+    await broker.channels.lock("door", "A", 1000)
+    await broker.channels.unlock("door", "A")
     if world.kind == "memory":
         world.hand.advance(FENCE_KEPT + 1000)
-        await broker.lock("window", "B", 1000)
+        await broker.channels.lock("window", "B", 1000)
         assert broker.store.locks.keys() == {"window"}
 
 
 async def test_letting_go_is_announced(world: World, broker: Any) -> None:
     """On a channel of all locks, by name; only when it was let go."""
     subscription, listening, heard = await ear(world.another(), broker.keys.lock_channel)
-    await broker.lock("door", "A", 1000)
-    await broker.unlock("door", "B")
-    await broker.unlock("door", "A")
+    await broker.channels.lock("door", "A", 1000)
+    await broker.channels.unlock("door", "B")
+    await broker.channels.unlock("door", "A")
     while not heard:
         await asyncio.sleep(0.001)
     assert heard == [(broker.keys.lock_channel, b"door")]
@@ -86,8 +87,8 @@ async def test_forgetting(world: World, broker: Any) -> None:
     tasks = {task.id: task for task in (await world.take(3)).tasks}
     await world.end(tasks["failed"], FAIL)
     await world.end(tasks["fine"], ACK)
-    assert await broker.forget(QUEUE, ["failed", "fine", "held", "waiting", "unknown"]) == 2
-    assert await broker.dead(QUEUE) == []
+    assert await broker.work.forget(QUEUE, ["failed", "fine", "held", "waiting", "unknown"]) == 2
+    assert await broker.looks.dead(QUEUE) == []
     assert world.dump().records.keys() == {"held", "waiting"}
-    assert await broker.forget(QUEUE, []) == 0
-    assert await broker.forget(QUEUE, ["failed"]) == 0
+    assert await broker.work.forget(QUEUE, []) == 0
+    assert await broker.work.forget(QUEUE, ["failed"]) == 0

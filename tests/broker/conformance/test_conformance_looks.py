@@ -12,7 +12,8 @@ from ears import ear
 from stores import token_comes
 
 from pq.broker import records
-from pq.broker.contract.work import ACK, FAIL, RETRY, REVOKE, Entry, Message
+from pq.broker.contract.values import Entry, Message, ReserveCall
+from pq.model.operations import ACK, FAIL, RETRY, REVOKE
 
 
 async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:
@@ -24,8 +25,8 @@ async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:
     await world.put("a", "b", "c")
     await world.put("high", priority=1)
     await world.put("later", delay=99)
-    await broker.cancel(QUEUE, [("b", finished("b"), "")])
-    state = await broker.state(QUEUE)
+    await broker.work.cancel(QUEUE, [("b", finished("b"), "")])
+    state = await broker.looks.state(QUEUE)
     assert state == (2, 1, 1, 1, 1, 1, False, 0, 0)
     assert state.waiting == 4
 
@@ -36,36 +37,36 @@ async def test_peek_tells_the_order_and_no_more_than_asked(world: World, broker:
     await world.put("low", priority=-1)
     await world.put("later", delay=20)
     await world.put("soon", delay=10)
-    assert await broker.peek(QUEUE, 4) == ["a", "b", "low", "soon"]
-    assert await broker.peek(QUEUE, 1) == ["a"]
-    assert await broker.peek("nothing.here", 5) == []
+    assert await broker.looks.peek(QUEUE, 4) == ["a", "b", "low", "soon"]
+    assert await broker.looks.peek(QUEUE, 1) == ["a"]
+    assert await broker.looks.peek("nothing.here", 5) == []
 
 
 async def test_records_come_in_the_order_asked_for(world: World, broker: Any) -> None:
     """None for what is not there."""
     await world.put("a", "b")
-    assert await broker.records(QUEUE, ["b", "x", "a"]) == [live("b"), None, live("a")]
-    assert await broker.records(QUEUE, []) == []
+    assert await broker.looks.records(QUEUE, ["b", "x", "a"]) == [live("b"), None, live("a")]
+    assert await broker.looks.records(QUEUE, []) == []
 
 
 async def test_queues_are_known_once_used(world: World, broker: Any) -> None:
     """By whoever queued into them, or consumes from them."""
     await world.put("a", queue="written")
     await world.lease(LEASE, "read.from")
-    assert await broker.queue_names() == ["read.from", "written"]
+    assert await broker.looks.queue_names() == ["read.from", "written"]
 
 
 async def test_heartbeats_last_as_long_as_they_say(world: World, broker: Any) -> None:
     """A consumer is there while it beats; the last beat counts."""
-    await broker.beat("one", b"1", 60)
-    await broker.beat("two", b"2", 60)
-    await broker.beat("one", b"3", 60)
-    assert sorted(await broker.consumers()) == [b"2", b"3"]
+    await broker.channels.beat("one", b"1", 60)
+    await broker.channels.beat("two", b"2", 60)
+    await broker.channels.beat("one", b"3", 60)
+    assert sorted(await broker.channels.consumers()) == [b"2", b"3"]
 
 
 async def test_the_clock_is_the_stores(world: World, broker: Any) -> None:
     """Milliseconds since the epoch."""
-    assert 1_600_000_000_000 < await broker.now() < 10_000_000_000_000
+    assert 1_600_000_000_000 < await broker.looks.now() < 10_000_000_000_000
 
 
 # ------------------------------------------------------------------------------------------ waiting
@@ -97,10 +98,10 @@ async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
     for _ in range(2):
         async with asyncio.timeout(10):
             assert await token_comes(broker, [QUEUE], 30)
-        assert (await world.take(1)).left
+        assert (await world.take(1)).more_ready
     async with asyncio.timeout(10):
         assert await token_comes(broker, [QUEUE], 30)
-    assert not (await world.take(1)).left
+    assert not (await world.take(1)).more_ready
     assert not await token_comes(broker, [QUEUE], 0.02)
 
 
@@ -112,7 +113,7 @@ async def test_everything_that_makes_work_wakes_somebody(world: World, broker: A
     (task,) = (await world.take()).tasks
     if how == "resume":
         await world.put("b")
-        await broker.pause(QUEUE, True)
+        await broker.work.pause(QUEUE, True)
         await world.take()
     sleeper = world.another()
     assert not await token_comes(sleeper, [QUEUE], 0.02)
@@ -121,12 +122,12 @@ async def test_everything_that_makes_work_wakes_somebody(world: World, broker: A
     if how == "release":
         await world.end(task, "l")
     elif how == "hand_back":
-        await broker.hand_back(LEASE, [QUEUE], crashed=False)
+        await broker.work.hand_back(LEASE, [QUEUE], crashed=False)
     elif how == "retry_dead":
         await world.end(task)
-        await broker.retry_dead(QUEUE, Entry(task.id, live("a")))
+        await broker.work.retry_dead(QUEUE, Entry(task.id, live("a")))
     elif how == "resume":
-        await broker.pause(QUEUE, False)
+        await broker.work.pause(QUEUE, False)
     else:  # the worker that settled it may be on its way out: another must know when it is due
         await world.end(task, RETRY, wait=5)
     async with asyncio.timeout(10):
@@ -138,7 +139,7 @@ async def test_a_blocked_reservation_gets_what_comes(world: World, broker: Any) 
     await world.lease()
     taking = asyncio.ensure_future(world.take(5, block=30))
     await asyncio.sleep(0.01)
-    await world.another().enqueue(QUEUE, [Entry("a", live("a"))])
+    await world.another().work.enqueue(QUEUE, [Entry("a", live("a"))])
     async with asyncio.timeout(10):
         assert [task.id for task in (await taking).tasks] == ["a"]
 
@@ -157,7 +158,7 @@ async def test_a_blocked_reservation_can_be_poked(world: World, broker: Any) -> 
     await world.lease()
     taking = asyncio.ensure_future(world.take(5, block=30))
     await asyncio.sleep(0.01)
-    await world.another().poke(QUEUE)
+    await world.another().work.poke(QUEUE)
     async with asyncio.timeout(10):
         assert (await taking).tasks == []
 
@@ -171,7 +172,7 @@ async def test_a_blocked_reservation_that_was_given_up_can_be_asked_for_again(
         taking = asyncio.ensure_future(world.take(5, batch=n, block=30))
         await asyncio.sleep(0.002 * n)
         other = world.another()
-        queued = asyncio.ensure_future(other.enqueue(QUEUE, [Entry(f"t{n}", live(f"t{n}"))]))
+        queued = asyncio.ensure_future(other.work.enqueue(QUEUE, [Entry(f"t{n}", live(f"t{n}"))]))
         await asyncio.sleep(0)
         taking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -202,9 +203,9 @@ async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None
     subscription, reader, messages = await ear(broker, broker.keys.task_channel)
     await world.put("a")
     await world.lease()
-    (task,) = (await world.take(note="worker node")).tasks
+    (task,) = (await world.take(worker_name="worker node")).tasks
     await world.end(task, RETRY, wait=0)
-    (again,) = (await world.take(note="worker node")).tasks
+    (again,) = (await world.take(worker_name="worker node")).tasks
     await world.end(again)
     await until(lambda: len(messages) == 5)
     retried, done = settlement(task, RETRY).record, settlement(again).record
@@ -232,7 +233,7 @@ async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
         settlement(c, REVOKE, reply=two),
         settlement(d, RETRY, reply=two, wait=5),
     ]
-    await broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})
     await until(lambda: len(messages) == 2)
     assert {m.channel: told([m])[0] for m in messages} == {
         one: ("done", [("a", ended[0].record), ("b", ended[1].record)]),
@@ -257,7 +258,7 @@ async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None
     # were that must not have come.
     await world.put("z")
     await until(lambda: [id for m in messages for id, _ in told([m])[0][1]][-1:] == ["z"])
-    await broker.publish(reply, b"last")
+    await broker.channels.publish(reply, b"last")
     await until(lambda: messages and messages[-1].payload == b"last")
     assert [message.payload.split()[0] for message in messages] == [
         b"queued",
@@ -276,7 +277,7 @@ async def test_a_cancelled_task_is_announced(world: World, broker: Any) -> None:
     reply = broker.keys.reply("me")
     await world.put("a", "b")
     subscription, reader, messages = await ear(broker, broker.keys.task_channel, reply)
-    await broker.cancel(QUEUE, [("a", finished("a"), reply), ("b", finished("b"), "")])
+    await broker.work.cancel(QUEUE, [("a", finished("a"), reply), ("b", finished("b"), "")])
     await until(lambda: sum(len(told([m])[0][1]) for m in messages) == 3)
     by_channel: dict[str, list[str]] = {}
     for message in messages:
@@ -291,10 +292,10 @@ async def test_heartbeats_and_messages_are_heard(world: World, broker: Any) -> N
     other = world.another()
     subscription, reader, messages = await ear(other, broker.keys.consumer_channel)
     await subscription.subscribe(broker.keys.control_channel)
-    await broker.beat("me", b"alive", 60)
+    await broker.channels.beat("me", b"alive", 60)
     await until(lambda: messages)  # two nodes of a cluster may have them, and keep no order
-    await broker.publish(broker.keys.control_channel, b"cancel x")
-    await broker.publish("pq:nobody", b"unheard")
+    await broker.channels.publish(broker.keys.control_channel, b"cancel x")
+    await broker.channels.publish("pq:nobody", b"unheard")
     await until(lambda: len(messages) == 2)
     assert messages == [(broker.keys.consumer_channel, b"alive"), (broker.keys.control_channel, b"cancel x")]
     await subscription.close()
@@ -312,7 +313,7 @@ async def test_large_results_travel_in_several_messages(world: World, broker: An
         settlement(task, ACK, reply=reply)._replace(record=finished(task.id) + bytes(150_000))
         for task in (await world.take()).tasks
     ]
-    await broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+    await broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})
     await until(lambda: sum(len(told([m])[0][1]) for m in messages) == 8)
     assert [(id, record) for m in messages for id, record in told([m])[0][1]] == [
         (s.id, s.record) for s in ended
@@ -345,40 +346,40 @@ async def test_ids_of_each_place(world: World, broker: Any) -> None:
     await world.put("high", priority=1)
     await world.put("later", delay=99)
     await world.put("soon", delay=9)
-    await broker.enqueue(QUEUE, [Entry("p", b"g  c1:x\n"), Entry("q", b"g  c1:x\n")])
-    await broker.cancel(QUEUE, [("cancelled", finished("cancelled"), "")])
-    assert await broker.ids(QUEUE, "waiting", 9) == ["high", "a", "b", "p", "q"]
-    assert await broker.ids(QUEUE, "waiting", 2) == ["high", "a"]
-    assert await broker.ids(QUEUE, "delayed", 9) == ["soon", "later"]
-    assert await broker.ids(QUEUE, "running", 9) == ["held"]
-    assert await broker.ids(QUEUE, "ended", 9) == ["cancelled", "failed", "done"]
-    assert await broker.ids(QUEUE, "dead", 9) == ["failed"]
+    await broker.work.enqueue(QUEUE, [Entry("p", b"g  c1:x\n"), Entry("q", b"g  c1:x\n")])
+    await broker.work.cancel(QUEUE, [("cancelled", finished("cancelled"), "")])
+    assert await broker.looks.ids(QUEUE, "waiting", 9) == ["high", "a", "b", "p", "q"]
+    assert await broker.looks.ids(QUEUE, "waiting", 2) == ["high", "a"]
+    assert await broker.looks.ids(QUEUE, "delayed", 9) == ["soon", "later"]
+    assert await broker.looks.ids(QUEUE, "running", 9) == ["held"]
+    assert await broker.looks.ids(QUEUE, "ended", 9) == ["cancelled", "failed", "done"]
+    assert await broker.looks.ids(QUEUE, "dead", 9) == ["failed"]
     await world.take()
-    assert await broker.ids(QUEUE, "at limit", 9) == ["q"]
-    assert sorted(await broker.ids(QUEUE, "running", 9)) == ["a", "b", "held", "high", "p"]
-    assert await broker.ids("nothing.here", "running", 9) == []
+    assert await broker.looks.ids(QUEUE, "at limit", 9) == ["q"]
+    assert sorted(await broker.looks.ids(QUEUE, "running", 9)) == ["a", "b", "held", "high", "p"]
+    assert await broker.looks.ids("nothing.here", "running", 9) == []
 
 
 async def test_tasks_by_the_beginning_of_their_id(world: World, broker: Any) -> None:
     """In all queues, live and finished; no more than asked for."""
     await world.put("ab1", "ab2", "b")
     await world.put("ab3", queue="other")
-    assert await broker.matching("ab", 9) == [("other", "ab3"), (QUEUE, "ab1"), (QUEUE, "ab2")]
-    assert len(await broker.matching("ab", 2)) == 2
-    assert await broker.matching("x", 9) == []
+    assert await broker.looks.matching("ab", 9) == [("other", "ab3"), (QUEUE, "ab1"), (QUEUE, "ab2")]
+    assert len(await broker.looks.matching("ab", 2)) == 2
+    assert await broker.looks.matching("x", 9) == []
 
 
 async def test_log_lines_are_kept_with_a_bound(world: World, broker: Any) -> None:
     """The last thousand, in their order."""
-    await broker.keep_lines(QUEUE, "a", [b"1", b"2"], 60_000)
-    await broker.keep_lines(QUEUE, "a", [b"%d" % n for n in range(3, 1003)], 60_000)
-    lines = await broker.lines(QUEUE, "a")
+    await broker.channels.keep_lines(QUEUE, "a", [b"1", b"2"], 60_000)
+    await broker.channels.keep_lines(QUEUE, "a", [b"%d" % n for n in range(3, 1003)], 60_000)
+    lines = await broker.channels.lines(QUEUE, "a")
     assert (len(lines), lines[0], lines[-1]) == (1000, b"3", b"1002")
-    assert await broker.lines(QUEUE, "b") == []
+    assert await broker.channels.lines(QUEUE, "b") == []
 
 
 async def test_progress_is_kept_for_each_task(world: World, broker: Any) -> None:
     """The last report counts."""
-    await broker.keep_progress(QUEUE, {"a": b"1", "b": b"x"}, 60_000)
-    await broker.keep_progress(QUEUE, {"a": b"2"}, 60_000)
-    assert await broker.progress(QUEUE, ["b", "c", "a"]) == [b"x", None, b"2"]
+    await broker.channels.keep_progress(QUEUE, {"a": b"1", "b": b"x"}, 60_000)
+    await broker.channels.keep_progress(QUEUE, {"a": b"2"}, 60_000)
+    assert await broker.channels.progress(QUEUE, ["b", "c", "a"]) == [b"x", None, b"2"]

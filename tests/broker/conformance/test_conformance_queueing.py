@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import QUEUE, World, finished, live, names
 
-from pq.broker.contract.work import Entry
+from pq.broker.contract.values import Entry
 from pq.errors import QueueFull
 
 
@@ -32,14 +32,14 @@ async def test_queueing_is_idempotent_by_id(world: World) -> None:
 async def test_a_known_id_keeps_its_first_record(world: World, broker: Any) -> None:
     """Another record under a known id is left aside, the rest of the call is queued."""
     await world.put("a")
-    assert (await broker.enqueue(QUEUE, [Entry("a", b"q\nother"), Entry("b", live("b"))])).known == {"a"}
-    assert await broker.records(QUEUE, ["a", "b"]) == [live("a"), live("b")]
+    assert (await broker.work.enqueue(QUEUE, [Entry("a", b"q\nother"), Entry("b", live("b"))])).known == {"a"}
+    assert await broker.looks.records(QUEUE, ["a", "b"]) == [live("a"), live("b")]
     assert world.dump().ready == ["a", "b"]
 
 
 async def test_an_id_twice_in_one_call_is_one_task(world: World, broker: Any) -> None:
     """Within a call the first of an id counts."""
-    known = await broker.enqueue(QUEUE, [Entry("a", live("a")), Entry("a", live("a"), 5000)])
+    known = await broker.work.enqueue(QUEUE, [Entry("a", live("a")), Entry("a", live("a"), 5000)])
     assert known.known == {"a"}
     assert (world.dump().ready, world.dump().delayed) == (["a"], {})
 
@@ -70,7 +70,7 @@ async def test_high_before_normal_before_low(world: World) -> None:
     await world.put("high1", "high2", priority=5)
     await world.put("highest", priority=1000)
     await world.put("lowest", priority=-1000)
-    assert await world.broker.peek(QUEUE, 10) == [
+    assert await world.broker.looks.peek(QUEUE, 10) == [
         "highest", "high1", "high2", "plain1", "plain2", "low", "lowest",
     ]  # fmt: skip
     await world.lease()
@@ -133,30 +133,30 @@ async def test_queues_are_served_in_the_callers_order(world: World) -> None:
     await world.lease("lease", "a", "b")
     answer = await world.take(3, queues=["b", "a"])
     assert [(task.queue, task.id) for task in answer.tasks] == [("b", "b1"), ("b", "b2"), ("a", "a1")]
-    assert answer.left
+    assert answer.more_ready
 
 
 async def test_left_says_whether_more_is_ready(world: World) -> None:
     """`left` is True while something waits, and False when nothing does."""
     await world.put("a", "b")
     await world.lease()
-    assert (await world.take(1)).left
-    assert not (await world.take(1)).left
+    assert (await world.take(1)).more_ready
+    assert not (await world.take(1)).more_ready
 
 
 async def test_a_paused_queue_hands_nothing_out(world: World, broker: Any) -> None:
     """Queueing into it works, time goes on in it, and all is there after the pause."""
     await world.put("a")
-    await broker.pause(QUEUE, True)
+    await broker.work.pause(QUEUE, True)
     await world.put("b")
     await world.put("c", delay=5)
     world.hand.advance(5)
     await world.lease()
     assert names(await world.take()) == []
-    assert (await broker.state(QUEUE)).paused
-    await broker.pause(QUEUE, False)
+    assert (await broker.looks.state(QUEUE)).paused
+    await broker.work.pause(QUEUE, False)
     assert names(await world.take()) == ["a", "b", "c"]
-    assert not (await broker.state(QUEUE)).paused
+    assert not (await broker.looks.state(QUEUE)).paused
 
 
 async def test_what_could_be_started_now_is_counted(world: World, broker: Any) -> None:
@@ -165,33 +165,33 @@ async def test_what_could_be_started_now_is_counted(world: World, broker: Any) -
     await world.put("p", priority=1)
     await world.put("d", delay=5)
     await world.put("e", delay=6)
-    state = await broker.state(QUEUE)
+    state = await broker.looks.state(QUEUE)
     assert (state.waiting, state.due, state.startable) == (5, 0, 3)
     world.hand.advance(5)
-    state = await broker.state(QUEUE)
+    state = await broker.looks.state(QUEUE)
     assert (state.waiting, state.due, state.startable) == (5, 1, 4)
     await world.lease()
     assert len((await world.take(2)).tasks) == 2
-    assert (await broker.state(QUEUE)).startable == 2
-    await broker.pause(QUEUE, True)
-    assert (await broker.state(QUEUE)).startable == 0
+    assert (await broker.looks.state(QUEUE)).startable == 2
+    await broker.work.pause(QUEUE, True)
+    assert (await broker.looks.state(QUEUE)).startable == 0
 
 
 async def test_a_queue_with_a_limit_takes_all_or_nothing(world: World, broker: Any) -> None:
     """Ready, delayed and priority tasks count; a call that does not fit queues nothing; a repeat is welcome."""
-    await broker.limit(QUEUE, 3)
+    await broker.work.limit(QUEUE, 3)
     await world.put("a", priority=2)
     await world.put("b", delay=50)
     with pytest.raises(QueueFull, match=f"queue '{QUEUE}': 2 tasks wait, and 3 may"):
         await world.put("c", "d")
     with pytest.raises(QueueFull):
-        await broker.enqueue(QUEUE, [Entry("c", live("c")), Entry("d", live("d"), 100)])
+        await broker.work.enqueue(QUEUE, [Entry("c", live("c")), Entry("d", live("d"), 100)])
     assert sorted(world.dump().records) == ["a", "b"]
     await world.put("c")
-    assert (await broker.enqueue(QUEUE, [Entry("c", live("c"))])).known == {"c"}
-    await broker.limit(QUEUE, None)
+    assert (await broker.work.enqueue(QUEUE, [Entry("c", live("c"))])).known == {"c"}
+    await broker.work.limit(QUEUE, None)
     await world.put("d")
-    assert (await broker.state(QUEUE)).waiting == 4
+    assert (await broker.looks.state(QUEUE)).waiting == 4
 
 
 async def test_pausing_one_queue_leaves_the_others(world: World, broker: Any) -> None:
@@ -199,7 +199,7 @@ async def test_pausing_one_queue_leaves_the_others(world: World, broker: Any) ->
     await world.put("a1", queue="a")
     await world.put("b1", queue="b")
     await world.lease("lease", "a", "b")
-    await broker.pause("a", True)
+    await broker.work.pause("a", True)
     assert names(await world.take(queues=["a", "b"])) == ["b1"]
 
 
@@ -227,12 +227,12 @@ async def test_a_record_that_vanished_while_held_is_let_go(
     await world.die_with("gone", "gone.too")
     await world.lease()
     await world.take(batch=3)
-    await world.broker.cancel(QUEUE, [("gone", finished("gone"), "")])
+    await world.broker.work.cancel(QUEUE, [("gone", finished("gone"), "")])
     _delete(world, request, "gone")
     again = await world.take(batch=3)
     assert (names(again), again.vanished) == (["gone.too"], 1)
     _delete(world, request, "gone.too")
-    await world.broker.hand_back("lease", [QUEUE], crashed=True)
+    await world.broker.work.hand_back("lease", [QUEUE], crashed=True)
     left = world.dump()
     assert (left.ready, left.held, left.crashes, left.cancelling) == ([], {}, {}, set())
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from conftest import LEASE, QUEUE, World, finished, live, names, settlement
 
-from pq.broker.contract.work import ACK, CRASH, FAIL, RELEASE, RETRY, REVOKE, Reserved
+from pq.broker.contract.values import ReserveCall, Reserved
+from pq.model.operations import ACK, CRASH, FAIL, RELEASE, RETRY, REVOKE
 from pq.model.states import FAILURE, SUCCESS
 
 
@@ -84,7 +85,7 @@ async def test_a_zombie_is_refused(world: World, broker: Any) -> None:
     task = await one(world)
     world.hand.advance(30_001)
     await world.lease("other")
-    (again,) = (await world.take(lease="other", calm=0)).tasks
+    (again,) = (await world.take(lease="other", stable_for=0)).tasks
     before = world.dump()
     for op in (ACK, FAIL, REVOKE, RETRY):
         assert await world.end(task, op) == [(QUEUE, "a")]
@@ -99,7 +100,7 @@ async def test_a_zombie_is_refused_after_the_end_too(world: World) -> None:
     task = await one(world)
     world.hand.advance(30_001)
     await world.lease("other")
-    (again,) = (await world.take(lease="other", calm=0)).tasks
+    (again,) = (await world.take(lease="other", stable_for=0)).tasks
     await world.end(again, lease="other")
     before = world.dump()
     assert await world.end(task, FAIL) == [(QUEUE, "a")]
@@ -162,10 +163,10 @@ async def test_settling_and_reserving_go_in_one_call(world: World, broker: Any) 
     await world.lease()
     first, second = (await world.take(2)).tasks
     ended = {QUEUE: [settlement(first), settlement(second, RETRY, wait=0)]}
-    answer = await broker.exchange(LEASE, ended, [QUEUE], 5, 99)
+    answer = await broker.work.exchange(ReserveCall(LEASE, [QUEUE], 5, 99), ended)
     assert sorted(names(answer)) == ["b", "c"]
     before = world.dump()
-    again = await broker.exchange(LEASE, ended, [QUEUE], 5, 99)
+    again = await broker.work.exchange(ReserveCall(LEASE, [QUEUE], 5, 99), ended)
     assert (sorted(again.tasks), again.refused) == (sorted(answer.tasks), [])
     assert world.dump() == before
 
@@ -181,7 +182,7 @@ async def test_many_settlements_in_one_call(world: World, broker: Any) -> None:
     ops = [ACK, FAIL, REVOKE]
     ended = [settlement(task, ops[n % 3]) for n, task in enumerate(tasks)]
     ended.append(settlement(tasks[0]._replace(id="never.queued")))
-    answer = await broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+    answer = await broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})
     assert answer.refused == [(QUEUE, "never.queued")]
     left = world.dump()
     assert (len(left.records), len(left.dead), left.held) == (1500, 500, {})
@@ -194,10 +195,10 @@ async def test_the_dead_set_is_pruned_by_age(world: World, broker: Any) -> None:
     old, new = (await world.take()).tasks
     await world.end(old, FAIL)
     died = world.hand.ms / 1000
-    assert await broker.dead(QUEUE) == [("old", pytest.approx(died))]
+    assert await broker.looks.dead(QUEUE) == [("old", pytest.approx(died))]
     world.hand.advance(8 * 86_400_000)
     await world.end(new, FAIL)
-    assert [id for id, _ in await broker.dead(QUEUE)] == ["new"]
+    assert [id for id, _ in await broker.looks.dead(QUEUE)] == ["new"]
 
 
 async def test_the_dead_set_is_told_youngest_first(world: World, broker: Any) -> None:
@@ -207,7 +208,7 @@ async def test_the_dead_set_is_told_youngest_first(world: World, broker: Any) ->
     for task in (await world.take()).tasks:
         await world.end(task, FAIL)
         world.hand.advance(1000)
-    assert [id for id, _ in await broker.dead(QUEUE, 2)] == ["c", "b"]
+    assert [id for id, _ in await broker.looks.dead(QUEUE, 2)] == ["c", "b"]
 
 
 async def test_what_failed_is_kept_longer(world: World, broker: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from conftest import LEASE, QUEUE, settlement
 
-from pq.broker.contract.work import ACK, RETRY
+from pq.broker.contract.values import ReserveCall
+from pq.model.operations import ACK, RETRY
 from pq.model.retry import retry_wait
 
 MANY = 3000
@@ -24,14 +25,14 @@ async def fail_together(world: Any, chance: Callable[[], float]) -> None:
     while (answer := await world.take(500)).tasks:
         waits = [round(retry_wait(1, None, chance()) * 1000) for _ in answer.tasks]
         ended = [settlement(task, RETRY, wait=wait) for task, wait in zip(answer.tasks, waits, strict=True)]
-        assert (await world.broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)).refused == []
+        assert (await world.broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})).refused == []
 
 
 async def test_a_storm_of_retries_starves_nobody(world: Any) -> None:
     """They come back spread over half a second; each call does a bounded part of it, and what is new waits for no more
     than what was ready before it."""
     await fail_together(world, random.Random(85).random)
-    state = await world.broker.state(QUEUE)
+    state = await world.broker.looks.state(QUEUE)
     assert (state.ready, state.delayed) == (0, MANY)
     new = calls = fullest = back = 0
     ahead: dict[str, int] = {}  # a new task -> how many were ready when it was queued
@@ -43,11 +44,11 @@ async def test_a_storm_of_retries_starves_nobody(world: Any) -> None:
             assert calls < 500
             name = f"new{new}"
             new += 1
-            state = await world.broker.state(QUEUE)
+            state = await world.broker.looks.state(QUEUE)
             ahead[name] = state.ready
             assert await world.put(name) == set()
             answer = await world.take(WANT)
-            left = (await world.broker.state(QUEUE)).ready
+            left = (await world.broker.looks.state(QUEUE)).ready
             assert len(answer.tasks) <= WANT
             assert left + len(answer.tasks) - (state.ready + 1) <= 100, "a call promotes a hundred at most"
             fullest = max(fullest, left)
@@ -59,7 +60,7 @@ async def test_a_storm_of_retries_starves_nobody(world: Any) -> None:
             for name in ahead:
                 ahead[name] -= len(answer.tasks)
             ended = [settlement(task, ACK) for task in answer.tasks]
-            await world.broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+            await world.broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})
     assert fullest < MANY / 10, "the workers keep up with them"
     assert len(ahead) < 5, "and with what is new"
 
@@ -70,11 +71,11 @@ async def test_those_that_come_back_at_one_moment_all_the_same(world: Any) -> No
     world.hand.advance(1000)
     back = 0
     while back < MANY:
-        before = (await world.broker.state(QUEUE)).ready
+        before = (await world.broker.looks.state(QUEUE)).ready
         answer = await world.take(WANT)
-        after = (await world.broker.state(QUEUE)).ready
+        after = (await world.broker.looks.state(QUEUE)).ready
         assert 0 < len(answer.tasks) <= WANT
         assert after + len(answer.tasks) - before <= 100
         back += len(answer.tasks)
         ended = [settlement(task, ACK) for task in answer.tasks]
-        await world.broker.exchange(LEASE, {QUEUE: ended}, [], 0, 0)
+        await world.broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})

@@ -7,7 +7,8 @@ import asyncio
 from conftest import LEASE, QUEUE, World, finished, live
 from ears import ear
 
-from pq.broker.contract.work import FAIL, Entry, Part, Reserved, Streamed
+from pq.broker.contract.values import Entry, Part, Reserved, Streamed
+from pq.model.operations import FAIL
 from pq.model.states import SUCCESS
 
 HOUR = 3_600_000
@@ -31,12 +32,14 @@ async def stream(
     oldest: int = 1,
 ) -> bool:
     call = Streamed(task.queue, task.id, batch or task.batch, first, oldest, bodies)
-    (kept,) = await world.broker.keep_parts(lease, [call], HOUR)
+    (kept,) = await world.broker.channels.keep_parts(lease, [call], HOUR)
     return bool(kept)
 
 
 async def read(world: World, after: Part | None = None, count: int = 100) -> list[Part]:
-    parts: list[Part] = await world.broker.parts(QUEUE, "a", None if after is None else after[:2], count)
+    parts: list[Part] = await world.broker.channels.parts(
+        QUEUE, "a", None if after is None else after[:2], count
+    )
     return parts
 
 
@@ -75,7 +78,7 @@ async def test_only_who_holds_the_task_streams(world: World) -> None:
     assert not await stream(world, task, 1, b"x", batch=task.batch + 1)
     assert not await stream(world, task, 1, b"x", lease="other")
     assert await stream(world, task, 1, b"one")
-    await world.broker.hand_back(LEASE, [QUEUE], crashed=True)
+    await world.broker.work.hand_back(LEASE, [QUEUE], crashed=True)
     assert not await stream(world, task, 2, b"of a zombie")
     (again,) = (await world.take(lease="other")).tasks
     assert await stream(world, again, 1, b"anew", lease="other")
@@ -89,7 +92,7 @@ async def test_another_attempt_takes_the_place_of_the_one_before(world: World) -
     task = await taken(world)
     await stream(world, task, 1, b"one", b"two", b"three")
     before = await read(world)
-    await world.broker.hand_back(LEASE, [QUEUE], crashed=True)
+    await world.broker.work.hand_back(LEASE, [QUEUE], crashed=True)
     await world.lease("other")
     (again,) = (await world.take(lease="other")).tasks
     await stream(world, again, 1, b"anew", lease="other")
@@ -114,8 +117,8 @@ async def test_several_tasks_in_one_call(world: World) -> None:
     a, b, c = (await world.take()).tasks
     assert await world.end(b) == []
     calls = [Streamed(QUEUE, task.id, task.batch, 1, 1, [task.id.encode()]) for task in (a, b, c)]
-    assert await world.broker.keep_parts(LEASE, calls, HOUR) == [True, False, True]
-    assert [len(await world.broker.parts(QUEUE, id, None, 9)) for id in "abc"] == [1, 0, 1]
+    assert await world.broker.channels.keep_parts(LEASE, calls, HOUR) == [True, False, True]
+    assert [len(await world.broker.channels.parts(QUEUE, id, None, 9)) for id in "abc"] == [1, 0, 1]
 
 
 async def test_a_stream_goes_with_its_task(world: World) -> None:
@@ -124,15 +127,15 @@ async def test_a_stream_goes_with_its_task(world: World) -> None:
     await stream(world, task, 1, b"one")
     await world.end(task, FAIL)
     assert short(await read(world)) == [(1, b"one")]
-    assert await world.broker.retry_dead(QUEUE, Entry("a", live("a")))
+    assert await world.broker.work.retry_dead(QUEUE, Entry("a", live("a")))
     assert await read(world) == []
     (again,) = (await world.take()).tasks
     await stream(world, again, 1, b"two")
-    assert await world.broker.forget(QUEUE, ["a"]) == 0, "it runs"
+    assert await world.broker.work.forget(QUEUE, ["a"]) == 0, "it runs"
     assert short(await read(world)) == [(1, b"two")]
     await world.end(again)
     assert world.dump().records == {"a": finished("a", f"{LEASE}:{again.batch}", SUCCESS)}
-    assert await world.broker.forget(QUEUE, ["a"]) == 1
+    assert await world.broker.work.forget(QUEUE, ["a"]) == 1
     assert await read(world) == []
 
 

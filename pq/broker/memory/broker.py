@@ -11,17 +11,13 @@ of a worker may renew, so each verb holds a lock.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...clock import SYSTEM, Clock
 from ...errors import QueueFull
+from ...model.operations import ACK, CRASH, FAIL, RELEASE, RETRY
 from .. import records
-from ..contract.work import (
-    ACK,
+from ..contract.values import (
     AS_BEFORE,
     AT_LIMIT,
     CANCELLED,
@@ -30,12 +26,10 @@ from ..contract.work import (
     CHANGED,
     CLAIMED,
     CODE,
-    CRASH,
     DEAD,
     DELAYED,
     DROP,
     ENDED,
-    FAIL,
     FENCE_KEPT,
     FINISHED,
     FORGET,
@@ -43,8 +37,6 @@ from ..contract.work import (
     NO_SCHEDULE,
     PAUSE,
     QUEUED_NOW,
-    RELEASE,
-    RETRY,
     RUNNING,
     SOLO_AFTER,
     TOO_EARLY,
@@ -55,11 +47,11 @@ from ..contract.work import (
     Entry,
     Exchange,
     Locked,
-    Message,
     Part,
     Queued,
     QueueState,
     Renewal,
+    ReserveCall,
     Reserved,
     Settlement,
     StoredSchedule,
@@ -67,210 +59,11 @@ from ..contract.work import (
     Tick,
 )
 from ..keys import Keys
-from .limits import Gates, unique_key
+from ..records import unique_key
+from .store import MemoryStore, MemorySubscription, QueueData
 
 BOUND = 100
 """How much housekeeping one reserve does."""
-JITTER = 1000
-"""Milliseconds by which a clock may go back without having been set back."""
-
-
-@dataclass
-class QueueData:
-    """One queue, as the table in `pq.broker.keys` has it."""
-
-    ready: deque[str] = field(default_factory=deque)
-    prio: dict[str, tuple[int, int]] = field(default_factory=dict)  # id -> (-priority, turn)
-    delayed: dict[str, int] = field(default_factory=dict)
-    task: dict[str, bytes] = field(default_factory=dict)
-    expires: dict[str, int] = field(default_factory=dict)  # finished id -> ms
-    held: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
-    leases: dict[str, int] = field(default_factory=dict)
-    batches: dict[str, int] = field(default_factory=dict)
-    crashes: dict[str, int] = field(default_factory=dict)
-    revoked: set[str] = field(default_factory=set)
-    cancelling: set[str] = field(default_factory=set)
-    dead: dict[str, int] = field(default_factory=dict)
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=1000))  # finished, the youngest first
-    ticks: dict[str, int] = field(default_factory=dict)  # schedule -> the last one claimed
-    seen: int = 0  # when a lease was last renewed, ms
-    since: int = 0  # from when on that was done without a gap
-    paused: bool = False
-    limit: int | None = None
-    head: int = 0
-    tail: int = 0
-
-    def __post_init__(self) -> None:
-        self.gates = Gates(self)
-
-    # ------------------------------------------------------------------------------- places
-    def place(self, id: str, *, front: bool) -> bool:
-        """Put a live task where it waits. False when there is none: it vanished."""
-        record = self.task.get(id)
-        if record is None or not records.is_live(record):
-            if front:
-                self.crashes.pop(id, None)
-            self.cancelling.discard(id)
-            self.gates.leave(id)
-            return False
-        priority = records.priority(record)
-        if priority:
-            if front:
-                self.head -= 1
-            else:
-                self.tail += 1
-            self.prio[id] = (-priority, self.head if front else self.tail)
-        elif front:
-            self.ready.appendleft(id)
-        else:
-            self.ready.append(id)
-        return True
-
-    def ordered_prio(self) -> list[str]:
-        return sorted(self.prio, key=lambda id: (self.prio[id], id))
-
-    def pop(self, want: int) -> list[str]:
-        """Up to `want` ids: higher priorities, then the ordinary, then lower priorities."""
-        order = self.ordered_prio()
-        high = [id for id in order if self.prio[id][0] < 0][:want]
-        ids = list(high)
-        while self.ready and len(ids) < want:
-            ids.append(self.ready.popleft())
-        ids += [id for id in order if self.prio[id][0] > 0][: max(0, want - len(ids))]
-        for id in ids:
-            self.prio.pop(id, None)
-        return ids
-
-    def held_by(self, lease: str) -> set[tuple[str, int]]:
-        return self.held.get(lease, set())
-
-    def drop_held(self, lease: str, member: tuple[str, int]) -> bool:
-        members = self.held.get(lease)
-        if not members or member not in members:
-            return False
-        members.remove(member)
-        if not members:
-            del self.held[lease]
-        return True
-
-    @property
-    def waiting(self) -> int:
-        """Tasks that nobody has taken yet."""
-        return (
-            len(self.ready) - len(self.revoked) + len(self.prio) + len(self.delayed) + len(self.gates.parked)
-        )
-
-    def withdraw(self, id: str, demands: str, *, at_front: bool) -> bool:
-        """Take a task out of where it waits; False when it lies in the middle of `ready`, or is held."""
-        if self.delayed.pop(id, None) is not None or self.prio.pop(id, None) is not None:
-            return True
-        if self.gates.unpark(id, demands):
-            return True
-        if at_front and id in self.ready:
-            self.ready.remove(id)
-            return True
-        return False
-
-    def finish(self, id: str, record: bytes, until: int) -> None:
-        self.task[id] = record
-        self.expires[id] = until
-
-    # --------------------------------------------------------------------------- transitions
-    def expire(self, now: int) -> None:
-        """Drop finished records whose time is over, as the server does by itself."""
-        for id in [id for id, at in self.expires.items() if at <= now]:
-            del self.expires[id]
-            self.task.pop(id, None)
-
-    def is_calm(self, now: int, calm: int) -> bool:
-        """True when leases have been renewed here without a gap for so many ms, by a clock that went right."""
-        return calm == 0 or (abs(now - self.seen) <= calm / 2 and now - self.since >= calm)
-
-    def note_renewal(self, now: int, ttl: int) -> None:
-        """A lease is renewed. A clock that was set back takes the deadlines along."""
-        if now < self.seen - JITTER:
-            back = self.seen - now
-            self.leases = {lease: max(1, at - back) if at > 0 else at for lease, at in self.leases.items()}
-            self.seen = self.since = now
-        elif now - self.seen > ttl / 2:
-            self.since = now
-        self.seen = max(self.seen, now)
-
-    def reclaim(self, lease: str, *, charge: bool, limit: int) -> int:
-        """Take at most `limit` tasks from a lease and put them back to the front, oldest batch first."""
-        members = sorted(self.held_by(lease), key=lambda m: (m[1], m[0]))[:limit]
-        for id, batch in sorted(members, key=lambda m: (m[1], f"{m[0]}:{m[1]}"), reverse=True):
-            self.drop_held(lease, (id, batch))
-            if self.place(id, front=True) and charge:
-                self.crashes[id] = self.crashes.get(id, 0) + 1
-        if not self.held_by(lease):
-            self.leases.pop(lease, None)
-            self.batches.pop(lease, None)
-            if not self.leases:
-                self.seen = self.since = 0
-        else:
-            self.leases[lease] = 0
-        return len(members)
-
-
-@dataclass
-class ScheduleData:
-    """The schedules, as the second table in `pq.broker.keys` has them."""
-
-    code: dict[str, bytes] = field(default_factory=dict)
-    changed: dict[str, bytes] = field(default_factory=dict)
-    since: dict[str, int] = field(default_factory=dict)
-    paused: set[str] = field(default_factory=set)
-    version: int = 0
-
-    def effective(self, name: str) -> bytes | None:
-        return self.changed.get(name) or self.code.get(name)
-
-
-class MemoryStore:
-    """The data of all queues, and who listens."""
-
-    def __init__(self, clock: Clock = SYSTEM) -> None:
-        self.clock = clock
-        self.queues: dict[str, QueueData] = {}
-        self.schedules = ScheduleData()
-        self.locks: dict[str, tuple[str, int, int]] = {}  # name -> (token, fence, deadline)
-        self.heartbeats: dict[str, tuple[int, bytes]] = {}
-        self.beside: dict[tuple[str, str, str], tuple[int, Any]] = {}
-        self.listeners: set[MemorySubscription] = set()
-        self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-        self.lock = threading.RLock()
-
-    def now(self) -> int:
-        return int(self.clock.time() * 1000)
-
-    def queue(self, name: str) -> QueueData:
-        found = self.queues.get(name)
-        if found is None:
-            found = self.queues[name] = QueueData()
-        found.expire(self.now())
-        return found
-
-    def keep(self, queue: str, id: str, what: str, value: Any, ttl: int) -> None:
-        """Keep something beside the record of a task for `ttl` ms."""
-        now = self.now()
-        with self.lock:
-            for key in [key for key, (until, _) in self.beside.items() if until <= now]:
-                del self.beside[key]
-            self.beside[queue, id, what] = (now + ttl, value)
-
-    def kept(self, queue: str, id: str, what: str) -> Any:
-        """What is kept of it; None for nothing."""
-        until, value = self.beside.get((queue, id, what), (0, None))
-        return value if until > self.now() else None
-
-    def wake(self) -> None:
-        for loop, event in list(self.waiters):
-            loop.call_soon_threadsafe(event.set)
-
-    def publish(self, channel: str, payload: bytes) -> None:
-        for listener in list(self.listeners):
-            listener.deliver(channel, payload)
 
 
 class MemoryBroker:
@@ -288,6 +81,7 @@ class MemoryBroker:
         dead_ttl: float = 7 * 86_400.0,
     ) -> None:
         self.store = store or MemoryStore()
+        self.work = self.looks = self.channels = self.schedules = self
         self.keys = Keys(namespace)
         self._ttl = int(max(60.0, result_ttl) * 1000)
         self._dead_ttl = int(max(60.0, result_ttl, dead_ttl) * 1000)
@@ -297,6 +91,24 @@ class MemoryBroker:
 
     async def close(self) -> None:
         pass
+
+    async def check_rights(self) -> None:
+        """Nothing is refused within one process."""
+
+    def renewer(self) -> MemoryRenewer:
+        return MemoryRenewer(self)
+
+    async def own_name(self, proposed: str) -> str:
+        return proposed
+
+    async def sweep(self) -> int:
+        return 0
+
+    async def next_due(self, queues: Sequence[str], after: int) -> int | None:
+        with self.store.lock:
+            datas = [self.store.queue(queue) for queue in queues]
+            moments = [at for data in datas for at in (*data.delayed.values(), *data.gates.timers.values())]
+            return min((at for at in moments if at > after), default=None)
 
     # ------------------------------------------------------------------------------- queueing
     async def enqueue(self, queue: str, entries: Sequence[Entry], durability: str = "") -> Queued:
@@ -317,7 +129,7 @@ class MemoryBroker:
             for id, record, delay, _, unique in [*head, *tail]:
                 rival = data.gates.rival_of(id, records.demands(record)) if unique else None
                 if rival is not None:
-                    answer.rivals[id] = rival
+                    answer.conflicts[id] = rival
                     continue
                 if id in data.task:
                     answer.known.add(id)
@@ -433,19 +245,8 @@ class MemoryBroker:
                 (queue, id, batch) for queue in queues for id, batch in self.store.queue(queue).held_by(lease)
             ]
 
-    async def exchange(
-        self,
-        lease: str,
-        settlements: dict[str, list[Settlement]],
-        queues: Sequence[str],
-        want: int,
-        batch: int,
-        *,
-        idle: bool = False,
-        calm: int | None = None,
-        note: str = "",
-        block: float = 0.0,
-    ) -> Exchange:
+    async def exchange(self, call: ReserveCall, settlements: Mapping[str, Sequence[Settlement]]) -> Exchange:
+        lease, queues, want, batch, idle, stable_for, worker_name, block = call
         if block > 0:
             await self._wait(queues, block)
         with self.store.lock:
@@ -454,7 +255,7 @@ class MemoryBroker:
                 if ended:
                     answer.refused += [(queue, id) for id in self._settle(queue, lease, ended)]
             if want > 0:
-                self._reserve(answer, lease, queues, want, batch, idle, calm, note)
+                self._reserve(answer, lease, queues, want, batch, idle, stable_for, worker_name)
             return answer
 
     def _settle(self, queue: str, lease: str, ended: Sequence[Settlement]) -> list[str]:
@@ -557,7 +358,7 @@ class MemoryBroker:
                         break
             if data.gates.open_gates(now):
                 self.store.wake()
-            answer.left = answer.left or bool(data.ready or data.prio)
+            answer.more_ready = answer.more_ready or bool(data.ready or data.prio)
             if data.delayed or data.gates.timers:
                 due = max(0, min([*data.delayed.values(), *data.gates.timers.values()]) - now)
                 answer.next_due = due if answer.next_due is None else min(answer.next_due, due)
@@ -836,12 +637,12 @@ class MemoryBroker:
                 self.store.wake()
             return answers
 
-    async def last_ticks(self, queue: str, schedules: Sequence[str]) -> list[int]:
+    async def last_ticks(self, queue: str, names: Sequence[str]) -> list[int]:
         with self.store.lock:
             ticks = self.store.queue(queue).ticks
-            return [ticks.get(name, 0) for name in schedules]
+            return [ticks.get(name, 0) for name in names]
 
-    async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
+    async def change(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
         with self.store.lock:
             return self._change_schedule(verb, name, text, most)
 
@@ -884,7 +685,7 @@ class MemoryBroker:
         data = self.store.schedules
         return {FORGET: [data.code], UNDO: [data.changed], DROP: [data.code, data.changed]}[verb]
 
-    async def schedules(self) -> tuple[int, dict[str, StoredSchedule]]:
+    async def stored(self) -> tuple[int, dict[str, StoredSchedule]]:
         with self.store.lock:
             data = self.store.schedules
             return data.version, {
@@ -898,7 +699,7 @@ class MemoryBroker:
                 for name, at in data.since.items()
             }
 
-    async def schedules_version(self) -> tuple[int, int]:
+    async def version(self) -> tuple[int, int]:
         return self.store.schedules.version, self.store.now()
 
     # ---------------------------------------------------------------------------------- events
@@ -953,43 +754,22 @@ class MemoryBroker:
             )
 
 
-class MemorySubscription:
-    """Channels heard within the process; bounded, the oldest message gives way."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self._channels: set[str] = set()
-        self._messages: deque[Message] = deque(maxlen=10_000)
-        self._loop = asyncio.get_running_loop()
-        self._arrived = asyncio.Event()
-        self._closed = False
-
-    def deliver(self, channel: str, payload: bytes) -> None:
-        if channel in self._channels:
-            self._messages.append(Message(channel, payload))
-            self._loop.call_soon_threadsafe(self._arrived.set)
-
-    async def subscribe(self, *channels: str) -> None:
-        self._channels.update(channels)
-        self._store.listeners.add(self)
-
-    async def close(self) -> None:
-        self._closed = True
-        self._store.listeners.discard(self)
-        self._arrived.set()
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        while not self._closed:
-            while self._messages:
-                yield self._messages.popleft()
-            self._arrived.clear()
-            if not self._messages:
-                await self._arrived.wait()
-
-
 def _skip(revoked: set[str], id: str) -> bool:
     """True, once, for an id that was cancelled while it lay in `ready`."""
     if id in revoked:
         revoked.remove(id)
         return True
     return False
+
+
+class MemoryRenewer:
+    """Renews in the store itself, which locks."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def renew(self, lease: str, queues: Sequence[str], ttl: int) -> tuple[Renewal, int]:
+        return self._broker.renew_now(lease, queues, ttl), self._broker.store.now()
+
+    def close(self) -> None:
+        pass

@@ -21,8 +21,9 @@ from redis.asyncio import connection as redis_connection
 from ...clock import SYSTEM, Clock
 from ...config import redact
 from ...errors import BadSetting, NotDurable, QueueFull, StoreError, StoreRefused, StoreUnavailable
-from ..contract.work import (
-    ACK,
+from ...model.operations import ACK
+from ..contract.broker import Renewer
+from ..contract.values import (
     AT_LIMIT,
     DEAD,
     DELAYED,
@@ -39,50 +40,28 @@ from ..contract.work import (
     Queued,
     QueueState,
     Renewal,
-    Reserved,
-    Rival,
+    ReserveCall,
     Settlement,
     StoredSchedule,
     Streamed,
     Tick,
+    UniqueConflict,
 )
 from ..keys import Keys
+from .acl import check_rights
 from .backoff import pause
+from .calls import BLOCK_MARGIN, FIRST_PATIENCE, connection_options
+from .codec import read_renewal, read_reserve, table
 from .link import Caller, Command, Link, ScriptMissing, checked
+from .renewer import RedisRenewer
 from .scripts import NAMES, script
 from .subscription import RedisSubscription
 from .wire import Maker
 
 T = TypeVar("T")
 
-FIRST_PATIENCE = 2.0
-"""Seconds for which the very first connection is tried."""
 DURABLE_WITHIN = 5.0
 """Seconds that a replica, or the disk, gets to have a task."""
-BLOCK_MARGIN = 5.0
-"""Seconds by which the time-out of a connection exceeds the blocking read on it."""
-
-
-def connection_options(url: str) -> dict[str, Any]:
-    """What redis-py needs to connect to `url`: class and arguments, its own retries and time-outs off."""
-    try:
-        options: dict[str, Any] = dict(redis_connection.parse_url(url))
-    except ValueError as exc:  # its text has the parameter, and nothing of the password
-        raise BadSetting(
-            f"data_store: {redact(url)}: {exc}", hint="docs/how-to/security.md has the parameters of the URL"
-        ) from None
-    options.setdefault("connection_class", redis_connection.Connection)
-    options.update(
-        protocol=2,  # RESP2: the same reply types from every server
-        socket_timeout=None,  # time-outs are set per call (see Link)
-        retry=None,
-        retry_on_error=[],
-        health_check_interval=0,
-        driver_info=None,  # two commands less for each connection
-    )
-    if options["connection_class"] is not redis_connection.UnixDomainSocketConnection:
-        options["socket_keepalive"] = True
-    return options
 
 
 class RedisBroker:
@@ -95,8 +74,6 @@ class RedisBroker:
     first_patience = FIRST_PATIENCE
     always = ""
     """Whether events are to be published without asking who listens: `1` where no server knows that."""
-    one_server = True
-    """Whether one server answers for all keys, as `run` takes for granted."""
 
     def __init__(
         self,
@@ -134,6 +111,7 @@ class RedisBroker:
         self._known_queues: set[str] = set()
         self.time_override: Callable[[], int | str] | None = None
         self._subscriptions: set[RedisSubscription] = set()
+        self.work = self.looks = self.channels = self.schedules = self
 
     def twin(self, *, patience: float, timeout: float) -> RedisBroker:
         """Another broker on the same store, for another loop."""
@@ -148,6 +126,18 @@ class RedisBroker:
         )
         made.time_override = self.given_time
         return made
+
+    def renewer(self, *, patience: float = 1.0, timeout: float = 5.0) -> Renewer:
+        """See `Broker.renewer`. Its calls are short: a lease that cannot be renewed is to be missed soon."""
+        return RedisRenewer(self.twin(patience=patience, timeout=timeout))
+
+    async def check_rights(self) -> None:
+        """See `Broker.check_rights`."""
+        await check_rights(self.run_all, self.keys.namespace, self.where)
+
+    async def sweep(self) -> int:
+        """Nothing is offloaded here."""
+        return 0
 
     def given_time(self) -> int | str:
         """The time that scripts are to take for the store's; '' is its own. A test may set `time_override`."""
@@ -313,7 +303,7 @@ class RedisBroker:
         for item in left:
             id, _, rival = item.decode().partition(" ")
             if rival:
-                queued.rivals[id] = Rival(rival[1:], rival[0] == "f")
+                queued.conflicts[id] = UniqueConflict(rival[1:], rival[0] == "f")
             else:
                 queued.known.add(id)
         return queued
@@ -386,19 +376,8 @@ class RedisBroker:
         except QueueFull:
             pass  # a full store is drained under this lease; its queues are known already
 
-    async def exchange(
-        self,
-        lease: str,
-        settlements: dict[str, list[Settlement]],
-        queues: Sequence[str],
-        want: int,
-        batch: int,
-        *,
-        idle: bool = False,
-        calm: int | None = None,
-        note: str = "",
-        block: float = 0.0,
-    ) -> Exchange:
+    async def exchange(self, call: ReserveCall, settlements: Mapping[str, Sequence[Settlement]]) -> Exchange:
+        lease, queues, want, batch, idle, stable_for, worker_name, block = call
         commands: list[Command] = []
         settled: list[str] = []
         for queue, ended in settlements.items():
@@ -413,7 +392,9 @@ class RedisBroker:
             commands.append(("BLPOP", *[self.keys.wake(queue) for queue in queues], f"{block:.3f}"))
         if want > 0:
             commands.append(
-                self._reserve_command(lease, batch, queues, want, idle=idle, calm=calm, note=note)
+                self._reserve_command(
+                    lease, batch, queues, want, idle=idle, calm=stable_for, note=worker_name
+                )
             )
         if not commands:
             return Exchange()
@@ -443,7 +424,7 @@ class RedisBroker:
             self.keys.task_channel, self.always, note, SOLO_AFTER,
         )  # fmt: skip
 
-    def _settle_command(self, lease: str, queue: str, ended: list[Settlement]) -> Command:
+    def _settle_command(self, lease: str, queue: str, ended: Sequence[Settlement]) -> Command:
         acks: list[Any] = []
         rest: list[Any] = []
         for op, id, batch, record, reply, wait, limited in ended:
@@ -725,19 +706,19 @@ class RedisBroker:
         )
         return answers
 
-    async def last_ticks(self, queue: str, schedules: Sequence[str]) -> list[int]:
-        if not schedules:
+    async def last_ticks(self, queue: str, names: Sequence[str]) -> list[int]:
+        if not names:
             return []
-        (found,) = await self._repeat(self._side, [("HMGET", self.keys.prefix(queue) + "ticks", *schedules)])
+        (found,) = await self._repeat(self._side, [("HMGET", self.keys.prefix(queue) + "ticks", *names)])
         return [int(at or 0) for at in found]
 
-    async def change_schedule(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
+    async def change(self, verb: str, name: str, text: bytes = b"", *, most: int = 10_000) -> int:
         answer: int = await self._run(
             "schedule", [self.keys.schedules], self.given_time(), verb, name, text, most
         )
         return answer
 
-    async def schedules(self) -> tuple[int, dict[str, StoredSchedule]]:
+    async def stored(self) -> tuple[int, dict[str, StoredSchedule]]:
         p = self.keys.schedules
         # The version first: a change that comes in between is then seen as one that is still to come.
         version, code, changed, since, paused = await self._repeat(
@@ -750,7 +731,7 @@ class RedisBroker:
                 ("SMEMBERS", p + "paused"),
             ],
         )
-        by_code, by_change, from_when = _table(code), _table(changed), _table(since)
+        by_code, by_change, from_when = table(code), table(changed), table(since)
         found = {
             name.decode(): StoredSchedule(
                 by_change.get(name, by_code.get(name, b"")),
@@ -764,7 +745,7 @@ class RedisBroker:
         }
         return int(version or 0), found
 
-    async def schedules_version(self) -> tuple[int, int]:
+    async def version(self) -> tuple[int, int]:
         key = self.keys.schedules + "meta"
         version, time = await self._repeat(self._side, [("HGET", key, "version"), ("TIME",)])
         return int(version or 0), self._ms(time)
@@ -792,47 +773,3 @@ class RedisBroker:
 
     def _ms(self, time: Sequence[bytes]) -> int:
         return int(self.given_time() or int(time[0]) * 1000 + int(time[1]) // 1000)
-
-
-def _table(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def read_reserve(answer: Exchange, queue: str, batch: int, reply: list[Any]) -> None:
-    """Add what one queue's `reserve` said to the answer."""
-    alive, next_due, vanished, left, flags, noted = reply[:6]
-    if not alive:
-        answer.lost_lease = True
-        return
-    if next_due >= 0 and (answer.next_due is None or next_due < answer.next_due):
-        answer.next_due = next_due
-    answer.vanished += vanished
-    answer.left = answer.left or left > 0
-    answer.solo = answer.solo or bool(flags & 1)
-    answer.blocked = answer.blocked or bool(flags & 2)
-    crashes: dict[bytes, int] = {}
-    closed: dict[bytes, str] = {}
-    for i in range(0, len(noted), 2):
-        if isinstance(noted[i + 1], int):
-            crashes[noted[i]] = noted[i + 1]
-        else:
-            closed[noted[i]] = noted[i + 1].decode()
-    tasks = answer.tasks
-    for i in range(6, len(reply), 2):
-        id = reply[i]
-        tasks.append(
-            Reserved(
-                queue,
-                id.decode("ascii", "replace"),
-                batch,
-                reply[i + 1],
-                crashes.get(id, 0) if crashes else 0,
-                closed.get(id, "") if closed else "",
-            )
-        )
-
-
-def read_renewal(replies: list[Any]) -> Renewal:
-    """The answer of the script `renew` over all queues."""
-    alive = all(reply[0] for reply in replies)
-    return Renewal(alive, frozenset(id.decode() for reply in replies for id in reply[1:]))
