@@ -17,7 +17,6 @@ is there before it, and still there after it:
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -34,7 +33,6 @@ from ..model.observer import TaskObserver
 from ..model.options import CPUBOUND
 from ..model.registry import Registry
 from ..producer.producer import Producer
-from ..producer.schedules import Schedules
 from .canceller import Canceller
 from .consumer import Consumer
 from .context import Context, Counts, WorkerBackend
@@ -135,12 +133,15 @@ class Worker:
             cfg, self._store, lambda: self._registry, self._node, self._manager_class, clock=self._clock
         )
         # Tasks are queued and locks worked on in this loop, whichever thread or process has the job.
-        home = producer.stay()
         # A job's end is told when what it queued is in the store. So that must not be given up in an outage.
-        home.insists = True
-        lock = functools.partial(producer.lock_in, home)
+        engine = producer.pin_to_loop(retry_forever=True)
         backend = WorkerBackend(
-            cfg, producer.tasks, progress.report, lambda *args: streams.stream(*args), lock, producer.http
+            cfg,
+            producer.tasks,
+            progress.report,
+            lambda *args: streams.stream(*args),
+            producer.lock,
+            producer.http,
         )
         has_processes = any(job.concurrency == CPUBOUND for job in self._registry)
         executors = make_executors(
@@ -167,7 +168,7 @@ class Worker:
             executors=executors,
             clock=self._clock,
             counts=self.counts,
-            sending=lambda: home.sent() if home.unsent else None,
+            sending=lambda: engine.sending.sent() if engine.sending.unsent else None,
         )
         progress.attach(context)
         keeper = LeaseKeeper(
@@ -186,7 +187,7 @@ class Worker:
         )
         streams = context.streams = Streams(context, consumer.holding)
         if cfg.schedule_periodic:
-            self.scheduler = Scheduler(context, Schedules(producer))
+            self.scheduler = Scheduler(context, producer.schedules)
         services: list[Startable] = [
             Executors(executors),
             keeper,

@@ -292,7 +292,7 @@ async def test_a_producer_that_does_not_know_the_job_cannot_pass_its_limit_by(
     entries = [Entry(task.id, records.live_header() + task.to_wire()) for task in unaware]
     await broker.work.enqueue("default", entries)
     for task in unaware:
-        ended = await api.adopt(task).done_callback
+        ended = await api.submitting.bind(task).done_callback
         assert ended.status_string == "SUCCESS"
     assert most["three"] <= 3
 

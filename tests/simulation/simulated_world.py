@@ -26,9 +26,11 @@ import pq.broker.redis.broker
 import pq.broker.redis.link
 import pq.broker.redis.subscription
 import pq.execution.async_io
-import pq.producer.engine
-import pq.producer.producer
-import pq.producer.streams
+import pq.producer.awaiting
+import pq.producer.connections
+import pq.producer.loop_tasks
+import pq.producer.sending
+import pq.producer.wakeups
 import pq.worker.consumer
 import pq.worker.worker
 from pq.app import PulsarQueue
@@ -642,7 +644,8 @@ def simulated(world: World) -> Iterator[None]:
     chance = random.Random(world.seed)
     handlers = list(logging.getLogger().handlers)
     ordered = [
-        pq.broker.redis.broker, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
+        pq.broker.redis.broker, pq.execution.async_io, pq.producer.awaiting,
+        pq.producer.connections, pq.producer.loop_tasks, pq.producer.sending, pq.producer.wakeups,
         pq.worker.consumer,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
