@@ -31,9 +31,10 @@ from .errors import (
     WaitInLoop,
 )
 from .model.events import LogLine, TaskEvent
-from .model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO, Job, PeriodicJob
+from .model.job import Job, PeriodicJob
 from .model.limits import Concurrency, Debounce, Rate, Unique
 from .model.manager import Manager
+from .model.options import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO
 from .model.plan import ScheduleInfo
 from .model.retry import Backoff
 from .model.schedule import anchorDate

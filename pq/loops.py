@@ -122,9 +122,11 @@ class HeldTasks:
         self._logger = logger
         self._tasks: dict[asyncio.Task[Any], None] = {}
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run `work` in the running loop."""
-        task = asyncio.get_running_loop().create_task(work)
+    def spawn(
+        self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None
+    ) -> asyncio.Task[T]:
+        """Run `work` in `loop`, by default in the running one."""
+        task = (loop or asyncio.get_running_loop()).create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
@@ -139,6 +141,13 @@ class HeldTasks:
         for task in list(self._tasks):
             if task is not asyncio.current_task():
                 task.cancel()
+
+    async def end(self) -> None:
+        """Cancel all and wait for their end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)

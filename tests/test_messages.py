@@ -345,7 +345,7 @@ async def test_not_serializable(api: Producer, tmp_path: Path) -> None:
 async def test_not_importable(api: Producer) -> None:
     """A function that no worker could find, and why."""
     assert caught(lambda: api.tasks.queue(lambda: 1)) == (
-        "test_messages.test_not_importable.<locals>.<lambda>.<locals>.<lambda> is no job: workers find a function "
+        "test_messages.test_not_importable.<locals>.<lambda>.<locals>.<lambda> is not a job: workers find a function "
         "by its name, and a lambda has none [not-importable]\n"
         "hint: write it as `def` in a module of task_paths"
     )
@@ -353,7 +353,7 @@ async def test_not_importable(api: Producer) -> None:
     def nested() -> None: ...
 
     assert caught(lambda: api.tasks.queue(nested)) == (
-        "test_messages.test_not_importable.<locals>.nested is no job: workers find a function by its name in a module, "
+        "test_messages.test_not_importable.<locals>.nested is not a job: workers find a function by its name in a module, "
         "and this one is within a function or class [not-importable]\n"
         "hint: take it out of there"
     )

@@ -13,8 +13,8 @@ from ..config import Settings, redact
 from ..config.hosts import CLUSTER, SENTINEL, kind_of
 from ..config.parsers import ALIASES
 from ..errors import BadSetting
+from ..model.envelopes import allow_size
 from ..model.seal import ceiling, seal_of
-from ..model.serializers import allow_size
 from ..model.task import Task
 from .contract.broker import Broker
 from .layers.large_payloads import with_large_payloads

@@ -55,7 +55,7 @@ def _switch(command: Command, verb: str, about: str, done: str) -> int:
     with connected(command) as api:
         states = answer(api.tasks.queue_states())
         answer(getattr(api.tasks, verb)(*wanted.queue))
-        parts = {name: api.cuts.all_of(name) for name in wanted.queue}
+        parts = {name: api.partitions.all_of(name) for name in wanted.queue}
     for name in wanted.queue:
         say(f"{done}: {name}")
         if states.keys().isdisjoint(parts[name]):

@@ -189,7 +189,7 @@ def partitions(value: object) -> tuple[str, ...]:
         queue, _, count = word.partition("=")
         if not re.fullmatch(r"[0-9]{1,9}", count) or not parts.LEAST <= int(count) <= parts.MOST:
             raise ValueError(fits)
-        if not parts.may_be_cut(name(queue)):
+        if not parts.may_have_partitions(name(queue)):
             raise ValueError(f"{fits}; the name of a queue that is cut may have 123 characters")
         if queue in found:
             raise ValueError(f"{fits}; {queue} comes twice")

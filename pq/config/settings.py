@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import BadSetting, UnknownSetting, did_you_mean
 from ..model.names import LIMITS
-from ..model.partitions import Cuts
+from ..model.partitions import Partitions
 from . import parsers
 from .parsers import Parser, WorkerRange, redact
 
@@ -346,20 +346,20 @@ class Settings:
 
     def _check_partitions(self) -> None:
         """No queue may have the name of a partition: it would get that one's tasks."""
-        cuts = self.cuts
+        partitions = self.queue_partitions
         stated = {
-            "partitions": cuts.queues,
+            "partitions": partitions.queues,
             "task_queues": self.task_queues,
             "default_task_queue": (self.default_task_queue,),
             "node_name": (self.node_name,),
         }
         for setting, names in stated.items():
             for name in names:
-                whole = None if name is None else cuts.whole(name)
-                if whole is not None:
+                queue = None if name is None else partitions.queue_of(name)
+                if queue is not None:
                     raise BadSetting(
-                        f"{setting}: {name!r} is the name of a partition of {whole!r}",
-                        hint=f"say {whole!r}, which is all of its partitions, or give the other queue another name",
+                        f"{setting}: {name!r} is the name of a partition of {queue!r}",
+                        hint=f"say {queue!r}, which is all of its partitions, or give the other queue another name",
                     )
 
     def __repr__(self) -> str:
@@ -384,10 +384,10 @@ class Settings:
         }
 
     @property
-    def cuts(self) -> Cuts:
-        """`partitions`, with the names of them all."""
+    def queue_partitions(self) -> Partitions:
+        """`partitions` as an object that knows their names."""
         pairs = (word.split("=") for word in self.partitions)
-        return Cuts({queue: int(count) for queue, count in pairs})
+        return Partitions({queue: int(count) for queue, count in pairs})
 
     @property
     def broker_url(self) -> str:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from ..errors import BadArguments, TaskRevoked, TaskTimeout, UnreadableMessage
+from ..errors import TaskRevoked, TaskTimeout, UnreadableMessage
+from ..model.arguments import misfit
 from ..model.backend import Backend
 from ..model.job import Job
 from ..model.names import LIMITS
@@ -220,27 +221,10 @@ def call(task: Task[Any], job_class: type[Job], job: Any) -> Any:
     kwargs = task.kwargs
     try:
         return job(*task.args, **kwargs)
-    except TypeError as exc:
+    except TypeError:
         # Arguments were checked when they were queued, perhaps by another version of the program. So
         # they are looked at again only where the call failed as a wrong call fails.
-        wrong = _misfit(task, job_class, exc)
+        wrong = misfit(task.name, job_class.signature, task.args, kwargs)
         if wrong is None:
             raise
         raise wrong from None
-
-
-def _misfit(task: Task[Any], job_class: type[Job], exc: TypeError) -> BadArguments | None:
-    """The error for arguments that do not fit the signature; None when they do."""
-    try:
-        job_class.signature.bind(*task.args, **task.kwargs)
-    except TypeError as reason:
-        # Names and counts only: values may be secret, and error texts are shown and logged.
-        count = len(task.args)
-        sent = f"{count} positional argument{'s' * (count != 1)}" if count or not task.kwargs else ""
-        named = ", ".join(str(name) for name in task.kwargs)
-        sent += (" and " if sent and named else "") + (f"the keywords {named}" if named else "")
-        return BadArguments(
-            f"{task.name}{job_class.signature} was sent {sent}: {reason}",
-            hint="the program that queued it may have another version of the job",
-        )
-    return None

@@ -22,8 +22,8 @@ from typing import Any
 from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable
 from ..model.backend import current_backend
 from ..model.outcome import FAILED, OK, Outcome, error_text, stack_text, verdict
+from ..model.payloads import dump_payload
 from ..model.registry import Registry
-from ..model.serializers import dump_payload
 from ..model.task import Task
 from ..model.verdict import Verdict
 from . import log_records

@@ -28,11 +28,13 @@ from ..errors import (
 )
 from ..loops import running_loop
 from ..model.backend import NO_WAIT
+from ..model.payloads import dump_payload
 from ..model.registry import Registry
-from ..model.serializers import MSGPACK, dump_payload
+from ..model.serializers import MSGPACK
 from ..model.task import Task
 from .channel import Channel
 from .child_output import shorten
+from .command import run_command
 from .frames import LOCK, PROGRESS, QUEUE, STREAM, UNLOCK
 
 # Errors that a request may raise in the worker, by slug. The list is closed, so that no message names a class.
@@ -53,8 +55,6 @@ PART_BYTES = 262_144
 class ChildBackend:
     """The `Backend` of jobs in a child."""
 
-    own_process_group = True
-    """The child is killed with its whole group, so what a job starts must stay in it."""
     closed = False
 
     def __init__(
@@ -91,6 +91,12 @@ class ChildBackend:
 
             self._http = HttpClients()
         return self._http.get(blocking)
+
+    def run_command(
+        self, command: str | Sequence[str], timeout: float | None, options: Mapping[str, Any]
+    ) -> Awaitable[str]:
+        """Run a command for a job. The child is killed with its whole group, so the command must stay in it."""
+        return run_command(command, timeout, options, own_group=False)
 
     def close(self) -> None:
         """The end of this process."""

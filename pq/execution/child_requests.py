@@ -15,7 +15,8 @@ from typing import Any
 from ..errors import PqError
 from ..model.backend import HeldLock
 from ..model.outcome import error_text
-from ..model.serializers import MSGPACK, load_payload
+from ..model.payloads import load_payload
+from ..model.serializers import MSGPACK
 from ..model.task import Task
 from .attempt import Attempt
 from .frames import ANSWER, LOCK, QUEUE, STREAM, UNLOCK, frame

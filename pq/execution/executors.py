@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..model.backend import Backend
-from ..model.job import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO
 from ..model.names import LIMITS
+from ..model.options import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO
 from .async_io import AsyncIo
 from .attempt import Attempt
 from .executor import Executor
@@ -30,7 +30,7 @@ def make_executors(
     idle_time: float = 30.0,
     limit: int = LIMITS.size,
 ) -> dict[str, Executor]:
-    """One executor for each mode of `pq.model.job.CONCURRENCY`.
+    """One executor for each mode of `pq.model.options.CONCURRENCY`.
 
     Args:
         task_paths, app_name, settings: what child processes need; `settings` is plain values.

@@ -28,7 +28,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import UnreadableMessage
-from ..model.serializers import MSGPACK, load_payload
+from ..model.payloads import load_payload
+from ..model.serializers import MSGPACK
 
 TASK, ANSWER, LEVELS = 1, 2, 3
 READY, BROKEN, DONE, LOG, PROGRESS, QUEUE, AWAIT, LOCK, UNLOCK, RECORD, STREAM = (

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..errors import UnreadableMessage
 from ..model.names import LIMITS
-from ..model.serializers import MSGPACK, load_payload
+from ..model.payloads import load_payload
+from ..model.serializers import MSGPACK
 from .child_output import shorten
 
 _LEFT = frozenset({"msg", "args", "message", "asctime", "exc_info"})

@@ -36,10 +36,13 @@ from ..errors import (
     ResultNotSerializable,
     TaskError,
 )
-from ..model.job import CPUBOUND, Job, job
+from ..model.decorator import job
+from ..model.job import Job
 from ..model.names import LIMITS, new_id
+from ..model.options import CPUBOUND
 from ..model.outcome import error_text, stack_text
-from ..model.serializers import MSGPACK, load_payload
+from ..model.payloads import load_payload
+from ..model.serializers import MSGPACK
 from ..model.task import Task
 
 PATH = __name__

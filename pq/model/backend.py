@@ -1,12 +1,12 @@
 """What a job may ask of the program that runs it.
 
-A job queues other jobs, reports progress, looks at settings. The producer and the worker implement
-this; the job knows only the protocol, so the arrow of imports keeps pointing down.
+A job queues other jobs, reports progress, reads settings. Producer, worker and child process implement the
+protocol; the job knows only the protocol, so imports keep pointing down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -63,10 +63,8 @@ class HeldLock(Protocol):
 class Backend(Protocol):
     """The program around a running task."""
 
-    own_process_group: bool
-    """True in a process of the task's own, which is killed together with its process group."""
     closed: bool
-    """True when nothing can be queued through it any more."""
+    """True when nothing can be queued through it any longer."""
 
     @property
     def tasks(self) -> TasksApi:
@@ -84,16 +82,16 @@ class Backend(Protocol):
         ...
 
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
-        """Tell whoever listens how far `task` is. Never blocks, never raises; may be called from any thread."""
+        """Publish how far `task` is. Never blocks, never raises; may be called from any thread."""
 
     def stream(
         self, task: Any, part: bytes, block: Callable[[Awaitable[Any]], Any] | None = None
     ) -> Awaitable[None]:
-        """Take in a packed part of what `task` streams. May be called from any thread.
+        """Send a packed part of what `task` streams. May be called from any thread.
 
-        In a loop what it returns waits until there is room for more; elsewhere the call itself does. `block` is
-        how a job in a greenlet waits. Raises `InvalidValue` when far too much waits to be sent, or the task has
-        ended, and `QueueFull` when the store has no room.
+        In a loop the awaitable that it returns waits until more may be sent; elsewhere the call itself waits. `block`
+        is how a job in a greenlet waits. Raises `InvalidValue` when far too much waits to be sent, or the task has
+        ended, and `QueueFull` when the store is full.
         """
         ...
 
@@ -112,6 +110,12 @@ class Backend(Protocol):
         """The HTTP client of jobs, of that kind."""
         ...
 
+    def run_command(
+        self, command: str | Sequence[str], timeout: float | None, options: Mapping[str, Any], /
+    ) -> Awaitable[str]:
+        """Run a command and return its standard output, as `Job.shell` says."""
+        ...
+
 
 current_backend: ContextVar[Backend | None] = ContextVar("pq_current_backend", default=None)
-"""The program around the running code, where there is one: of the job that runs, or of an `async with api:`."""
+"""The program around the running code: of the job that runs, or of an `async with api:`. None elsewhere."""

@@ -33,8 +33,8 @@ from .names import LIMITS
 from .operations import ACK, CRASH, FAIL, RELEASE, REVOKE
 from .operations import RETRY as AGAIN
 from .outcome import CRASHED, FAILED, OK, RELEASED, RETRIED, REVOKED, SNOOZED, TIMED_OUT, Outcome, verdict
+from .payloads import dump_payload
 from .retry import retry_wait
-from .serializers import dump_payload
 from .states import FAILURE, QUEUED, RETRY, SUCCESS
 from .states import REVOKED as REVOKED_STATUS
 from .task import Task
@@ -71,7 +71,7 @@ def conclude(
             if encoded is None:
                 encoded = dump_payload(task.format, outcome.value, what="result", limit=limit)
         except (NotSerializable, PayloadTooLarge) as exc:
-            # A verdict is looked for here alone: it cannot be stored either, and who returns none pays nothing.
+            # A verdict is looked for here alone: it cannot be stored either, and a job that returns none pays nothing.
             said = outcome.value
             outcome = (
                 verdict(said)._replace(info=outcome.info) if isinstance(said, Verdict) else unstorable(exc)
@@ -99,12 +99,12 @@ def conclude(
             task.exception, task.stacktrace, task.reason = None, None, "snoozed"
             return Ending(AGAIN, outcome.wait or 0.0)
         outcome = Outcome(
-            FAILED, None, f"the task was put off {SNOOZES:,} times", None, "snoozed", final=True
+            FAILED, None, f"the task was snoozed {SNOOZES:,} times", None, "snoozed", final=True
         )
     task.time_ended = now
     task.exception, task.stacktrace, task.reason = outcome.error, outcome.stacktrace, outcome.reason
     if task.max_retries is None and job is not None:
-        task.max_retries = job.max_retries  # who queued it did not know the job
+        task.max_retries = job.max_retries  # its producer did not know the job
     if (
         outcome.kind in (FAILED, TIMED_OUT, RETRIED)
         and not outcome.final
@@ -123,7 +123,7 @@ def conclude(
 
 
 def _wait(task: Task[Any], job: type[Job] | None, chance: float) -> float:
-    """Seconds before the next attempt: by the task's own word, else by the job's."""
+    """Return the seconds before the next attempt: those of the task, else those of the job."""
     delay = task.retry_delay
     if job is None:
         return retry_wait(task.retry, delay, chance)
@@ -132,13 +132,13 @@ def _wait(task: Task[Any], job: type[Job] | None, chance: float) -> float:
     try:
         return retry_wait(task.retry, delay, chance, job.backoff)
     except Exception as exc:
-        # The user's function is at fault. That must not cost the task its attempts; it is noted on it.
+        # The user's function failed. That must not cost the task its attempts; the error is noted on the task.
         task.note(backoff=f"{type(exc).__name__}: {exc}"[:500])
         return retry_wait(task.retry, None, chance)
 
 
 def _count(task: Task[Any], what: str) -> int:
-    """Count one up in `run_info`. What is no number there came in a foreign message, and counts as none."""
+    """Add one to a count in `run_info`. Anything but a number there came in a foreign message, and counts as 0."""
     before = task.run_info.get(what)
     count = before + 1 if type(before) is int else 1
     task.note(**{what: count})
@@ -146,7 +146,7 @@ def _count(task: Task[Any], what: str) -> int:
 
 
 def unstorable(exc: PqError) -> Outcome:
-    """The outcome of a task that ran, but whose result cannot be stored."""
+    """Return the outcome of a task that ran, but whose result cannot be stored."""
     text = f"ResultNotSerializable: the task ran, but its result cannot be stored: {exc.message}"
     if exc.hint:
         text += f" (hint: {exc.hint})"
@@ -154,7 +154,7 @@ def unstorable(exc: PqError) -> Outcome:
 
 
 def crashed_too_often(crashes: int) -> Outcome:
-    """The outcome of a task that took `crashes` workers with it: it is not given to another."""
+    """Return the outcome of a task that took `crashes` workers with it: no other worker gets it."""
     return Outcome(
         FAILED,
         None,
@@ -166,8 +166,8 @@ def crashed_too_often(crashes: int) -> Outcome:
 
 
 def too_many(job: str, gate: str) -> Outcome:
-    """The outcome of a task that found a limit reached and does not want to wait (`on_limit="revoke"`)."""
-    text = f"TooManyTasksForJob: as many tasks of {job} run as may (limit {gate!r}), and it does not wait"
+    """Return the outcome of a task at a limit that is not to wait (`on_limit="revoke"`)."""
+    text = f'TooManyTasksForJob: concurrency limit {gate!r} of {job} reached; not queued to wait (on_limit="revoke")'
     return Outcome(REVOKED, None, text, None, TooManyTasksForJob.slug)
 
 

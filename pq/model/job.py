@@ -7,18 +7,16 @@ Two ways to write one, with the same result, a subclass of `Job`:
         return a + b                               def __call__(self, a=0, b=0):
                                                        return a + b
 
-A new instance is made for each attempt (`self.task` differs), so an instance may hold state of the run.
+A new instance is made for each attempt (`self.task` differs), so an instance may hold state of the run. What a job
+asks of the program around it goes through its `Backend`: this module does no input or output.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import functools
 import inspect
 import logging
-import os
-import signal
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -26,38 +24,27 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, ParamSpec, TypeVar, overload
 
-from ..errors import BadArguments, BadSetting, InvalidValue, PayloadTooLarge, PqError, ShellError
+from ..errors import InvalidValue, PayloadTooLarge, PqError
+from .arguments import Shape, shape_of
 from .backend import Backend, HeldLock
-from .limits import WAIT, Debounce, Flow, Key, Limit, Unique, check_partition_key, flow_of
-from .names import LIMITS, check_name, slug
-from .retry import Backoff, tries_again_after
-from .schedule import SKIP, Schedule, check_catch_up, make_schedule
-from .secret import Secret, is_secret
-from .serializers import MSGPACK, dump_payload
+from .job_checks import Raised, check_options, checked_flow, checked_retries, checked_schedule
+from .limits import WAIT, Debounce, Flow, Key, Limit, Unique
+from .names import slug
+from .options import ASYNC_IO, CPUBOUND, THREAD_IO
+from .payloads import dump_payload
+from .retry import tries_again_after
+from .schedule import SKIP, Schedule
+from .serializers import MSGPACK
+from .signatures import read_function
 from .task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-ASYNC_IO = "asyncio"
-"""In the worker's event loop (the default); a plain `def` runs inline."""
-THREAD_IO = "thread"
-"""In a bounded pool of threads: for blocking input and output."""
-CPUBOUND = "process"
-"""In a warm child process: for long computations; a time-out or a cancel kills it for real."""
-GREEN_IO = "green"
-"""In a greenlet on the loop: synchronous code may `self.wait(awaitable)` (extra `green`)."""
-
-CONCURRENCY = (ASYNC_IO, THREAD_IO, CPUBOUND, GREEN_IO)
-
-
-_Raised = type[BaseException]
 
 
 class Job:
@@ -72,39 +59,43 @@ class Job:
     name: str = ""
     """How it is queued. Default: the slug of the class or function name (`process_html` → `process.html`)."""
     concurrency: str = ASYNC_IO
+    """How it runs: one of the four modes, `ASYNC_IO`, `THREAD_IO`, `CPUBOUND`, `GREEN_IO`."""
     default_queue: str | None = None
-    """Where its tasks go when no queue is named; None: the first queue of the settings."""
+    """The queue of its tasks where none is named; None: the first queue of the settings."""
     timeout: float | None = None
-    """Seconds an attempt may run; None means no limit."""
+    """Seconds one attempt may run; None: no limit."""
     max_retries: int | None = None
-    """Attempts that may follow the first; None means none."""
+    """Attempts that may follow the first; None: none."""
     retry_delay: float | None = None
-    """Seconds between attempts; None means that `backoff` says it."""
+    """Seconds between attempts; None: as `backoff` has it."""
     backoff: Any = None
-    """A `Backoff`, or a function of the attempt that failed; None: 1, 2, 4, … seconds with jitter."""
-    retry_on: tuple[_Raised, ...] | None = None
-    """Classes of the only exceptions after which another attempt is made; None means all."""
-    no_retry_on: tuple[_Raised, ...] | None = None
-    """Classes of exceptions after which none is."""
+    """How long to wait between attempts: a `Backoff`, or a function of the attempt that failed. None: 1, 2, 4, …
+    seconds with jitter."""
+    retry_on: tuple[Raised, ...] | None = None
+    """Classes of the only exceptions after which another attempt is made; None: all."""
+    no_retry_on: tuple[Raised, ...] | None = None
+    """Classes of exceptions after which no other attempt is made."""
     max_concurrency: int | None = None
     """Tasks of this job that may run at once, over all workers; more wait in their order."""
     limits: Limit | Sequence[Limit] = ()
     """Further limits, by key or in time: `Concurrency(…)`, `Rate(…)`."""
     on_limit: str = WAIT
-    """What becomes of a task that finds a limit reached: `'wait'`, or `'revoke'` (`TooManyTasksForJob`)."""
+    """What happens to a task at a limit: `'wait'` or `'revoke'` (`TooManyTasksForJob`)."""
     unique: bool | Unique | None = None
-    """True, or a `Unique`: a second task that is the same one is not queued beside the first."""
+    """Queue a task once while an equal one is there: True, or a `Unique`."""
     debounce: float | dt.timedelta | Debounce | None = None
-    """Seconds, or a `Debounce`: run when so long no further call came, with the arguments of the last."""
+    """Run once no further call came for so many seconds, with the arguments of the last call: seconds, or a `Debounce`."""
     partition_key: Key | None = None
-    """Where its queue is cut: tasks with the same value of this argument (or these, or this function) keep their order."""
+    """Tasks with the same key keep their order, where their queue has partitions: the name of an argument, several
+    names, or a function of all arguments."""
     durability: str | None = None
     """Where a task has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`; None: as the settings say."""
     expires: float | None = None
     """Seconds after queueing past which a task is not started any more."""
     priority: int | None = None
-    """Higher runs first; None is 0."""
+    """Higher runs first, from -1000 to 1000; None: 0."""
     doc_syntax: str = "markdown"
+    """The markup of its docstring."""
     type: ClassVar[str] = "regular"
 
     # Set per class by __init_subclass__: looked at for every task, so worked out once.
@@ -118,6 +109,8 @@ class Job:
     flow: ClassVar[Flow | None] = None
     secrets: ClassVar[frozenset[str]] = frozenset()
     """Parameters that are annotated as `Secret`."""
+    argument_shape: ClassVar[Shape]
+    """The names that keyword arguments are compared with first (`pq.model.arguments.plainly_fits`)."""
 
     # Of one run.
     backend: Backend
@@ -132,32 +125,38 @@ class Job:
             return
         if not cls.__dict__.get("name"):
             cls.name = slug(cls.__name__.lower())
-        _check_options(cls)
-        function = inspect.unwrap(cls.__dict__.get("function") or cls.__call__)
-        cls.is_async = inspect.iscoroutinefunction(function)
-        parameters = list(inspect.signature(function).parameters.values())
-        if cls.__dict__.get("function") is None or cls.takes_self():
-            parameters = parameters[1:]
-        cls.secrets = frozenset(each.name for each in parameters if is_secret(each.annotation))
-        cls.signature = inspect.Signature([_readable(parameter) for parameter in parameters])
-        cls.defined_at = _place(function)
-        _check_flow(cls)
-        if issubclass(cls, PeriodicJob):
-            _check_schedule(cls)
+        check_options(cls, cls.name)
+        cls.retry_on, cls.no_retry_on = checked_retries(
+            f"job {cls.__name__}", cls.backoff, cls.retry_delay, cls.retry_on, cls.no_retry_on
+        )
+        own = cls.__dict__.get("function")
+        facts = read_function(own or cls.__call__, skip_first=own is None or cls.takes_self())
+        cls.is_async, cls.signature, cls.secrets, cls.defined_at = facts
+        cls.argument_shape = shape_of(cls.signature, cls.secrets)
+        cls.flow = checked_flow(
+            cls.name,
+            cls.signature,
+            max_concurrency=cls.max_concurrency,
+            limits=cls.limits,
+            on_limit=cls.on_limit,
+            unique=cls.unique,
+            debounce=cls.debounce,
+            partition_key=cls.partition_key,
+        )
 
     @classmethod
     def takes_self(cls) -> bool:
-        """True when the function wants the job as its first argument."""
+        """Return True when the function takes the job as its first argument."""
         return not isinstance(cls.__dict__.get("__call__"), staticmethod)
 
     @classmethod
-    def tries_again_after(cls, kind: _Raised) -> bool:
-        """Whether this job wants another attempt after one that ended with an exception of class `kind`."""
+    def tries_again_after(cls, kind: Raised) -> bool:
+        """Return True where another attempt may follow one that ended with an exception of class `kind`."""
         return tries_again_after(kind, cls.retry_on, cls.no_retry_on)
 
     @classmethod
     def demands_of(cls, task: Task[Any]) -> str:
-        """The limits that a task which is there already has to keep; its unique key is not asked for again.
+        """Return the limits of a task that is in the store already; its unique key is not asked for again.
 
         Raises `BadArguments` and `UnreadableMessage`, where its arguments are not what the limits need.
         """
@@ -186,7 +185,7 @@ class Job:
         return self.backend.tasks.queue(job, *args, **kwargs)
 
     def queue_local(self, job: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        """The same, to the queue of this node."""
+        """Queue another job to the queue of this node; otherwise as `queue`."""
         kwargs["queue"] = self.backend.tasks.node_name
         return self.queue(job, *args, **kwargs)
 
@@ -202,10 +201,10 @@ class Job:
     ) -> Iterator[T]: ...
 
     def progress(self, done: Any, total: float | None = None, message: str | None = None) -> Any:
-        """Say how far the task is. Cheap, never blocks, works in every concurrency mode.
+        """Publish how far the task is. Cheap, never blocks, works in every concurrency mode.
 
-        Given something to go over instead of a number, it says so itself: `for row in self.progress(rows)`,
-        or `async for`. `total` is then its length, where it has one.
+        Given an iterable instead of a number, it counts by itself: `for row in self.progress(rows)`, or `async for`.
+        `total` is then its length, where it has one.
         """
         if isinstance(done, (int, float)):
             self.backend.progress(self.task, done, total, message)
@@ -217,7 +216,7 @@ class Job:
         if hasattr(done, "__iter__"):
             return self._over(done, total, message)
         raise InvalidValue(
-            f"progress of {done!r:.60}, which is neither a number nor something to go over",
+            f"self.progress() expects a number or an iterable, got {done!r:.60}",
             hint="self.progress(3, 10), or: for row in self.progress(rows)",
         )
 
@@ -239,13 +238,13 @@ class Job:
             self.backend.progress(self.task, count, total, message)
 
     def stream(self, part: Any) -> Awaitable[None]:
-        """Hand out a part of the result while the task runs; `api.tasks.stream(task)` reads them.
+        """Publish a part of the result while the task runs; `api.tasks.stream(task)` reads them.
 
             async for word in model(text):
                 await self.stream(word)
 
         A part is anything that a result may be. In an async job `await` it, so that a slow store slows the job
-        down; in a thread, a process and a green job the call itself waits. Parts are kept for as long as a
+        down; in a thread, a process or a green job the call itself waits. Parts are kept for as long as a
         result, the last 10,000 and 16 MB of them. Raises `NotSerializable`, `PayloadTooLarge`, `QueueFull`.
         """
         limit: int = self.cfg.max_message_size
@@ -268,7 +267,7 @@ class Job:
         return self.backend.http(self.concurrency in (THREAD_IO, CPUBOUND))
 
     def lock(self, name: str | None = None, *, ttl: float = 30.0, wait: float | None = None) -> HeldLock:
-        """A lock that one holder at a time has, over all servers; default name: that of the job.
+        """Return a lock that one holder at a time has, over all servers; default name: that of the job.
 
             async with self.lock("accounts", wait=10) as lock:
                 …  # lock.fence, lock.lost
@@ -294,32 +293,7 @@ class Job:
         Raises `ShellError` (with `returncode`, `stdout`, `stderr`) when it ends with another status
         than 0, `TimeoutError` after `timeout` seconds. The command is killed when the task is cancelled.
         """
-        streams: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE}
-        streams["stderr"] = asyncio.subprocess.PIPE
-        # A group of its own, to be killed whole; but in a process job, whose group is killed with it.
-        own_group = not self.backend.own_process_group
-        streams.update(options, start_new_session=own_group)
-        if isinstance(command, str):
-            process = await asyncio.create_subprocess_shell(command, **streams)
-        else:
-            process = await asyncio.create_subprocess_exec(*command, **streams)
-        try:
-            async with asyncio.timeout(timeout):
-                out, err = await process.communicate()
-        except BaseException:
-            _kill(process.pid, group=own_group)
-            await process.wait()
-            raise
-        stdout, stderr = (text.decode("utf-8", "replace") if text else "" for text in (out, err))
-        if process.returncode:
-            last = stderr.strip().rsplit("\n", 1)[-1][:500] or "nothing on standard error"
-            raise ShellError(
-                f"the command ended with status {process.returncode}: {last}",
-                returncode=process.returncode,
-                stdout=stdout,
-                stderr=stderr,
-            )
-        return stdout
+        return await self.backend.run_command(command, timeout, options)
 
     def wait(self, awaitable: Awaitable[R]) -> R:
         """Wait for `awaitable` from the synchronous code of a GREEN_IO job.
@@ -333,7 +307,7 @@ class Job:
 
 
 class PeriodicJob(Job):
-    """A job that a scheduler queues again and again.
+    """A job that a scheduler queues by the clock.
 
     `run_every` is seconds, a `timedelta` or a cron line; `anchor` (`api.anchorDate()`) fixes the phase.
     A scheduler passes no arguments, so each must have a default.
@@ -342,274 +316,25 @@ class PeriodicJob(Job):
     abstract = True
     type = "periodic"
     run_every: float | dt.timedelta | str | None = None
+    """Seconds, a `timedelta` or a cron line."""
     anchor: dt.datetime | None = None
+    """A time at which it runs, from which `run_every` counts."""
     timezone: str | None = None
-    """The zone of a cron line, and of an anchor without one; None is UTC."""
+    """The zone of a cron line, and of an anchor without one; None: UTC."""
     catch_up: str = SKIP
-    """What becomes of runs that were missed while no scheduler lived: `'skip'`, `'once'` or `'all'`."""
+    """What happens to runs missed while no scheduler was alive: `'skip'`, `'once'` or `'all'`."""
     catch_up_limit: int = 100
-    """How many of them at most, with `'all'`; the last ones."""
+    """How many missed runs are caught up at most, the last ones; for `'all'`."""
 
-
-# ------------------------------------------------------------------------------------ the decorator
-class DecoratedFunction(Generic[P, R]):
-    """What the decorator leaves in place of a function: still callable as before, and a job.
-
-    `job_class` is the `Job` subclass that is registered; `name` its name.
-    """
-
-    def __init__(self, function: Callable[P, R], job_class: type[Job]) -> None:
-        functools.update_wrapper(self, function)
-        self.function = function
-        self.job_class = job_class
-        self.name = job_class.name
-        job_class.function_object = self
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function, as a unit test would; nothing is queued."""
-        return self.function(*args, **kwargs)
-
-    def __reduce__(self) -> str:
-        return self.function.__qualname__
-
-    def __repr__(self) -> str:
-        return f"<job {self.name!r} at {self.job_class.defined_at}>"
-
-
-@overload
-def job(name: Callable[P, R], /) -> DecoratedFunction[P, R]: ...
-
-
-@overload
-def job(
-    name: str | None = None, run_every: float | dt.timedelta | str | None = None, **options: Any
-) -> Callable[[Callable[P, R]], DecoratedFunction[P, R]]: ...
-
-
-def job(name: Any = None, run_every: float | dt.timedelta | str | None = None, **options: Any) -> Any:
-    """Make a job of a function.
-
-        @api.job()
-        def addition(self, a=0, b=0):
-            return a + b
-
-    A first parameter named `self` receives the `Job` instance; a function without one is a job too.
-    Args:
-        name: how it is queued; default: the function's name with `_` as `.`.
-        run_every: makes it periodic: seconds, a `timedelta`, or a cron line.
-        options: any class attribute of `Job`: `concurrency`, `timeout`, `max_retries`, …
-
-    Raises `BadSetting` for an option that does not exist or does not fit.
-    """
-    if callable(name):  # `@api.job` without parentheses, perhaps of a `partial` with options
-        return job(None, run_every, **options)(name)
-
-    def decorate(function: Callable[P, R]) -> DecoratedFunction[P, R]:
-        base = Job if run_every is None else PeriodicJob
-        for option in options:
-            if option.startswith("_") or option not in _OPTIONS:
-                raise BadSetting(
-                    f"jobs have no option {option!r} ({_place(function)})",
-                    hint="options are " + ", ".join(sorted(_OPTIONS)),
-                )
-        parameters = list(inspect.signature(function).parameters)
-        with_self = bool(parameters) and parameters[0] == "self"
-        body: dict[str, Any] = {
-            "__doc__": function.__doc__,
-            "__module__": function.__module__,
-            "__qualname__": function.__qualname__,
-            "__call__": function if with_self else staticmethod(function),
-            "function": staticmethod(function),
-            "name": name or slug(function.__name__),
-            **options,
-        }
-        if run_every is not None:
-            body["run_every"] = run_every
-        elif misplaced := sorted(_PERIODIC.intersection(options)):
-            raise BadSetting(
-                f"{misplaced[0]} is for periodic jobs, and this one has no run_every ({_place(function)})",
-                hint="say how often: @api.job(run_every=60), or a cron line",
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.abstract:
+            cls.periodic_schedule = checked_schedule(
+                cls.name,
+                cls.signature,
+                run_every=cls.run_every,
+                timezone=cls.timezone,
+                anchor=cls.anchor,
+                catch_up=cls.catch_up,
+                catch_up_limit=cls.catch_up_limit,
             )
-        made: Any = type(function.__name__, (base,), body)
-        return DecoratedFunction(function, made)
-
-    return decorate
-
-
-# ---------------------------------------------------------------------------------- small helpers
-_OPTIONS = frozenset(
-    {
-        "abstract", "concurrency", "default_queue", "timeout", "max_retries", "retry_delay", "max_concurrency",
-        "expires", "priority", "doc_syntax", "backoff", "retry_on", "no_retry_on",
-        "limits", "on_limit", "unique", "debounce", "durability", "partition_key",
-        "anchor", "timezone", "catch_up", "catch_up_limit",
-    }
-)  # fmt: skip
-_PERIODIC = frozenset({"anchor", "timezone", "catch_up", "catch_up_limit"})
-
-PRIORITIES = range(-1000, 1001)
-
-
-def check_number(what: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse what is no number between `low` and `high`; None passes. NaN is refused by the comparison."""
-    if value is None:
-        return
-    fits = type(value) is int or (type(value) is float and not whole)
-    if not fits or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise InvalidValue(f"{what} is {value!r}, and must be {kind} from {low:g} to {high:g}")
-
-
-def check_options(options: Any) -> None:
-    """Check the numbers that a job, or one queueing of it, may set. Raises `InvalidValue`."""
-    check_number("timeout", options.timeout, 0.001, LIMITS.delay)
-    check_number("retry_delay", options.retry_delay, 0, LIMITS.delay)
-    check_number("expires", options.expires, 0, LIMITS.delay)
-    check_number("max_retries", options.max_retries, 0, LIMITS.retries, whole=True)
-    check_number("priority", options.priority, PRIORITIES[0], PRIORITIES[-1], whole=True)
-
-
-NONE, REPLICA, FSYNC = DURABILITY = ("none", "replica", "fsync")
-
-
-def check_durability(value: Any) -> None:
-    """Refuse what is none of the words; None passes."""
-    if value is not None and value not in DURABILITY:
-        raise InvalidValue(f"durability is {value!r:.60}, and must be one of {', '.join(DURABILITY)}")
-
-
-def _check_options(cls: type[Job]) -> None:
-    where = f"job {cls.__name__}"
-    try:
-        check_name("job name", cls.name)
-        check_options(cls)
-        check_number("max_concurrency", cls.max_concurrency, 1, 1_000_000, whole=True)
-        check_durability(cls.durability)
-        if cls.default_queue is not None:
-            check_name("queue name", cls.default_queue)
-    except InvalidValue as exc:
-        raise BadSetting(f"{where}: {exc.message}", hint=exc.hint) from None
-    _check_retries(cls, where)
-    if cls.concurrency not in CONCURRENCY:
-        raise BadSetting(
-            f"{where}: concurrency is {cls.concurrency!r}",
-            hint="use api.ASYNC_IO, api.THREAD_IO, api.CPUBOUND or api.GREEN_IO",
-        )
-
-
-def _check_flow(cls: type[Job]) -> None:
-    try:
-        cls.flow = flow_of(
-            cls.name, cls.signature, cls.max_concurrency, cls.limits, cls.on_limit, cls.unique, cls.debounce
-        )
-        check_partition_key(cls.name, cls.partition_key, cls.signature)
-    except BadSetting as exc:
-        raise BadSetting(f"job {cls.name}: {exc.message}", hint=exc.hint) from None
-
-
-def _check_schedule(cls: type[PeriodicJob]) -> None:
-    where = f"job {cls.name}"
-    if cls.abstract:
-        return
-    if cls.run_every is None:
-        raise BadSetting(f"{where} is a PeriodicJob without run_every", hint="say how often: run_every = 60")
-    try:
-        cls.periodic_schedule = make_schedule(cls.run_every, cls.timezone, cls.anchor)
-        check_catch_up(cls.catch_up, cls.catch_up_limit)
-        if len(cls.name) > 100:
-            raise BadSetting("a periodic job's name may have 100 characters")
-        cls.signature.bind()
-    except BadSetting as exc:
-        raise type(exc)(f"{where}: {exc.message}", hint=exc.hint) from None
-    except TypeError as exc:
-        raise BadSetting(
-            f"{where}{cls.signature}: {exc}, and a scheduler passes none",
-            hint="give it a default; or leave run_every out and say tasks.schedule(job, run_every=…, kwargs={…})",
-        ) from None
-
-
-def _check_retries(cls: type[Job], where: str) -> None:
-    if cls.backoff is not None:
-        if not isinstance(cls.backoff, Backoff) and not callable(cls.backoff):
-            raise BadSetting(
-                f"{where}: backoff is {cls.backoff!r:.60}",
-                hint="use api.Backoff(base=1, factor=2, cap=600), or a function attempt -> seconds",
-            )
-        if cls.retry_delay is not None:
-            raise BadSetting(f"{where} has both retry_delay and backoff", hint="one says how long to wait")
-    for option in ("retry_on", "no_retry_on"):
-        kinds = getattr(cls, option)
-        if isinstance(kinds, type):
-            setattr(cls, option, kinds := (kinds,))
-        if kinds is None:
-            continue
-        if not isinstance(kinds, (tuple, list, set, frozenset)) or not all(
-            isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
-        ):
-            raise BadSetting(
-                f"{where}: {option} is {kinds!r:.60}",
-                hint=f"it is a tuple of exception classes, like {option}=(ConnectionError, TimeoutError)",
-            )
-        setattr(cls, option, tuple(kinds))
-
-
-class _Words:
-    """An annotation that is text in the source: shown as it stands there, without quotes."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
-    if isinstance(parameter.annotation, str):
-        return parameter.replace(annotation=_Words(parameter.annotation))
-    return parameter
-
-
-def _place(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else getattr(function, "__module__", "?")
-
-
-def _kill(pid: int, *, group: bool) -> None:
-    try:
-        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def check_arguments(cls: type[Job], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    """Check arguments against the job's signature. Raises `BadArguments` with the signature in it."""
-    try:
-        cls.signature.bind(*args, **kwargs)
-    except TypeError as exc:
-        raise BadArguments(f"{cls.name}{cls.signature} {_reword(str(exc))}; nothing was queued") from None
-
-
-def with_secrets(
-    cls: type[Job], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
-    """The same arguments, those of parameters that are annotated as `Secret` made one."""
-    parameters = list(cls.signature.parameters.values())
-    many = [each for each in parameters if each.kind is each.VAR_POSITIONAL]
-    known = {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
-    others = any(each.kind is each.VAR_KEYWORD and each.name in cls.secrets for each in parameters)
-    closed = []
-    for number, value in enumerate(args):
-        place = parameters[number] if number < len(parameters) else many[0]
-        if place.kind is place.KEYWORD_ONLY:
-            place = many[0]
-        closed.append(Secret(value) if place.name in cls.secrets else value)
-    hidden = {
-        name: Secret(value) if name in cls.secrets & known or (others and name not in known) else value
-        for name, value in kwargs.items()
-    }
-    return closed, hidden
-
-
-def _reword(text: str) -> str:
-    """`got an unexpected keyword argument 'c'` reads better after the signature than the stdlib's start."""
-    return text if text.startswith("got ") else "was called wrongly: " + text

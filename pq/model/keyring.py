@@ -1,4 +1,4 @@
-"""Keys: their text, and how a new one is made. What is done with them is in `pq.model.seal`."""
+"""Keys: their text, and how a new one is made. `pq.model.seal` uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Key(NamedTuple):
-    """A key by its id. Its secret is shown nowhere."""
+    """A key by its id. Its secret is never shown."""
 
     id: str
     secret: bytes
@@ -18,16 +18,16 @@ class Key(NamedTuple):
 
 
 def new_key() -> str:
-    """The text of a new key: 256 random bits."""
+    """Return the text of a new key: 256 random bits."""
     return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
 
 
 def key_bytes(text: str) -> bytes:
-    """The key in a text that `new_key` made. Raises `ValueError`."""
+    """Return the key in a text that `new_key` made. Raises `ValueError`."""
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
     except (ValueError, UnicodeError):
         key = b""
     if len(key) != 32:
-        raise ValueError("no key of 32 bytes in base64")
+        raise ValueError("not a key of 32 bytes in base64")
     return key

@@ -1,7 +1,7 @@
-"""How many tasks may run at once, how often, and which are one and the same: what a job says of it.
+"""Limits of a job: how many tasks may run at once, how often, and which count as one and the same.
 
-Here it is only stated and checked, and put into the words of a record's header (`pq.broker.records`); the
-store carries it out, in the scripts that hand tasks out and settle them. A limit is that of one queue.
+Here they are only stated, checked and encoded for the header of a record (`pq.broker.records`). The store enforces
+them, in the scripts that reserve and settle tasks. A limit is that of one queue.
 
 A *key* makes one limit into many, one for each value: `key="tenant"` names an argument of the job,
 `key=("tenant", "region")` several, and a function is called with all arguments as keywords.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadArguments, BadSetting, did_you_mean
+from .arguments import bind
 from .names import LIMITS, NAME
 from .secret import Secret
 
@@ -92,8 +93,8 @@ class Unique:
 
     Args:
         key: None: all arguments.
-        keep: what becomes of a second one while there is a first:
-            `'first'`: it is not queued; who queued it gets the first one's task. Until the first has ended.
+        keep: what happens to a second one while there is a first:
+            `'first'`: it is not queued; its caller gets the first one's task. Until the first has ended.
             `'last'`: the first one is REVOKED and the second is queued. Until the first has started.
             `'replace'`: the first one gets the arguments of the second, and keeps its id and its place.
             Until the first has started.
@@ -110,14 +111,14 @@ class Unique:
 
 @dataclass(frozen=True, slots=True)
 class Debounce:
-    """Run once things are quiet: each further call with the same key puts the task off by `wait` seconds.
+    """Run once things are quiet: each further call with the same key delays the task by `wait` seconds.
 
     It runs with the arguments of the last call.
 
     Args:
         wait: seconds without a call, or a `timedelta`.
         key: None: all arguments; `()`: the whole job.
-        max_wait: seconds after the first call past which it is put off no more; None: no end.
+        max_wait: seconds after the first call past which it is not delayed further; None: no end.
     """
 
     wait: float | dt.timedelta
@@ -146,7 +147,7 @@ Limit = Concurrency | Rate
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """All that a job says of it, checked."""
+    """All limits of a job, checked."""
 
     limits: tuple[Limit, ...]
     unique: Unique | Debounce | None
@@ -162,12 +163,12 @@ class Flow:
         *,
         unique: bool = True,
     ) -> str:
-        """The words for the header of a task of the job `name` with these arguments.
+        """Return the limits of a task of the job `name` with these arguments, encoded for its header.
 
         `most` takes the place of the job's `max_concurrency`. Raises `BadArguments` where a key cannot be
-        worked out.
+        computed.
         """
-        arguments = _bind(signature, args, kwargs)
+        arguments = bind(signature, args, kwargs)
         limits = self.limits
         if most is not None:
             limits = (Concurrency(most), *(limit for limit in limits if not _is_plain(limit)))
@@ -189,7 +190,7 @@ class Flow:
 
 
 NO_FLOW = Flow((), None, False)
-"""Of a job that says nothing."""
+"""The limits of a job that states none."""
 
 
 def flow_of(
@@ -201,7 +202,7 @@ def flow_of(
     unique: Any,
     debounce: Any,
 ) -> Flow | None:
-    """What a job's options say; None when that is nothing. Raises `BadSetting`."""
+    """Make the `Flow` of the options of a job; None where they state no limit. Raises `BadSetting`."""
     if isinstance(limits, (Concurrency, Rate)):
         limits = (limits,)
     if not isinstance(limits, (tuple, list)) or not all(isinstance(limit, Limit) for limit in limits):
@@ -224,7 +225,7 @@ def flow_of(
         debounce = Debounce(debounce)
     if unique and debounce is not None:
         raise BadSetting(
-            "unique and debounce are both there", hint="a debounced job is unique by its own key"
+            "unique and debounce are both stated", hint="a debounced job is unique by its own key"
         )
     once: Unique | Debounce | None = debounce if debounce is not None else (unique or None)
     for one in (*stated, *([once] if once is not None else [])):
@@ -235,7 +236,7 @@ def flow_of(
 
 
 def check_partition_key(name: str, key: Any, signature: inspect.Signature) -> None:
-    """Refuse what cannot be a job's `partition_key`. Raises `BadSetting`."""
+    """Refuse a value that cannot be the `partition_key` of a job. Raises `BadSetting`."""
     _check_key("partition_key", key, None)
     if isinstance(key, (tuple, list)) and not key:
         raise BadSetting("partition_key names no argument", hint="name one, or leave partition_key out")
@@ -245,8 +246,8 @@ def check_partition_key(name: str, key: Any, signature: inspect.Signature) -> No
 def partition_key_of(
     key: Key, job: str, signature: inspect.Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str | None:
-    """The partition key of a task by what its job says; None where the value is None. Raises `BadArguments`."""
-    arguments = _bind(signature, args, kwargs)
+    """Return the partition key of a task, as its job states it; None where the value is None. Raises `BadArguments`."""
+    arguments = bind(signature, args, kwargs)
     if isinstance(key, str):
         return partition_key_text(arguments.get(key))
     if callable(key):
@@ -255,7 +256,7 @@ def partition_key_of(
 
 
 def partition_key_text(value: Any) -> str | None:
-    """A partition key as text: text and whole numbers as they are, a digest of anything else; None for None."""
+    """Return a partition key as text: text and whole numbers as they are, a digest of anything else, None for None."""
     if value is None or type(value) is str:
         return value
     if type(value) is int:
@@ -263,7 +264,7 @@ def partition_key_text(value: Any) -> str | None:
     shown: Any = type(value).__repr__
     if shown is object.__repr__:
         raise BadArguments(
-            f"the partition key is {value!r:.60}, and only this program would know it again",
+            f"the partition key is {value!r:.60}, and no other program can compute the same one",
             hint="use a text or a number, or several in a list",
         )
     return _digest(value)
@@ -304,7 +305,7 @@ def _check_arguments(job: str, key: Key | None, signature: inspect.Signature) ->
     for one in _names(key):
         if one not in parameters:
             raise BadSetting(
-                f"the key {one!r} is no argument of {job}{signature}",
+                f"the key {one!r} is not an argument of {job}{signature}",
                 hint=did_you_mean(one, parameters) or "name one of its arguments",
             )
 
@@ -314,25 +315,8 @@ def _names(key: str | Sequence[str]) -> Sequence[str]:
 
 
 def _is_plain(limit: Limit) -> bool:
-    """True for what `max_concurrency` says."""
+    """Return True for the limit that `max_concurrency` states."""
     return isinstance(limit, Concurrency) and limit.key is None and limit.name is None
-
-
-def _bind(
-    signature: inspect.Signature | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    if signature is None:
-        return {**{str(n): value for n, value in enumerate(args)}, **kwargs}
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as exc:
-        raise BadArguments(str(exc)) from None
-    bound.apply_defaults()
-    arguments = dict(bound.arguments)
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(parameter.name))
-    return arguments
 
 
 def _gate(limit: Limit, job: str, arguments: Mapping[str, Any]) -> str:
@@ -341,12 +325,14 @@ def _gate(limit: Limit, job: str, arguments: Mapping[str, Any]) -> str:
 
 
 def _value(key: Key, job: str, arguments: Mapping[str, Any]) -> str:
-    """The value of a key as text, readable where it can be."""
+    """Return the value of a key as text, readable where possible."""
     if callable(key):
         return _text(_called(key, job, arguments))
     missing = [one for one in _names(key) if one not in arguments]
     if missing:
-        raise BadArguments(f"{job} has a limit by {missing[0]!r}, and was queued without; nothing was queued")
+        raise BadArguments(
+            f"{job} has a limit by {missing[0]!r}, and was called without it; nothing was queued"
+        )
     return "&".join(f"{one}={_text(arguments[one])}" for one in _names(key))
 
 
@@ -355,13 +341,13 @@ def _called(key: Callable[..., Any], job: str, arguments: Mapping[str, Any]) -> 
         return key(**arguments)
     except Exception as exc:
         raise BadArguments(
-            f"the key of {job} cannot be worked out: {type(exc).__name__}: {exc}; nothing was queued",
+            f"the key of {job} cannot be computed: {type(exc).__name__}: {exc}; nothing was queued",
             hint="its function is called with all arguments of the job, as keywords",
         ) from exc
 
 
 def _text(value: Any) -> str:
-    """A value as a part of a name: as it is where that is plain and could be nothing else."""
+    """Return a value as a part of a name: as it is where that is plain and unambiguous, else a digest."""
     if type(value) is int and abs(value) < 10**18:
         return str(value)
     if type(value) is str and _PLAIN.fullmatch(value):
@@ -376,7 +362,7 @@ def _digest(value: Any) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """The same for equal values: mappings and sets in order, tuples as lists."""
+    """Return the same for equal values: mappings and sets in order, tuples as lists."""
     if isinstance(value, Secret):
         return {"secret": _canonical(value.reveal())}  # its own text is the same for all
     if isinstance(value, Mapping):
@@ -389,6 +375,6 @@ def _canonical(value: Any) -> Any:
 
 
 def _fit(base: str, value: str) -> str:
-    """A gate's name; what is too long for one, or cannot stand in it, becomes a digest."""
+    """Return the name of a limit; a value that is too long for it becomes a digest."""
     name = f"{base}/{value}"
     return name if len(name) <= LONGEST_GATE else f"{base}/{_digest(value)}"

@@ -1,4 +1,4 @@
-"""The user's hooks."""
+"""The hooks of an application."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Manager:
         return self.backend.cfg
 
     def queues(self) -> list[str]:
-        """The queues a consumer takes from, in order of preference: the node's own, then `task_queues`."""
+        """Return the queues that a worker takes from, in order of preference: the node's own, then `task_queues`."""
         return [self.backend.node_name, *self.cfg.task_queues]
 
     async def store_message(self, message: Any) -> None:
         """Called when a task is queued (by its producer), started and finished (by its worker).
 
-        What it raises is logged and stops nothing.
+        An exception that it raises is logged and stops nothing.
         """
 
     async def start(self) -> None:
@@ -37,7 +37,7 @@ class Manager:
         """Called once at the end."""
 
     def http(self) -> Callable[[bool], Any] | None:
-        """A factory for the HTTP clients of jobs (`self.http`); None for the default one.
+        """Return a factory for the HTTP clients of jobs (`self.http`); None for the default one.
 
         It is called with True for a blocking client, with False for an async one, once for each kind; they
         are closed at the end. Child processes have no manager: process jobs get the default client.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..errors import InvalidValue
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-"""What a job, a queue or a task id may be called."""
+"""The grammar of the names of jobs, queues, schedules and locks, and of task ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ LIMITS = Limits()
 
 
 def check_name(kind: str, value: object) -> str:
-    """`value` when it is a valid name, else an `InvalidValue` that says what one looks like."""
+    """Return `value` when it is a valid name. Raises `InvalidValue`, which says what a name looks like."""
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     shown = repr(value)
@@ -45,15 +45,15 @@ def check_name(kind: str, value: object) -> str:
 
 
 def slug(name: str) -> str:
-    """The public name of a job from the name of its function: `process_html` becomes `process.html`."""
+    """Return the public name of a job from the name of its function: `process.html` from `process_html`."""
     return ".".join(part for part in name.split("_") if part)
 
 
 def new_id() -> str:
-    """A new task id: 128 random bits from the system, so any number of producers may make them."""
+    """Return a new task id: 128 random bits from the system, so any number of producers may make them."""
     return "i" + os.urandom(16).hex()
 
 
 def new_lease() -> str:
-    """A new lease: 96 random bits."""
+    """Return a new lease: 96 random bits."""
     return os.urandom(12).hex()

@@ -25,18 +25,18 @@ TIMED_OUT = 3
 CRASHED = 4
 """The process that ran it died; only this task is charged."""
 RELEASED = 5
-"""It was not run, or not to its end, through no fault of its own: back to the front of its queue."""
+"""It was not run, or not to its end, and is not to blame: released to the front of its queue."""
 RETRIED = 6
 """The job itself asked for another attempt, `wait` seconds later (`Retry`)."""
 SNOOZED = 7
-"""The job was put off by itself: again after `wait` seconds, and this was no attempt (`Snooze`)."""
+"""The job snoozed: it runs again after `wait` seconds, and this was not an attempt (`Snooze`)."""
 
 
 class Outcome(NamedTuple):
     """The end of one attempt. `encoded` is the packed result where another process packed it already.
 
-    `wait` is what a RETRIED or SNOOZED one asks for. `final`: the job wants no other attempt after this
-    error; that is decided where the exception still is one, since from here on it is text.
+    `wait` is what a RETRIED or SNOOZED one asks for. `final`: no other attempt is to follow this error; that is
+    decided where the exception is still an object, since from here on it is text.
     """
 
     kind: int
@@ -51,16 +51,17 @@ class Outcome(NamedTuple):
 
 
 def succeeded(value: Any) -> Outcome:
+    """Return the outcome of an attempt that returned `value`."""
     return Outcome(OK, value)
 
 
 def failed(exc: BaseException, *, reason: str | None = None) -> Outcome:
-    """The outcome of an attempt that raised: texts alone, built so that no hostile exception can break us."""
+    """Return the outcome of an attempt that raised: texts alone, built so that a hostile exception breaks nothing."""
     return Outcome(FAILED, None, error_text(exc), stack_text(exc), reason or _slug(exc))
 
 
 def verdict(said: Verdict, *, raised: bool = False) -> Outcome:
-    """The outcome of an attempt whose job raised or returned `Retry`, `Snooze` or `Cancel`."""
+    """Return the outcome of an attempt whose job raised or returned `Retry`, `Snooze` or `Cancel`."""
     stack = stack_text(said) if raised else None
     if isinstance(said, Snooze):
         return Outcome(SNOOZED, wait=said.delay)
@@ -71,7 +72,7 @@ def verdict(said: Verdict, *, raised: bool = False) -> Outcome:
 
 
 def error_text(exc: BaseException) -> str:
-    """`ValueError: what it says`, bounded, even when `__str__` itself raises or recurses."""
+    """Return `ValueError: its text`, bounded, even when `__str__` itself raises or recurses."""
     kind = type(exc).__name__
     try:
         text = str(exc)
@@ -85,7 +86,7 @@ def error_text(exc: BaseException) -> str:
 
 
 def stack_text(exc: BaseException) -> str:
-    """The traceback as text, bounded, without the frames of this library (the user's own mistake is not there)."""
+    """Return the traceback as text, bounded, without the frames of this library: the mistake is in the user's."""
     try:
         frames = traceback.extract_tb(exc.__traceback__, limit=200)
         own = [frame for frame in frames if not _is_ours(frame.filename)]

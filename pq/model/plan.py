@@ -1,7 +1,7 @@
 """A plan: which job is to be queued when, with what, and where. What the store keeps of a schedule.
 
 It is kept as text: a first line that names the ticks, and a JSON object. When the first line changes, ticks
-count from then on anew; a change of the rest (other arguments, another queue) misses no tick.
+count from that moment; a change of the rest (other arguments, another queue) misses no tick.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 from ..errors import InvalidValue, PqError, UnreadableMessage
 from .job import Job
 from .names import check_name
+from .payloads import dump_payload, load_payload
 from .schedule import SKIP, Cron, Interval, Schedule, check_catch_up
 from .seal import Unopened
-from .serializers import JSON, dump_payload, load_payload
+from .serializers import JSON
 
 LONGEST_NAME = 100
 """A task's id is made of the name and the tick, and must not be longer than ids may be."""
@@ -39,11 +40,11 @@ class Plan:
     defined_at: str = ""
 
     def task_id(self, tick: int) -> str:
-        """The id of the task of a tick: every scheduler makes the same."""
+        """Return the id of the task of a tick: every scheduler makes the same."""
         return f"cron.{self.name}.{tick}"
 
     def dump(self) -> bytes:
-        """What the store keeps. Raises `NotSerializable`, `PayloadTooLarge`."""
+        """Return the text that the store keeps. Raises `NotSerializable`, `PayloadTooLarge`."""
         facts: dict[str, Any] = {
             "job": self.job,
             "queue": self.queue,
@@ -60,7 +61,7 @@ class Plan:
 
 
 def load_plan(name: str, text: bytes) -> Plan:
-    """The plan in a text of the store. Raises `UnreadableMessage`, whatever the text is."""
+    """Read a plan from a text of the store. Raises `UnreadableMessage`, whatever the text is."""
     if isinstance(text, Unopened):
         raise UnreadableMessage(f"the schedule {name!r} cannot be read: {text.why}", hint=text.why.hint)
     try:
@@ -102,7 +103,7 @@ def load_plan(name: str, text: bytes) -> Plan:
 
 
 def plan_of(job: type[Job], default_queue: str) -> Plan | None:
-    """The plan that a periodic job states in the code; None for any other job."""
+    """Return the plan that a periodic job states in the code; None for any other job."""
     if job.periodic_schedule is None:
         return None
     facts: Any = job
@@ -119,7 +120,7 @@ def plan_of(job: type[Job], default_queue: str) -> Plan | None:
 
 
 def check_schedule_name(name: object) -> str:
-    """`name` when a schedule may be called so. Raises `InvalidValue`."""
+    """Return `name` when a schedule may have it. Raises `InvalidValue`."""
     checked = check_name("schedule name", name)
     if len(checked) > LONGEST_NAME:
         raise InvalidValue(
@@ -132,8 +133,8 @@ def check_schedule_name(name: object) -> str:
 class ScheduleInfo:
     """What the store knows of a schedule. Times are seconds since the epoch.
 
-    `next` is None for one that is paused, `last` is its last tick that was queued, `by` says who stated it:
-    `'code'`, or `'run time'` (`tasks.schedule`).
+    `next` is None for one that is paused, `last` is its last tick that was queued, `by` says where it was stated:
+    in the `'code'`, or at `'run time'` (`tasks.schedule`).
     """
 
     name: str

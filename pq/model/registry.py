@@ -3,9 +3,9 @@
 A registry is made for one application from its `task_paths`; nothing is registered by the mere act of
 defining it, so there is no hidden global list and two applications can live in one program.
 
-A plain function of these modules is a job as well, under its dotted path (`shop.mails.send`), from the moment
-somebody asks for it. Functions that a module merely imports are not, nor are those whose name begins with `_`:
-a message must not be able to call `os.system` because some module imports it.
+A plain function of these modules is a job as well, under its dotted path (`shop.mails.send`), from the first time it
+is asked for. Functions that a module merely imports are not jobs, nor are those whose name begins with `_`: a message
+must not be able to call `os.system` because some module imports it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError, DuplicateJob, ImportFailed, NotImportable, TaskNotAvailable, did_you_mean
-from .job import ASYNC_IO, THREAD_IO, DecoratedFunction, Job
-from .job import job as decorate
+from .decorator import DecoratedFunction
+from .decorator import job as decorate
+from .job import Job
 from .names import NAME
+from .options import ASYNC_IO, THREAD_IO
 
 
 class Registry:
@@ -40,7 +42,7 @@ class Registry:
         """Import the modules of `task_paths` (`pkg.*`: all in a package) and register their jobs.
 
         Raises `ImportFailed` with the user's own line where the import broke, `DuplicateJob`, and `BadSetting` or
-        another `ConfigError` for a job whose options cannot be.
+        another `ConfigError` for a job whose options do not fit.
         """
         registry = cls()
         for path in paths:
@@ -52,7 +54,9 @@ class Registry:
         """Register a job class or a decorated function. The same one twice is harmless."""
         job = job_class(item)
         if job is None:
-            raise ImportFailed(f"{item!r} is no job", hint="decorate it with @api.job(), or subclass api.Job")
+            raise ImportFailed(
+                f"{item!r} is not a job", hint="decorate it with @api.job(), or subclass api.Job"
+            )
         known = self._jobs.get(job.name)
         if known is not None and known is not job and known.defined_at != job.defined_at:
             raise DuplicateJob(
@@ -71,11 +75,11 @@ class Registry:
                 self.add(job)
 
     def get(self, name: str) -> type[Job] | None:
-        """The job of that name, or the function of that dotted path; else None."""
+        """Return the job of that name, or the function of that dotted path; else None."""
         return self._jobs.get(name) or self._function(name)
 
     def _function(self, path: str) -> type[Job] | None:
-        """The job that a plain function of one of our modules is."""
+        """Return the job that a plain function of one of our modules is."""
         made = self._functions.get(path)
         if made is not None:
             return made
@@ -87,15 +91,15 @@ class Registry:
         own = inspect.isfunction(function) and function.__module__ == place and function.__qualname__ == name
         if not own or not NAME.fullmatch(path):
             return None
-        # Nobody has said that it does not block, so it gets a thread; a job that says more has a decorator.
+        # It may block, so it gets a thread; a job that needs another mode has a decorator.
         mode = ASYNC_IO if inspect.iscoroutinefunction(function) else THREAD_IO
         made = self._functions[path] = decorate(path, concurrency=mode)(function).job_class
         return made
 
     def job_of(self, item: Any) -> type[Job] | None:
-        """The job behind a class, a decorated function or a plain one of our modules; None for anything else.
+        """Return the job of a class, a decorated function or a plain one of our modules; None for anything else.
 
-        Raises `NotImportable` for a plain function that cannot be one, and says why.
+        Raises `NotImportable` for a plain function that cannot be a job, with the reason.
         """
         if not inspect.isfunction(item):
             return job_class(item)
@@ -122,7 +126,7 @@ class Registry:
                 "only a plain public name of its module can be one",
                 "give it a name without an underscore, or decorate it with @api.job()",
             )
-        raise NotImportable(f"{path} is no job: {why}", hint=hint)
+        raise NotImportable(f"{path} is not a job: {why}", hint=hint)
 
     def __getitem__(self, name: str) -> type[Job]:
         found = self.get(name)
@@ -131,7 +135,7 @@ class Registry:
         return found
 
     def unknown(self, name: str) -> TaskNotAvailable:
-        """The error for a name that no job has, with the nearest names."""
+        """Return the error for a name that no job has, with the nearest names."""
         hint = did_you_mean(name, [*self._jobs, *self._paths()])
         if hint is None:
             known = sorted(self._jobs)
@@ -143,7 +147,7 @@ class Registry:
         return TaskNotAvailable(f"no job named {name!r} ({len(self._jobs)} known)", hint=hint)
 
     def _paths(self) -> list[str]:
-        """The names of all functions that could be asked for."""
+        """Return the names of all functions that could be asked for."""
         return [
             f"{place}.{name}"
             for place, module in self._modules.items()
@@ -167,7 +171,7 @@ class Registry:
 
 
 def job_class(item: Any) -> type[Job] | None:
-    """The concrete job class behind a class or a decorated function; None for anything else."""
+    """Return the concrete job class of a class or a decorated function; None for anything else."""
     if isinstance(item, DecoratedFunction):
         item = item.job_class
     if inspect.isclass(item) and issubclass(item, Job) and not item.abstract:
@@ -192,7 +196,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as exc:
         where = _user_line(exc)
-        if isinstance(exc, ConfigError):  # it says all by itself, but not where
+        if isinstance(exc, ConfigError):  # it says everything but where
             raise type(exc)(f"{exc.message}{where}", hint=exc.hint) from exc
         missing = isinstance(exc, ModuleNotFoundError) and exc.name is not None
         if missing and (name == exc.name or name.startswith(f"{exc.name}.")):  # type: ignore[attr-defined]
@@ -210,7 +214,7 @@ _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def _user_line(exc: BaseException) -> str:
-    """Where in the user's files the import broke: the innermost frame that is neither the import machinery nor ours."""
+    """Return where in the user's files the import failed: the innermost frame outside importlib and `pq`."""
     place = ""
     tb = exc.__traceback__
     while tb is not None:

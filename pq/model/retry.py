@@ -17,8 +17,8 @@ MAX_BACKOFF = 600.0
 class Backoff:
     """A wait that grows: `base`, then `factor` times as much each time, never more than `cap` seconds.
 
-    With `jitter` it lies anywhere in the upper half of that: tasks that failed together (a service was
-    down) must not come back together.
+    With `jitter` it is anywhere in the upper half of that: tasks that failed together (a service was down) must not
+    come back together.
     """
 
     base: float = 1.0
@@ -35,10 +35,10 @@ class Backoff:
                 )
 
     def wait(self, attempt: int, chance: float) -> float:
-        """Seconds to wait after `attempt` (from 1) failed; `chance` is in [0, 1)."""
+        """Return the seconds to wait after `attempt` (from 1) failed; `chance` is in [0, 1)."""
         try:
             span: float = min(self.cap, self.base * self.factor ** float(attempt - 1))
-        except OverflowError:  # 2.0 ** 2000 is no large number, but an error
+        except OverflowError:  # 2.0 ** 2000 is not a large number but an error
             span = self.cap if self.base else 0.0
         return span * (0.5 + 0.5 * chance) if self.jitter else span
 
@@ -50,12 +50,12 @@ Waits = Backoff | Callable[[int], float]
 
 
 def retry_wait(attempt: int, retry_delay: float | None, chance: float, backoff: Any = None) -> float:
-    """Seconds to wait after `attempt` (from 1) failed.
+    """Return the seconds to wait after `attempt` (from 1) failed.
 
     A `retry_delay` counts first; at most a tenth is added to it. Then `backoff`, a `Backoff` or a
     function; without both the wait doubles, 1, 2, 4, … up to ten minutes. `chance` in [0, 1) spreads them.
 
-    Raises `ValueError` for a function that answers with no number of seconds, and what it raises.
+    Raises `ValueError` for a function that does not return a number of seconds, and the errors of that function.
     """
     if retry_delay is not None:
         return retry_delay * (1.0 + 0.1 * chance)
@@ -74,9 +74,9 @@ def tries_again_after(
     retry_on: tuple[type[BaseException], ...] | None,
     no_retry_on: tuple[type[BaseException], ...] | None,
 ) -> bool:
-    """Whether an attempt that ended with an exception of class `kind` may be followed by another one.
+    """Return True where another attempt may follow one that ended with an exception of class `kind`.
 
-    The nearer word counts: where both lists know it, the one whose class is the nearer ancestor.
+    Where both lists have an ancestor of `kind`, the nearer ancestor decides.
     """
     if no_retry_on is None and retry_on is None:
         return True

@@ -5,8 +5,8 @@ A schedule is a rule that gives *ticks*, moments in milliseconds since the epoch
     Interval   every n seconds, in a phase that an anchor fixes; elapsed time, so no zone matters to it
     Cron       a line of five fields (six with seconds first) or an alias, on the wall clock of a zone
 
-Ticks depend on the rule alone and not on when somebody began to look. So any number of schedulers that
-never talk to each other agree on them, and a tick's moment is a name for it.
+Ticks depend on the rule alone, not on when a scheduler started. So any number of schedulers that never talk to
+each other agree on them, and the moment of a tick is its name.
 
 On the days on which clocks are changed a cron line does what Debian's cron does. A line that names an hour
 runs once: an hour that is skipped makes it run right after the gap, and an hour that comes twice counts the
@@ -29,9 +29,9 @@ SHORTEST, LONGEST = 1.0, 10 * 366 * 86_400.0
 
 SKIP, ONCE, ALL = "skip", "once", "all"
 CATCH_UP = (SKIP, ONCE, ALL)
-"""What becomes of ticks that went by while no scheduler ran."""
+"""What happens to ticks missed while no scheduler was alive."""
 GRACE = 60_000
-"""Milliseconds by which a tick may be late and is not missed yet: a restart costs nobody his daily run."""
+"""Milliseconds by which a tick may be late before it counts as missed: a restart must not cost a daily run."""
 
 ALIASES = {
     "@hourly": "0 * * * *",
@@ -54,20 +54,20 @@ class Schedule(Protocol):
 
     @property
     def text(self) -> str:
-        """The rule in a few words; two rules with the same text have the same ticks."""
+        """Return the rule in a few words; two rules with the same text have the same ticks."""
         ...
 
     def next_after(self, t: int) -> int | None:
-        """The first tick later than `t`; None when there is none any more."""
+        """Return the first tick later than `t`; None when there is none."""
         ...
 
     def ticks_between(self, a: int, b: int, limit: int) -> list[int]:
-        """The last `limit` ticks later than `a` and not later than `b`, oldest first."""
+        """Return the last `limit` ticks later than `a` and not later than `b`, oldest first."""
         ...
 
 
 class Interval:
-    """Every so many milliseconds."""
+    """A tick every `every` milliseconds."""
 
     def __init__(self, every: int, phase: int = 0) -> None:
         self.every = every
@@ -136,7 +136,7 @@ class Cron:
 
 
 def due(schedule: Schedule, since: int, now: int, catch_up: str = SKIP, limit: int = 100) -> list[int]:
-    """Which of the ticks later than `since` and not later than `now` are to run, oldest first.
+    """Return the ticks later than `since` and not later than `now` that are to run, oldest first.
 
     `skip`: the last one, unless it is later than a minute; `once`: the last one; `all`: the last `limit`.
     """
@@ -147,7 +147,7 @@ def due(schedule: Schedule, since: int, now: int, catch_up: str = SKIP, limit: i
 
 
 def next_runs(schedule: Schedule, t: int, count: int = 3) -> list[dt.datetime]:
-    """The next ticks as a reader wants them: dates in the zone of the schedule."""
+    """Return the next ticks as dates in the zone of the schedule."""
     zone = dt.UTC if not isinstance(schedule, Cron) else schedule.tzinfo
     runs: list[dt.datetime] = []
     tick = schedule.next_after(t)
@@ -159,7 +159,7 @@ def next_runs(schedule: Schedule, t: int, count: int = 3) -> list[dt.datetime]:
 
 # ------------------------------------------------------------------------------------ from settings
 def make_schedule(run_every: Any, timezone: str | None = None, anchor: dt.datetime | None = None) -> Schedule:
-    """The schedule that these options of a job mean. Raises `BadSetting`.
+    """Make the schedule that these options of a job state. Raises `BadSetting`.
 
     `run_every` is seconds, a `timedelta` or a cron line; `timezone` the zone of a cron line and of an
     anchor without one, UTC when None; `anchor` a moment at which an interval ticks.
@@ -200,7 +200,7 @@ def _brief(seconds: float) -> str:
 
 
 def check_catch_up(catch_up: Any, limit: Any) -> None:
-    """Refuse what is no policy. Raises `BadSetting`."""
+    """Refuse a policy that does not exist. Raises `BadSetting`."""
     if catch_up not in CATCH_UP:
         raise BadSetting(f"catch_up is {catch_up!r}", hint="use 'skip', 'once' or 'all'")
     if type(limit) is not int or not 1 <= limit <= 10_000:
@@ -251,7 +251,7 @@ _RANGES = {
 
 
 def _what_is_bad(line: str, said: str) -> str:
-    """The field that cannot be, with its value and what it may be. `said` is `Bad hour`, or of another kind."""
+    """Return the wrong field with its value and what it may be. `said` is `Bad hour`, or of another kind."""
     words = line.split()
     field = said.removeprefix("Bad ")
     names = list(_RANGES)[-len(words) :]
@@ -290,6 +290,8 @@ def _ms(moment: dt.datetime) -> int:
 
 
 def anchorDate(hour: int = 0, minute: int = 0, second: int = 0) -> dt.datetime:
-    """Today at that time of the day: the phase of a periodic job, whose runs are a multiple of
-    `run_every` away from it. In the `timezone` of the job, UTC where it has none."""
+    """Return today at that time of the day: the phase of a periodic job.
+
+    Its runs are a multiple of `run_every` away from it, in the `timezone` of the job, UTC where it has none.
+    """
     return dt.datetime.now().replace(hour=hour, minute=minute, second=second, microsecond=0)

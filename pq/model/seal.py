@@ -1,4 +1,4 @@
-"""Seals: what makes a message that lies in the store one that only we could write, or read.
+"""Seals: signed and encrypted messages, which only programs with our keys can write, or read.
 
 A sealed message is, in this order:
 
@@ -34,15 +34,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ExtraNeeded, UnreadableMessage
+from .envelopes import OFFLOADED, SEALED, inflate, is_offloaded
 from .keyring import Key, key_bytes
 from .names import LIMITS
-from .serializers import CLAIM, SEALED, inflate, is_claim
 
 COMPRESSED, ENCRYPTED, SIGNED = 1, 2, 4
 LIVE, FINISHED, EVENT, LINE, PROGRESS, SCHEDULE, PART = b"t", b"d", b"e", b"l", b"p", b"s", b"r"
 
 _COMPRESSED = (LIVE, FINISHED, EVENT)
-"""What a program without any of these settings can read compressed: `Task.from_wire` sees to it."""
+"""The kinds that a program without any of these settings can read compressed (`pq.model.envelopes`)."""
 _TAG = 32
 _SALT = 16
 _COUNTER = 8
@@ -50,7 +50,7 @@ _MOST_UNDER_ONE_SALT = 2**32
 
 
 class Unopened(bytes):
-    """What lies in the store, where its seal does not open; `why` is the error for whoever wants what is in it."""
+    """Bytes of the store whose seal does not open; `why` is the error to raise where their content is needed."""
 
     why: UnreadableMessage
 
@@ -87,15 +87,15 @@ class Seal:
 
     @property
     def has_keys(self) -> bool:
-        """Whether what it seals is more than smaller."""
+        """True where it signs or encrypts, and does not merely compress."""
         return bool(self._signing or self._encryption)
 
     # -------------------------------------------------------------------------------- sealing
     def close(self, message: bytes, kind: bytes, queue: str, id: str) -> bytes:
-        """`message` under the first key of each kind."""
+        """Seal a message with the first key of each kind."""
         layers = 0
         large = self._compress_above and len(message) > self._compress_above and kind in _COMPRESSED
-        if large and message[:2] != CLAIM:  # what that stands for is compressed already
+        if large and message[:2] != OFFLOADED:  # the offloaded message is compressed already
             smaller = zlib.compress(message, 1)
             if len(smaller) < len(message):
                 message, layers = smaller, COMPRESSED
@@ -121,12 +121,11 @@ class Seal:
         return sealed
 
     def _own_key(self) -> tuple[Any, bytes, bytes]:
-        """This process's cipher, its salt, and the next value of its counter."""
+        """Return the cipher of this process, its salt, and the next value of its counter."""
         own = self._own
         number = next(own[3]) if own is not None and own[0] == os.getpid() else _MOST_UNDER_ONE_SALT
-        if (
-            own is None or number >= _MOST_UNDER_ONE_SALT
-        ):  # a process that was forked must not count on from here
+        # The child of a fork must not continue the count of its parent.
+        if own is None or number >= _MOST_UNDER_ONE_SALT:
             salt = os.urandom(_SALT)
             assert self._first_encryption is not None
             cipher = self._cipher(self._encryption[self._first_encryption], salt)
@@ -135,7 +134,7 @@ class Seal:
         return own[2], own[1], number.to_bytes(_COUNTER, "big")
 
     def _key_for(self, message: bytes, id: str) -> tuple[Any, bytes, bytes]:
-        """For a schedule: the same text has to look the same, else each scheduler would seem to change it.
+        """Return the same for a schedule: equal texts must give equal bytes, else each scheduler would seem to change it.
 
         A salt that is made of the text is another one for each text.
         """
@@ -151,11 +150,11 @@ class Seal:
 
     # -------------------------------------------------------------------------------- opening
     def open(self, sealed: bytes, kinds: bytes, queue: str | None, id: str) -> bytes:
-        """The message again. Raises `UnreadableMessage` unless it was sealed with a key of ours, for this very place.
+        """Open a sealed message. Raises `UnreadableMessage` unless it was sealed with a key of ours, for this place.
 
-        `kinds`: one of these it has to be. `queue` None: the place does not tell.
+        `kinds`: the kinds that it may be of. `queue` None: any queue.
         """
-        if sealed[:1] != SEALED or is_claim(sealed):
+        if sealed[:1] != SEALED or is_offloaded(sealed):
             if self.has_keys and not self._accept_unsealed:
                 raise UnreadableMessage(
                     "it is not signed or encrypted, and this program takes nothing else",
@@ -195,10 +194,10 @@ class Seal:
             if end < at or not hmac.compare_digest(_signature(secret, sealed[:end], id), sealed[end:]):
                 raise UnreadableMessage(
                     "its signature is wrong: it was changed, or belongs to another task",
-                    hint="somebody else writes to this store, or two keys have the same id",
+                    hint="another program writes to this store, or two keys have the same id",
                 )
         elif layers & SIGNED:
-            end -= _TAG  # the cipher's own tag has to do where there is no signing key
+            end -= _TAG  # without a signing key the tag of the cipher is what protects it
         if self._encryption and not layers & ENCRYPTED and not self._accept_unsealed:
             raise UnreadableMessage(
                 "it is not encrypted, and this program takes nothing else",
@@ -226,13 +225,13 @@ class Seal:
         except (self._aes.InvalidTag, ValueError):
             raise UnreadableMessage(
                 "it cannot be decrypted: it was changed, or belongs to another task",
-                hint="somebody else writes to this store, or two keys have the same id",
+                hint="another program writes to this store, or two keys have the same id",
             ) from None
         return opened
 
 
 def seal_of(settings: Any) -> Seal | None:
-    """The seal that these settings ask for; None where they ask for none.
+    """Make the seal that these settings ask for; None where they ask for none.
 
     Raises `ExtraNeeded` where `encryption_keys` is set and `cryptography` is missing.
     """
@@ -251,7 +250,7 @@ def seal_of(settings: Any) -> Seal | None:
 
 
 def ceiling(most: int) -> int:
-    """Bytes that a compressed message may become: what an envelope may hold, at the most."""
+    """Return how many bytes a compressed message may become: the most that an envelope may hold."""
     return 4 * most + 2**20
 
 
@@ -268,7 +267,7 @@ def _read(sealed: bytes, at: int) -> tuple[str, int]:
 
 
 def _derived(secret: bytes, use: bytes) -> bytes:
-    """A key of its own for each use, so that one text may serve as both."""
+    """Return a key for one use, so that one text may serve for both uses."""
     return hmac.digest(secret, use, "sha256")
 
 
@@ -279,7 +278,7 @@ def _signature(secret: bytes, sealed: bytes, id: str) -> bytes:
 
 
 class _Aes(NamedTuple):
-    """What we need of `cryptography`."""
+    """The parts of `cryptography` in use."""
 
     AESGCM: Callable[[bytes], Any]
     InvalidTag: type[Exception]
@@ -299,6 +298,6 @@ def _aes() -> _Aes:
 
 @functools.lru_cache(maxsize=4096)
 def _cipher(aes: _Aes, secret: bytes, salt: bytes) -> Any:
-    """The cipher of one process: HKDF-SHA256, of which one block is enough."""
+    """Return the cipher of one process: HKDF-SHA256, of which one block is enough."""
     extracted = hmac.digest(salt, secret, "sha256")
     return aes.AESGCM(hmac.digest(extracted, b"pq encryption\x01", "sha256"))

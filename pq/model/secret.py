@@ -1,11 +1,11 @@
 """A value that is shown nowhere: `api.Secret`.
 
-It travels like any other argument and arrives as what it was, a `Secret`. Whoever prints it, puts it into a
-log line, an error, a page or JSON gets `***`; only `reveal()` has the value. So each surface need not know
-which arguments are secret, and none can forget it.
+It travels like any other argument and arrives as a `Secret`. Printed, logged, or put into an error, a page or JSON it
+is `***`; only `reveal()` returns the value. So no surface has to know which arguments are secret, and none can
+forget it.
 
-A parameter says so in its annotation, `password: Secret[str]`; then a plain value that somebody queues is made
-a `Secret` on the way.
+A parameter says so in its annotation, `password: Secret[str]`; then a plain value that is queued is wrapped in a
+`Secret` on the way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHOWN = "***"
 
 
 class Secret(Generic[T]):
-    """Holds a value that must not be shown. In the store it lies as it is, unless `encryption_keys` is set."""
+    """Holds a value that must not be shown. In the store it is plain, unless `encryption_keys` is set."""
 
     __slots__ = ("_value",)
 
@@ -27,7 +27,7 @@ class Secret(Generic[T]):
         self._value: T = inner._value if isinstance(inner, Secret) else inner
 
     def reveal(self) -> T:
-        """The value itself."""
+        """Return the value itself."""
         return self._value
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class Secret(Generic[T]):
 
 
 def is_secret(annotation: Any) -> bool:
-    """Whether a parameter with this annotation holds a secret; annotations may be text."""
+    """Return True for the annotation of a secret parameter; annotations may be text."""
     if isinstance(annotation, str):
         return annotation.partition("[")[0].strip().rpartition(".")[2] == "Secret"
     return annotation is Secret or get_origin(annotation) is Secret

@@ -2,7 +2,7 @@
 
 *Status* says what a task **is** (below, and on the wire); its *place* says where the broker keeps it
 (ready, prio, delayed, held, dead). The two are different words on purpose: a task whose attempt failed
-and which waits for the next one has status RETRY and lies in place `delayed`.
+and which waits for the next one has status RETRY and place `delayed`.
 
     QUEUED ──reserve──▶ STARTED ──┬─▶ SUCCESS
       ▲                    │      ├─▶ FAILURE   (dead set)
@@ -44,5 +44,5 @@ _NAMES = {int(status): status.name for status in Status}
 
 
 def status_string(status: object) -> str:
-    """The name of a status number, `'UNKNOWN'` for anything else."""
+    """Return the name of a status number, `'UNKNOWN'` for anything else."""
     return _NAMES.get(status, "UNKNOWN") if isinstance(status, int) else "UNKNOWN"

@@ -3,7 +3,7 @@
 On the wire a task is a flat list, in the order of `WIRE`; what is None at its end is left out, so a
 queued task is small and one that has run says more. New fields are appended and readers ignore what
 they do not know, so workers of two versions can share a queue. Arguments, result, meta data and run
-info are *payloads*: packed by themselves, unpacked when somebody asks (see `pq.model.serializers`).
+info are *payloads*: packed by themselves, unpacked when they are first read (see `pq.model.payloads`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from ..errors import (
     TooManyTasksForJob,
     UnreadableMessage,
 )
-from .serializers import MSGPACK, Serializer, load_payload, unpack_envelope
+from .envelopes import unpack_envelope
+from .payloads import load_payload
+from .serializers import MSGPACK, Serializer
 from .states import QUEUED, READY_STATES, SUCCESS, status_string
 
 R = TypeVar("R")
@@ -53,15 +55,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "stacktrace": _TEXT + _NONE, "reason": _TEXT + _NONE, "run_info": _BYTES + _NONE,
 }  # fmt: skip
 _SHAPES: dict[tuple[type, ...], tuple[int, ...]] = {}
-"""Types of the fields of messages that were found right, and which of these are numbers that somebody counts with."""
+"""Types of the fields of messages that passed before, and which of these are numbers to be counted with."""
 _PLAIN = 8
 """Fields of a message that says no more than it must; nothing is counted with its numbers."""
 _FARTHEST = 1e12
-"""Seconds, or times, that are not believed any more."""
+"""Seconds, or times, beyond which a number is not believed."""
 
 
 def _check_types(shape: tuple[type, ...]) -> tuple[int, ...]:
-    """Where its numbers are. Raises `UnreadableMessage` unless each field is of a type that it may be.
+    """Return where the numbers are. Raises `UnreadableMessage` unless each field has a type that it may have.
 
     Fields that are newer than this program may be anything.
     """
@@ -91,12 +93,12 @@ class Task(Generic[R]):
         expires: seconds after `time_queued` past which it is not started any more.
         priority: higher runs first; 0 is usual.
         time_queued, time_started, time_ended: seconds since the epoch.
-        worker, node: who ran it, and on which server.
+        worker, node: which worker ran it, and on which server.
         result: what the job returned.
         exception, stacktrace: texts, when it failed. `reason` is the slug of the error.
         demands: the limits it has to keep, as the header of its record has them (`pq.model.limits`); it does
             not travel in the message.
-        durability: where it has to be before its queueing counts, where it has one; for its producer alone.
+        durability: where it has to be before its queueing counts; set where it has one, for its producer alone.
         meta: the user's own data about the task. run_info: what the worker noted about the run.
     """
 
@@ -179,7 +181,7 @@ class Task(Generic[R]):
     # ------------------------------------------------------------------------------- wire
     @classmethod
     def from_wire(cls, body: bytes) -> Task[Any]:
-        """The task in `body`. Raises `UnreadableMessage` on anything that is not one."""
+        """Read the task in `body`. Raises `UnreadableMessage` for anything else."""
         fmt, fields = unpack_envelope(body)
         if len(fields) < 9 or fields[0] != WIRE_VERSION:
             raise UnreadableMessage(
@@ -187,7 +189,9 @@ class Task(Generic[R]):
                 hint="upgrade pq here, or let the newer workers have this queue",
             )
         del fields[0]
-        if len(fields) == _PLAIN:  # most that are queued; what broker and worker lean on is looked at
+        if (
+            len(fields) == _PLAIN
+        ):  # most messages that are queued; the fields that broker and worker rely on are checked
             if (
                 type(fields[0]) is not str
                 or type(fields[1]) is not str
@@ -200,7 +204,7 @@ class Task(Generic[R]):
             ):
                 _check_types(tuple(map(type, fields)))
         else:
-            # What was seen before is right: few shapes there are, and to look at each field would cost as much as to read it.
+            # A shape that passed before is right: there are few, and to check each field would cost as much as reading it.
             shape = tuple(map(type, fields))
             numbers = _SHAPES.get(shape)
             if numbers is None:
@@ -216,9 +220,11 @@ class Task(Generic[R]):
         return task
 
     def to_wire(self) -> bytes:
-        """The task as bytes, in the format that it came in."""
+        """Return the task as bytes, in the format that it came in."""
         status = self.status
-        if status == SUCCESS:  # most that is written are these: one list, without what a success has not
+        if (
+            status == SUCCESS
+        ):  # most messages that are written: one list, without the fields that a success lacks
             fields = [
                 WIRE_VERSION, self.id, self.name, self.queue, self.call, status, self.retry, self.time_queued,
                 self.reply, self.delay, self.timeout, self.expires, self.max_retries, self.retry_delay,
@@ -260,7 +266,7 @@ class Task(Generic[R]):
         return kwargs
 
     def replace_call(self, call: bytes | str) -> None:
-        """Other arguments, packed in the task's own format."""
+        """Put in other arguments, packed in the task's own format."""
         self.call = call
         self._kwargs = None
 
@@ -272,7 +278,7 @@ class Task(Generic[R]):
 
     @property
     def args(self) -> list[Any]:
-        """Positional arguments. Raises `UnreadableMessage` when they cannot be read here."""
+        """The positional arguments. Raises `UnreadableMessage` when they cannot be read here."""
         if self._kwargs is None:
             self._load_call()
         args: list[Any] = self._args
@@ -280,7 +286,7 @@ class Task(Generic[R]):
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """Keyword arguments. Raises `UnreadableMessage` when they cannot be read here."""
+        """The keyword arguments. Raises `UnreadableMessage` when they cannot be read here."""
         kwargs = self._kwargs
         return kwargs if kwargs is not None else self._load_call()
 
@@ -306,7 +312,7 @@ class Task(Generic[R]):
 
     @property
     def run_info(self) -> dict[str, Any]:
-        """What the worker noted: crashes so far, the process of a process job, progress."""
+        """What the worker noted about the run: crashes so far, the process of a process job, progress."""
         if self._run_info is None:
             self._run_info = self._load_mapping(self.run_info_bytes)
         info: dict[str, Any] = self._run_info
@@ -336,18 +342,18 @@ class Task(Generic[R]):
         return f"{self.type}.{self.name}"
 
     def done(self) -> bool:
-        """True when the task is finished, however it ended."""
+        """Return True when the task is finished, however it ended."""
         return self.status in READY_STATES
 
     def info(self) -> str:
-        """One short line: `task.addition<i26a…><SUCCESS>`."""
+        """Return one short line: `task.addition<i26a…><SUCCESS>`."""
         return f"{self.full_name}<{self.id}><{self.status_string}>"
 
     def __repr__(self) -> str:
         return f"{self.full_name}<{self.id[:9]}><{self.status_string}>"
 
     def tojson(self) -> dict[str, Any]:
-        """All of it as a dictionary of plain names, without what is None."""
+        """Return all of it as a dictionary of plain names, without what is None."""
         facts: dict[str, Any] = {"type": self.type, "status_string": self.status_string}
         for key in WIRE[1:]:
             if key in ("call", "reply"):
@@ -371,7 +377,7 @@ class Task(Generic[R]):
 
     # ------------------------------------------------------------------------------- outcome
     def get(self) -> R:
-        """The result of a task that succeeded; for one that did not, its error is raised.
+        """Return the result of a task that succeeded; raise the error of one that did not.
 
         Raises a `TaskError`: `TaskTimeout`, `TaskRevoked`, `TaskCrashed`, … by how it ended. The
         original exception is text (type, message, traceback): errors are data, no class is imported

@@ -1,9 +1,9 @@
-"""What a job says itself about how its attempt ends: `Retry`, `Snooze`, `Cancel`.
+"""How a job decides the end of its own attempt: `Retry`, `Snooze`, `Cancel`.
 
-Each may be raised, from however deep, or returned; both mean the same. They are exceptions of their own
-root and no `PqError`s: a job that catches our errors must not catch its own word by accident.
+Each may be raised, at any depth, or returned; both mean the same. They are exceptions of a root of their own, not
+`PqError`s: a job that catches our errors must not catch its own decision by accident.
 
-They live as objects where the job runs, and no longer: the attempt's `Outcome` carries them as data.
+They are objects only where the job runs; from there on the `Outcome` of the attempt carries them as data.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from ..errors import InvalidValue
 from .names import LIMITS
 
 SNOOZES = 1_000
-"""How often a task may be put off before it fails: a condition that never comes must not run for ever."""
+"""How often a task may be snoozed before it fails: a condition that never comes must not run forever."""
 
 
 class Verdict(Exception):
-    """Root of the three."""
+    """Root of the three decisions."""
 
 
 class Retry(Verdict):
-    """This attempt failed: try again, if an attempt is left, after `delay` seconds.
+    """This attempt failed: make another one, if one is left, after `delay` seconds.
 
     Without `delay` the wait is that of any other failure.
     """
@@ -32,23 +32,23 @@ class Retry(Verdict):
 
 
 class Snooze(Verdict):
-    """It is too early: again after `delay` seconds, and this was no attempt."""
+    """Too early: run it again after `delay` seconds. This does not count as an attempt."""
 
     def __init__(self, delay: float) -> None:
         self.delay = checked_delay("Snooze", delay)
-        super().__init__(f"again in {self.delay:g} s")
+        super().__init__(f"retrying in {self.delay:g} s")
 
 
 class Cancel(Verdict):
-    """Never mind: the task is REVOKED, with this reason, and not tried again."""
+    """Give up: the task is REVOKED, with this reason, and not retried."""
 
     def __init__(self, reason: str | None = None) -> None:
-        super().__init__(reason or "the job called it off")
+        super().__init__(reason or "the job cancelled itself")
         self.reason = reason
 
 
 def checked_delay(what: str, delay: object) -> float:
-    """`delay` when it is a number of seconds that a task can wait. Raises `InvalidValue`."""
+    """Return `delay` when it is a number of seconds that a task can wait. Raises `InvalidValue`."""
     if type(delay) in (int, float) and 0 <= delay <= LIMITS.delay:  # type: ignore[operator]
         return delay  # type: ignore[return-value]
     raise InvalidValue(

@@ -1,39 +1,77 @@
-"""Which api a job is queued to when nobody says it: `addition.queue(a=4)` names none.
+"""Which api a job is queued to when none is named: `addition.queue(a=4)` names none.
 
 The nearest one counts. Within a job it is that of its own worker; within `async with api:` that api; elsewhere
 the newest that this program has made of its application. Where the program has made apis of two applications
 nothing is guessed: a task in the wrong store is found late.
 
-An api that nobody holds any more, or that was closed, is none.
+An api that was closed, or that the program does not hold any more, does not count.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
 
+from ..config import Settings
 from ..errors import NoApi
 from ..model.backend import TasksApi, current_backend
 
-if TYPE_CHECKING:
-    from .producer import Producer
 
-_made: weakref.WeakValueDictionary[int, Producer] = weakref.WeakValueDictionary()
+class Api(Protocol):
+    """An api that a program has made: which store it is for, and what a test does with it at its end."""
+
+    closed: bool
+
+    @property
+    def cfg(self) -> Settings:
+        """The settings of its application."""
+        ...
+
+    @property
+    def tasks(self) -> TasksApi:
+        """The tasks producer."""
+        ...
+
+    @property
+    def store_url(self) -> str:
+        """The URL of its store."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """The same without a password."""
+        ...
+
+    def loops(self) -> Sequence[asyncio.AbstractEventLoop]:
+        """Return the loops that it works in."""
+        ...
+
+    async def sent(self) -> None:
+        """Wait until all that was queued in the running loop is in the store."""
+
+    def close(self) -> Awaitable[None]:
+        """Send what is left and release everything."""
+        ...
+
+
+_made: weakref.WeakValueDictionary[int, Api] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 _mutex = threading.Lock()
 
 
-def register(api: Producer) -> None:
-    """A program has made `api`."""
+def register(api: Api) -> None:
+    """Note an api that the program has made. It is held weakly."""
     with _mutex:
         _made[next(_numbers)] = api
 
 
 def tasks_for(name: str) -> TasksApi:
-    """What the job called `name` is queued with. Raises `NoApi`."""
+    """Return the tasks producer that the job called `name` is queued with. Raises `NoApi`."""
     backend = current_backend.get()
     if backend is not None and not backend.closed:
         return backend.tasks
@@ -41,7 +79,7 @@ def tasks_for(name: str) -> TasksApi:
     if len(apis) == 1:
         return apis[0].tasks
     if len({_application(api) for api in apis}) > 1:
-        gc.collect()  # what was merely forgotten lies about until then
+        gc.collect()  # an api that is merely forgotten stays until then
         apis = open_apis()
     applications = {_application(api): api for api in apis}
     if not applications:
@@ -55,13 +93,13 @@ def tasks_for(name: str) -> TasksApi:
     return apis[-1].tasks
 
 
-def open_apis() -> list[Producer]:
-    """The apis that this program holds and has not closed, the oldest first."""
+def open_apis() -> list[Api]:
+    """Return the apis that this program holds and has not closed, the oldest first."""
     with _mutex:
         # Numbers only grow, and a dictionary keeps the order of insertion.
         return [api for api in _made.values() if not api.closed]
 
 
-def _application(api: Producer) -> tuple[str, str]:
+def _application(api: Api) -> tuple[str, str]:
     """Two calls of `app()` give two objects, and one application: what counts is where its tasks are."""
     return api.store_url, api.cfg.namespace

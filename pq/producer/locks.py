@@ -1,14 +1,14 @@
 """Locks on the store: one holder at a time, over all programs that share it.
 
-A lock is held for `ttl` seconds and renewed every third of that while it is held, so it is never lost
-by a living holder and is free again soon after a dead one. Each holder has a random token; nobody can
-release or renew what somebody else holds. And each gets a `fence`, a number larger than that of any
-holder before. No lock can stop a process that slept through its own time-out from waking up and going
-on; but whoever stores the fence with what he writes can refuse the smaller one.
+A lock is held for `ttl` seconds and renewed every third of that, so a live holder never loses it and it is free again
+soon after a holder died. Each holder has a random token: only the holder can renew or release the lock. Each holding
+gets a `fence`, a number larger than that of any holding before. No lock can stop a process that slept through its own
+time-out from waking up and going on; but a resource that stores the fence with what it is given can refuse the smaller
+one.
 
-*Waiting.* Of all that wait for one lock in one loop only the first asks the store, and asks again when
-the lock was let go, which the store announces, or when its holder's time is over, whatever comes first.
-So nobody polls, and a lost announcement costs at most the rest of a `ttl`.
+*Waiting.* Of all that wait for one lock in one loop only the first asks the store. It asks again when the lock is
+released, which the store publishes, or when the time of its holder is over, whichever comes first. So nothing polls,
+and a lost notification costs at most the rest of a `ttl`.
 
 A lock is `async with` in a loop. In a thread `with` works too; the work is done in the loop of the engine.
 """
@@ -21,69 +21,19 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..broker.contract.broker import Broker
 from ..errors import LockTimeout, PqError, WaitInLoop
 from ..loops import running_loop
-from ..model.job import check_number
 from ..model.names import LIMITS, check_name
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from ..model.options import check_number
+from .engine import Engine
 
 logger = logging.getLogger("pq.producer")
 T = TypeVar("T")
 
 SHORTEST_TTL = 0.1
-
-
-class Turns:
-    """Who waits for locks in one loop: the turns of each name, and word from the store."""
-
-    def __init__(self) -> None:
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._users: dict[str, int] = {}
-        self._news: dict[str, asyncio.Event] = {}
-
-    def heard(self, name: str | None) -> None:
-        """A lock was let go; None: word of some may have been missed."""
-        for event in [self._news.get(name)] if name is not None else list(self._news.values()):
-            if event is not None:
-                event.set()
-
-    async def take(
-        self,
-        name: str,
-        attempt: Callable[[], Awaitable[tuple[int, float]]],
-        listen: Callable[[], Awaitable[None]],
-    ) -> int:
-        """Wait for the lock `name`; the fence. `attempt` answers (fence or 0, seconds to wait at most)."""
-        turn = self._turns.setdefault(name, asyncio.Lock())
-        self._users[name] = self._users.get(name, 0) + 1
-        try:
-            async with turn:
-                news = self._news[name] = asyncio.Event()
-                fence, wait = await attempt()
-                if not fence:
-                    await listen()
-                while not fence:
-                    # Before the question: word that comes while it is under way is not missed.
-                    news.clear()
-                    fence, wait = await attempt()
-                    if fence:
-                        break
-                    try:
-                        async with asyncio.timeout(wait + 0.005):
-                            await news.wait()
-                    except TimeoutError:
-                        pass
-                return fence
-        finally:
-            self._users[name] -= 1
-            if not self._users[name]:
-                del self._users[name], self._turns[name]
-                self._news.pop(name, None)
 
 
 class Lock:
@@ -97,7 +47,6 @@ class Lock:
     def __init__(
         self,
         engine: Engine,
-        open: Callable[[], Awaitable[Broker]],
         name: str,
         *,
         ttl: float = 30.0,
@@ -109,7 +58,6 @@ class Lock:
         check_number("wait", wait, 0, LIMITS.delay)
         self.fence = 0
         self._engine = engine
-        self._open = open
         self._ttl = ttl
         self._wait = wait
         self._block = block
@@ -120,7 +68,7 @@ class Lock:
 
     @property
     def lost(self) -> bool:
-        """True when it may be somebody else's by now, though it was not released: stop what it protects."""
+        """True when another holder may have it by now, though it was not released: stop what it protects."""
         return bool(self.fence) and (self._refused or time.monotonic() >= self._good_until)
 
     def __repr__(self) -> str:
@@ -129,11 +77,11 @@ class Lock:
 
     # ------------------------------------------------------------------------------ everywhere
     async def acquire(self) -> int:
-        """Take it; its fence. Raises `LockTimeout` when it was not to be had within `wait` seconds."""
+        """Take the lock and return its fence. Raises `LockTimeout` when it was not free within `wait` seconds."""
         return await self._there(self._acquire())
 
     async def release(self) -> bool:
-        """Let it go; False when it was not ours any more. Harmless when it is not held."""
+        """Release the lock; return False when another holder had it already. Harmless when it is not held."""
         return await self._there(self._release())
 
     async def __aenter__(self) -> Lock:
@@ -151,7 +99,7 @@ class Lock:
         self._wait_for(self._release())
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it in the engine's loop, wherever this is."""
+        """Do the work in the loop of the engine, whichever loop this is."""
         if asyncio.get_running_loop() is self._engine.loop:
             return await work
         try:
@@ -161,7 +109,7 @@ class Lock:
             raise
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it there and wait here: in a thread, or in the greenlet of a job, which `block` knows how to."""
+        """Do the work in the loop of the engine and wait here: in a thread, or by `block` in the greenlet of a job."""
         if self._block is not None:
             result: T = self._block(work)
             return result
@@ -175,7 +123,7 @@ class Lock:
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise PqError(f"the lock {self.name!r} cannot be had: this program is closing") from None
+            raise PqError(f"the lock {self.name!r} cannot be taken: this program is closing") from None
         except BaseException:
             future.cancel()
             self._engine.loop.call_soon_threadsafe(self._abandon)
@@ -183,14 +131,14 @@ class Lock:
 
     # ---------------------------------------------------------------------- in the engine's loop
     def _abandon(self) -> None:
-        """Whoever asked for it in another thread went away: it may have come at that very moment."""
+        """The caller in another thread was interrupted: the lock may have been granted at that very moment."""
         if self.fence:
-            self._engine.spawn(self._release())
+            self._engine.tasks.spawn(self._release())
 
     async def _acquire(self) -> int:
         if self.fence:
             raise PqError(f"the lock {self.name!r} is held by this very object", hint="make another one")
-        broker = await self._open()
+        broker = await self._engine.open()
         token = os.urandom(12).hex()
         self._refused = False
         fence = 0
@@ -201,28 +149,28 @@ class Lock:
             pass
         finally:
             if not fence:
-                # It may have been granted by a call of which we did not hear the answer.
-                self._engine.spawn(_let_go(broker, self.name, token))
+                # It may have been granted by a call whose answer was lost.
+                self._engine.tasks.spawn(_unlock(broker, self.name, token))
         if not fence:
             raise LockTimeout(
                 f"the lock {self.name!r} was not free within {self._wait:g} s",
-                hint="wait longer: wait=…; None is without end",
+                hint="wait longer: wait=…; None waits without end",
             )
         self._token, self.fence = token, fence
-        self._renewing = self._engine.spawn(self._renew(broker))
+        self._renewing = self._engine.tasks.spawn(self._renew(broker))
         return fence
 
     async def _take(self, broker: Broker, token: str) -> int:
         async def attempt() -> tuple[int, float]:
             asked = time.monotonic()
             fence, wait = await broker.channels.lock(self.name, token, round(self._ttl * 1000))
-            # Counted from before the question: the store's own count began later.
+            # Counted from before the question: the count of the store began later.
             self._good_until = asked + self._ttl
             return fence, wait / 1000
 
         if self._wait == 0:
             return (await attempt())[0]
-        return await self._engine.turns.take(self.name, attempt, self._engine.listen_to_locks)
+        return await self._engine.locks.take(self.name, attempt, self._engine.listen_to_locks)
 
     async def _renew(self, broker: Broker) -> None:
         while not self._refused:
@@ -247,13 +195,13 @@ class Lock:
         self.fence = 0
         if renewing is not None:
             renewing.cancel()
-        # By a task of the engine's: whoever is cancelled here has let go all the same.
-        releasing = self._engine.spawn(_let_go(await self._open(), self.name, token))
+        # By a task of the engine's: a caller that is cancelled here releases all the same.
+        releasing = self._engine.tasks.spawn(_unlock(await self._engine.open(), self.name, token))
         released: bool = await asyncio.shield(releasing)
         return released
 
 
-async def _let_go(broker: Broker, name: str, token: str) -> bool:
+async def _unlock(broker: Broker, name: str, token: str) -> bool:
     try:
         return await broker.channels.unlock(name, token)
     except PqError as exc:

@@ -1,7 +1,7 @@
-"""Why a task waits: what a person asks who looks at one that does not start.
+"""Why a task waits: the answer to the question why it does not start.
 
-The reasons are looked for from the one that can never pass by itself to the one that will: nobody works at
-all, nobody serves the queue, it is paused, a limit is reached, its time has not come, others are before it.
+Reasons are looked for from the one that never passes by itself to the one that will: no worker is running, none
+serves the queue, the queue is paused, a limit is reached, the task is delayed, others are before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..model.task import Task
 
 
 class Reason(NamedTuple):
-    """Why a task waits. `lasts`: it will for ever, unless somebody does what the hint says."""
+    """Why a task waits: `slug`, `text`, `hint`. `lasts`: it waits forever, unless the hint is followed."""
 
     slug: str
     text: str
@@ -29,7 +29,7 @@ class Reason(NamedTuple):
 
 
 async def workers(broker: Broker) -> list[dict[str, Any]]:
-    """The last heartbeat of each worker that lives, by node and name. What cannot be read is left out."""
+    """Return the last heartbeat of each live worker, by node and name. Unreadable ones are left out."""
     found = []
     for beat in await broker.channels.consumers():
         try:
@@ -48,7 +48,7 @@ _NUMBERS = (
 
 
 def _plausible(facts: dict[Any, Any]) -> bool:
-    """Whether a worker may have said this; others can write to the store too."""
+    """Return True for facts that a worker may have sent; other programs can write to the store too."""
     return (
         all(type(name) is str for name in facts)
         and all(
@@ -63,8 +63,8 @@ def _plausible(facts: dict[Any, Any]) -> bool:
     )
 
 
-def nobody(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
-    """The reason, where no worker serves this queue."""
+def unserved(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
+    """Return the reason, where no worker serves this queue."""
     if not living:
         return Reason(
             "no-worker", "no worker is running", "start one: python manage.py -w 2 (or pq -w 2)", True
@@ -82,7 +82,7 @@ def nobody(queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
 
 
 def not_served(name: str, queue: str, living: Sequence[Mapping[str, Any]]) -> Reason | None:
-    """The reason, where no worker of this queue knows the job. One that does not say counts as one that does."""
+    """Return the reason, where no worker of this queue knows the job. A worker that does not list its jobs may know it."""
     there = [facts for facts in living if queue in (facts.get("queues") or ())]
     for facts in there:
         jobs, modules = facts.get("jobs"), facts.get("modules")
@@ -103,12 +103,12 @@ def not_served(name: str, queue: str, living: Sequence[Mapping[str, Any]]) -> Re
 
 
 async def why(broker: Broker, task: Task[Any]) -> Reason | None:
-    """Why this task waits; None when it does not, or is about to start."""
+    """Return why this task waits; None when it does not, or is about to start."""
     queue = task.queue or ""
     if task.done() or task.id in await broker.looks.ids(queue, RUNNING, 100_000):
         return None
     living = await workers(broker)
-    reason = nobody(queue, living) or not_served(task.name, queue, living)
+    reason = unserved(queue, living) or not_served(task.name, queue, living)
     if reason is not None:
         return reason
     state = await broker.looks.state(queue)

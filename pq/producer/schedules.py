@@ -1,15 +1,15 @@
 """Schedules as a program sees them: state one, look at them, make the tasks of their ticks.
 
-What the code says (`run_every` of a job) is brought to the store by the schedulers; what is said at run time
-goes there at once, counts more, and outlives restarts. `Tasks` has the calls for users, a worker's scheduler
+What the code states (`run_every` of a job) is brought to the store by the schedulers. What is stated at run time goes
+there at once, takes precedence, and outlives restarts. `Tasks` has the calls for users; the scheduler of a worker
 takes plans and tasks from here too, with its own connection.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..broker import records
 from ..broker.contract.broker import Broker
@@ -30,28 +30,42 @@ from ..errors import BadSetting, InvalidValue, QueueFull, UnreadableMessage, did
 from ..model.job import PeriodicJob
 from ..model.names import check_name
 from ..model.plan import MOST, Plan, ScheduleInfo, check_schedule_name, load_plan, plan_of
+from ..model.registry import Registry
 from ..model.schedule import check_catch_up, make_schedule
 from ..model.task import Task
-
-if TYPE_CHECKING:
-    from .producer import Producer
+from .connections import Connections
+from .making import Making
+from .submitting import Submitting
 
 
 class Schedules:
     """The schedules of one program's jobs."""
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
+    def __init__(
+        self,
+        connections: Connections,
+        making: Making,
+        submitting: Submitting,
+        registry: Callable[[], Registry],
+        default_queue: str,
+        node_name: str,
+    ) -> None:
+        self._connections = connections
+        self._making = making
+        self._submitting = submitting
+        self._registry = registry
+        self._default_queue = default_queue
+        self._node_name = node_name
 
-    # ----------------------------------------------------------------------- what the code says
+    # ----------------------------------------------------------------------- what the code states
     def of_code(self) -> list[Plan]:
-        """The plans of the periodic jobs of this program."""
-        plans = [plan_of(job, self._producer.default_queue) for job in self._producer.registry]
+        """Return the plans of the periodic jobs of this program."""
+        plans = [plan_of(job, self._default_queue) for job in self._registry()]
         return [plan for plan in plans if plan is not None]
 
     def next(self, jobnames: Sequence[str] | None, now: float) -> tuple[str, float] | None:
-        """The job of the code that is due next, and the seconds to it."""
-        registry = self._producer.registry
+        """Return the job of the code that is due next, and the seconds to it."""
+        registry = self._registry()
         jobs = list(registry) if jobnames is None else [registry[name] for name in jobnames]
         ms = int(now * 1000)
         ticks = [
@@ -66,7 +80,7 @@ class Schedules:
         return name, tick / 1000 - now
 
     async def bring_code(self, broker: Broker) -> list[str]:
-        """Bring what the code says to the store, and take away what it says no more.
+        """Bring what the code states to the store, and remove what it does not state any more.
 
         Returns the names for which the store has no room left.
         """
@@ -76,27 +90,28 @@ class Schedules:
         }
         _, stored = await broker.schedules.stored()
         for name, schedule in stored.items():
-            job = self._producer.registry.get(name)
+            job = self._registry().get(name)
             if schedule.in_code and job is not None and job.periodic_schedule is None:
                 await broker.schedules.change(FORGET, name)
         return [name for name, answer in answers.items() if answer == TOO_MANY]
 
     # ------------------------------------------------------------------------------ for a scheduler
     def runs_here(self, plan: Plan, stored: StoredSchedule) -> bool:
-        """Whether this program may queue the task: it knows the job, and its code does not say otherwise."""
-        job = self._producer.registry.get(plan.job)
+        """Return True where this program may queue the task: it knows the job, and its code does not differ."""
+        job = self._registry().get(plan.job)
         return job is not None and (stored.changed or job.periodic_schedule is not None)
 
     def tick(self, plan: Plan, at: int, now: int) -> Tick:
-        """The tick at `at` with its task. Raises what is wrong with the arguments."""
+        """Return the tick at `at` with its task. Raises what is wrong with the arguments."""
         task = self._task(plan, {"schedule": plan.name, "tick": at / 1000})
         task.id, task.time_queued = plan.task_id(at), now / 1000
         record = records.live_header(task.priority, "", task.demands) + task.to_wire()
         return Tick(plan.name, at, task.id, record)
 
     def _task(self, plan: Plan, meta: dict[str, Any]) -> Task[Any]:
-        return self._producer.tasks.make(
-            plan.job, plan.kwargs, queue=plan.queue, meta_params=meta, whole=True
+        # Not in a partition: the store queues a tick only once because all schedulers name the same queue.
+        return self._making.make(
+            plan.job, (), plan.kwargs, queue=plan.queue, meta_params=meta, to_partition=False
         )
 
     # ---------------------------------------------------------------------------------- for users
@@ -112,12 +127,12 @@ class Schedules:
         catch_up_limit: int | None,
         queue: str | None,
     ) -> Plan:
-        """What `tasks.schedule` was asked for, everything about it checked."""
-        producer = self._producer
-        task = producer.tasks.make(job, kwargs or {}, queue=queue, whole=True)
-        kind: Any = producer.registry.get(task.name)
+        """Return the plan that `tasks.schedule` was asked for, all of it checked."""
+        registry = self._registry()
+        task = self._making.make(job, (), kwargs or {}, queue=queue, to_partition=False)
+        kind: Any = registry.get(task.name)
         name = check_schedule_name(task.name if name is None else name)
-        owner = producer.registry.get(name)
+        owner = registry.get(name)
         if name != task.name and owner is not None and owner.periodic_schedule is not None:
             raise InvalidValue(
                 f"{name!r} is the schedule of the job {name}, and this is {task.name}",
@@ -135,18 +150,18 @@ class Schedules:
             name,
             task.name,
             schedule,
-            task.queue or producer.default_queue,
+            task.queue or self._default_queue,
             dict(kwargs or {}),
             policy,
             limit,
-            f"run time, {producer.node_name}",
+            f"run time, {self._node_name}",
         )
         plan.dump()  # what cannot be kept is an error here and now
         return plan
 
     async def change(self, plan: Plan) -> ScheduleInfo:
-        """State a schedule at run time."""
-        broker = await self._producer.broker()
+        """State a schedule at run time. Raises `QueueFull` where the store has too many."""
+        broker = await self._connections.broker()
         if await broker.schedules.change(CHANGE, plan.name, plan.dump(), most=MOST) == TOO_MANY:
             raise QueueFull(
                 f"the store has {MOST:,} schedules, and keeps no more",
@@ -155,11 +170,11 @@ class Schedules:
         return await self._info_of(broker, plan.name)
 
     async def remove(self, name: str) -> ScheduleInfo | None:
-        """Take away what was said at run time; what the code says counts again, if it says anything."""
-        broker = await self._producer.broker()
+        """Remove what was stated at run time; what the code states counts again, if anything."""
+        broker = await self._connections.broker()
         _, stored = await broker.schedules.stored()
         found = stored.get(name)
-        job = self._producer.registry.get(name)
+        job = self._registry().get(name)
         said = job is not None and job.periodic_schedule is not None
         if found is None and not said:
             raise self._unknown(name, stored)
@@ -175,17 +190,17 @@ class Schedules:
 
     async def pause(self, name: str, paused: bool) -> ScheduleInfo:
         """Pause or resume."""
-        broker = await self._producer.broker()
+        broker = await self._connections.broker()
         for plan in self.of_code():
-            if plan.name == name:  # maybe no scheduler has been here yet
+            if plan.name == name:  # perhaps no scheduler has brought it yet
                 await broker.schedules.change(CODE, name, plan.dump(), most=MOST)
         if await broker.schedules.change(PAUSE if paused else RESUME, name) == NO_SCHEDULE:
             raise self._unknown(name, (await broker.schedules.stored())[1])
         return await self._info_of(broker, name)
 
     async def run_now(self, name: str) -> Task[Any]:
-        """Queue a task as a tick would; the ticks go on as they were."""
-        broker = await self._producer.broker()
+        """Queue a task as a tick would; the ticks are not affected."""
+        broker = await self._connections.broker()
         _, stored = await broker.schedules.stored()
         if name in stored:
             plan = load_plan(name, stored[name].text)
@@ -194,11 +209,11 @@ class Schedules:
             if name not in plans:
                 raise self._unknown(name, stored)
             plan = plans[name]
-        return await self._producer.submit(self._task(plan, {"schedule": name}), wait_for_end=False)
+        return await self._submitting.submit(self._task(plan, {"schedule": name}), wait_for_end=False)
 
     async def infos(self) -> list[ScheduleInfo]:
-        """All schedules of the store, by name. What cannot be read is left out."""
-        broker = await self._producer.broker()
+        """Return all schedules of the store, by name. Unreadable ones are left out."""
+        broker = await self._connections.broker()
         _, stored = await broker.schedules.stored()
         return await self._infos(broker, stored)
 
@@ -208,7 +223,7 @@ class Schedules:
             raise self._unknown(name, stored)
         infos = await self._infos(broker, {name: stored[name]})
         if not infos:
-            load_plan(name, stored[name].text)  # says what is wrong with it
+            load_plan(name, stored[name].text)  # raises what is wrong with it
         return infos[0]
 
     async def _infos(self, broker: Broker, stored: dict[str, StoredSchedule]) -> list[ScheduleInfo]:
@@ -249,7 +264,7 @@ class Schedules:
 def load_plans(
     stored: dict[str, StoredSchedule], unreadable: dict[str, UnreadableMessage] | None = None
 ) -> dict[str, Plan]:
-    """The plans that can be read; the errors of the others go into `unreadable`."""
+    """Return the plans that can be read; the errors of the others go into `unreadable`."""
     plans: dict[str, Plan] = {}
     for name, schedule in stored.items():
         try:
@@ -261,7 +276,7 @@ def load_plans(
 
 
 async def last_ticks(broker: Broker, plans: Sequence[Plan]) -> dict[str, int]:
-    """The last tick of each that was claimed; 0 for none."""
+    """Return the last tick of each plan that was claimed; 0 for none."""
     by_queue: dict[str, list[str]] = {}
     for plan in plans:
         by_queue.setdefault(plan.queue, []).append(plan.name)
@@ -272,5 +287,5 @@ async def last_ticks(broker: Broker, plans: Sequence[Plan]) -> dict[str, int]:
 
 
 def checked(name: str) -> str:
-    """`name` when a schedule may have it."""
+    """Return `name` when a schedule may have it. Raises `InvalidValue`."""
     return check_name("schedule name", name)

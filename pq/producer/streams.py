@@ -1,65 +1,39 @@
 """`api.tasks.stream(task)`: what a task streams, part by part, until it has ended.
 
-The parts are in the store, and word of new ones comes over one channel for all; where that is lost, a look now and
-then finds them too. An attempt's last entry is a mark that it has ended, so the end of its task is looked for then.
+The parts are in the store. Notifications of new ones come over one channel for all; where they are lost, a look now
+and then finds the parts too. The last entry of an attempt is a mark that it has ended, so its task is looked at then.
 
-What is read has to be all of one attempt, and of the one that counts. Where the task begins anew (its worker died, say)
-`StreamRestarted` says so, and reading on begins with the first part of the next attempt. Where parts are not kept any more there is
-nothing to go on with: `StreamBroken`, and that again. `gaps` says that both are fine.
+What is read has to be all of one attempt, the one that counts. Where the task starts again (its worker died, say)
+`StreamRestarted` is raised, and reading on begins with the first part of the next attempt. Where parts are not kept
+any more `StreamBroken` is raised, each time. `gaps` accepts both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..broker import records
 from ..broker.contract.broker import Broker
 from ..broker.contract.values import Part
 from ..errors import InvalidValue, StreamBroken, StreamRestarted, TaskLost, WaitInLoop
 from ..loops import running_loop
-from ..model.serializers import MSGPACK, load_payload
+from ..model.payloads import load_payload
+from ..model.serializers import MSGPACK
 from ..model.states import SUCCESS
 from ..model.task import Task
+from .connections import Connections
 from .future import TaskFuture
-
-if TYPE_CHECKING:
-    from .producer import Producer
+from .lookup import Lookup
 
 AT_ONCE = 500
 """Parts that are fetched in one call."""
 LOOK_AFTER = 1.0
-"""Seconds without word after which the store is looked at all the same."""
+"""Seconds without a notification after which the store is looked at all the same."""
 END_AFTER = 0.005
 """Seconds until a task is looked at whose attempt has ended; each further look comes after twice the time."""
-
-
-class Nudges:
-    """Who waits for word of a task's stream, in one loop."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-
-    def heard(self, id: str | None) -> None:
-        """A task has streamed something; None: word of some may have been missed."""
-        for events in [self._waiting.get(id, ())] if id is not None else list(self._waiting.values()):
-            for event in events:
-                event.set()
-
-    @contextlib.contextmanager
-    def waiting(self, id: str) -> Iterator[asyncio.Event]:
-        """An event that is set with each word of this task."""
-        event = asyncio.Event()
-        self._waiting.setdefault(id, set()).add(event)
-        try:
-            yield event
-        finally:
-            self._waiting[id].discard(event)
-            if not self._waiting[id]:
-                del self._waiting[id]
 
 
 class TaskStream:
@@ -70,24 +44,32 @@ class TaskStream:
     """
 
     def __init__(
-        self, producer: Producer, id: str, *, queue: str | None, future: TaskFuture[Any] | None, gaps: bool
+        self,
+        connections: Connections,
+        lookup: Lookup,
+        id: str,
+        *,
+        queue: str | None,
+        future: TaskFuture[Any] | None,
+        gaps: bool,
     ) -> None:
-        self._producer = producer
+        self._connections = connections
+        self._lookup = lookup
         self._id = id
         self._queue = queue
         self._future = future
         self._gaps = gaps
         self._parts: deque[Part] = deque()
         self._after: tuple[int, int] | None = None
-        self._token = ""  # of who held the task when it streamed the last part given
+        self._token = ""  # of the attempt that streamed the last part given
         self._ended: Task[Any] | None = None
         self._end_token = ""
         self._end_after = 0.0  # where the attempt has ended: when to look for the task's end
         self._missed = 0
         self.number = 0
-        """Of the last part given, in its attempt; the first is 1."""
+        """The number of the last part given, in its attempt; the first is 1."""
         self.attempts = 0
-        """Attempts of which parts were given."""
+        """The number of attempts of which parts were given."""
 
     @property
     def id(self) -> str:
@@ -105,7 +87,7 @@ class TaskStream:
         while (found := self._next_part()) is None:
             if self._ended is not None:
                 raise StopAsyncIteration
-            await self._producer.call(self._fetch())
+            await self._connections.call(self._fetch())
         return load_payload(MSGPACK, found)
 
     def __iter__(self) -> Iterator[Any]:
@@ -117,11 +99,11 @@ class TaskStream:
         while (found := self._next_part()) is None:
             if self._ended is not None:
                 raise StopIteration
-            self._producer.call(self._fetch()).wait()
+            self._connections.call(self._fetch()).wait()
         return load_payload(MSGPACK, found)
 
     def _next_part(self) -> bytes | None:
-        """The next part that was fetched; None where there is none. Raises what there is to be told."""
+        """Return the next part that was fetched; None where there is none. Raises what is wrong with the stream."""
         while self._parts:
             if (part := self._take(self._parts.popleft())) is not None:
                 return part
@@ -130,13 +112,13 @@ class TaskStream:
         return None
 
     def _take(self, part: Part) -> bytes | None:
-        """The next part to be given, or None for a mark. Raises `StreamRestarted`, `StreamBroken`."""
+        """Return the part to give, or None for a mark. Raises `StreamRestarted`, `StreamBroken`."""
         if part.token != self._token:
             self._token, self.number = part.token, 0
             self.attempts += 1
             if self.attempts > 1 and not self._gaps:
-                self._parts.appendleft(part)  # for whoever reads on
-                raise self._restarted("the task began anew")
+                self._parts.appendleft(part)  # for reading on
+                raise self._restarted("the task started again")
         if not part.body:
             return None
         missing = part.number - self.number - 1
@@ -147,7 +129,7 @@ class TaskStream:
         return part.body
 
     def _finish(self, task: Task[Any]) -> None:
-        """The task has ended: see whether all of its parts were given. Raises its error, or what is wrong with them."""
+        """The task has ended: check that all of its parts were given. Raises its error, or what is wrong with them."""
         if task.status != SUCCESS:
             task.get()
         if self._gaps:
@@ -173,18 +155,17 @@ class TaskStream:
 
     # ---------------------------------------------------------------------------------- fetching
     async def _fetch(self) -> None:
-        """Fetch what is there; where there is nothing, wait for word of something for a while."""
-        producer = self._producer
+        """Fetch what is there; where there is nothing, wait a while for a notification."""
         if self._parts or self._ended is not None:
             return
-        broker = await producer.broker()
-        engine = producer.engine()
+        broker = await self._connections.broker()
+        engine = self._connections.engine()
         await engine.listen_to_streams()
         future = self._future
         if future is not None and future.done() and not future.cancelled():
-            future.result()  # raises why it was not queued, or is lost
-        queue = await self._place(broker)
-        with engine.nudges.waiting(self.id) as news:
+            future.result()  # raises the error of a task that was not queued, or is lost
+        queue = await self._queue_of_task(broker)
+        with engine.streams.waiting(self.id) as news:
             if await self._fetch_parts(broker, queue):
                 return
             (record,) = await broker.looks.records(queue, [self.id])
@@ -203,7 +184,7 @@ class TaskStream:
             await self._wait(news)
 
     async def _wait(self, news: asyncio.Event) -> None:
-        """For word of a part, or the end of the task where its future is of this loop, or a while."""
+        """Wait for a part, for the end of the task where its future is of this loop, or for a while."""
         future = self._future
         if future is not None and (future.done() or future.get_loop() is not asyncio.get_running_loop()):
             future = None
@@ -230,29 +211,31 @@ class TaskStream:
             self._end_after = 0.0 if found[-1].body else END_AFTER
         return bool(found)
 
-    async def _place(self, broker: Broker) -> str:
-        """The queue of the task. Raises `InvalidValue` where there is no such task."""
+    async def _queue_of_task(self, broker: Broker) -> str:
+        """Return the queue of the task. Raises `InvalidValue` where there is no such task."""
         if self._future is not None and self._future.task.queue is not None:
             return self._future.task.queue
         if self._queue is None:
-            found = await self._producer.tasks.place_of(broker, self.id)
+            found = await self._lookup.find(broker, self.id)
             if found is None:
                 raise InvalidValue(
                     f"there is no task {self.id}",
                     hint="results are kept for result_ttl; api.tasks.search() shows what there is",
                 )
-            self._queue = found
+            self._queue = found[0]
         return self._queue
 
 
-def stream_of(producer: Producer, task: Any, *, gaps: bool) -> TaskStream:
-    """The stream of a task, by its id, its `Task` or its future."""
+def stream_of(
+    connections: Connections, lookup: Lookup, task: str | Task[Any] | TaskFuture[Any], *, gaps: bool
+) -> TaskStream:
+    """Return the stream of a task, by its id, its `Task` or its future."""
     if isinstance(task, TaskFuture):
         if task.task.queue is None:
             raise InvalidValue(
-                f"{task!r} is of a task without a queue, which streams to nobody", hint="queue it"
+                f"{task!r} is of a task without a queue, which streams nothing", hint="queue it"
             )
-        return TaskStream(producer, task.id, queue=None, future=task, gaps=gaps)
+        return TaskStream(connections, lookup, task.id, queue=None, future=task, gaps=gaps)
     if isinstance(task, Task):
-        return TaskStream(producer, task.id, queue=task.queue, future=None, gaps=gaps)
-    return TaskStream(producer, task, queue=None, future=None, gaps=gaps)
+        return TaskStream(connections, lookup, task.id, queue=task.queue, future=None, gaps=gaps)
+    return TaskStream(connections, lookup, task, queue=None, future=None, gaps=gaps)

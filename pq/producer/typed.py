@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import (
     Any,
     Concatenate,
@@ -21,17 +21,16 @@ from typing import (
     Never,
     ParamSpec,
     Protocol,
-    TypedDict,
     TypeVar,
     overload,
 )
 
-from ..errors import BadArguments, InvalidValue, did_you_mean
+from ..errors import InvalidValue
 from ..execution.attempt import current_task
 from ..model.backend import TasksApi
-from ..model.job import DecoratedFunction, check_durability, check_number, check_options
-from ..model.job import job as decorate
-from ..model.names import LIMITS, check_name
+from ..model.decorator import DecoratedFunction
+from ..model.decorator import job as decorate
+from ..model.options import split_options
 from ..model.task import Task
 from .current import tasks_for
 from .future import LoopFuture, TaskFuture
@@ -43,17 +42,6 @@ A = TypeVar("A")
 X = TypeVar("X")
 R_co = TypeVar("R_co", covariant=True)
 X_contra = TypeVar("X_contra", contravariant=True)
-
-_META = (
-    "max_retries",
-    "retry_delay",
-    "max_concurrency",
-    "priority",
-    "expires",
-    "durability",
-    "partition_key",
-)
-"""Options that travel in `meta_params`."""
 
 
 class _OfOne(Protocol[X_contra, R_co]):
@@ -165,13 +153,13 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
             queue: another queue than the job's `default_queue`; False runs it here, without a queue.
             timeout: seconds one attempt may run.
             callback: False: the future resolves when the task is queued.
-            priority: higher runs first.
-            expires: seconds after queueing past which it is not started any more.
+            priority: higher runs first, from -1000 to 1000.
+            expires: seconds after queueing past which a task is not started any more.
             max_retries: attempts that may follow the first.
             retry_delay: seconds between attempts.
-            max_concurrency: tasks of this job that may run at once.
-            durability: where it has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`.
-            partition_key: tasks with the same one keep their order, where their queue is cut into partitions.
+            max_concurrency: tasks of this job that may run at once, over all workers.
+            durability: where a task has to be before its queueing counts: `'none'`, `'replica'`, `'fsync'`.
+            partition_key: tasks with the same key keep their order, where their queue has partitions.
             meta: data of your own about the task, its `task.meta`.
 
         What is not given is the job's own. Raises `InvalidValue`, and `BadArguments` for an option that does not exist.
@@ -186,60 +174,9 @@ class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
         raise NotImplementedError  # for the type of `map`
 
 
-class TaskOptions(TypedDict, total=False):
-    """The options of a task, as `addition.options` has them."""
-
-    delay: float | None
-    queue: str | Literal[False] | None
-    timeout: float | None
-    callback: bool
-    priority: int | None
-    expires: float | None
-    max_retries: int | None
-    retry_delay: float | None
-    max_concurrency: int | None
-    durability: str | None
-    partition_key: Any
-    meta: Mapping[str, Any] | None
-
-
 def make_options(job: Any, tasks: TasksApi | None, /, **given: Any) -> Options[Any, Any]:
-    """`Options` with all that is `given` checked. Raises `BadArguments`, `InvalidValue`."""
-    known = TaskOptions.__annotations__.keys()
-    for name in given:
-        if name not in known:
-            raise BadArguments(
-                f"options() has no option {name!r}",
-                hint=did_you_mean(name, known) or "options are " + ", ".join(known),
-            )
-    values = {name: given.get(name) for name in known}
-    check_options(SimpleNamespace(**values))
-    check_durability(values["durability"])
-    check_number("delay", values["delay"], 0, LIMITS.delay)
-    check_number("max_concurrency", values["max_concurrency"], 1, 1_000_000, whole=True)
-    if values["queue"] is not None and values["queue"] is not False:
-        check_name("queue name", values["queue"])
-    if type(given.get("callback", True)) is not bool:
-        raise InvalidValue(f"callback is {values['callback']!r:.60}, and must be True or False")
-    own = _own_meta(values.pop("meta"))
-    own.update((name, values.pop(name)) for name in _META if values[name] is not None)
-    options = {
-        name: value
-        for name, value in values.items()
-        if value is not None and (name, value) != ("callback", True)
-    }
-    return Options(job, options, own, tasks)
-
-
-def _own_meta(meta: Any) -> dict[str, Any]:
-    if meta is None:
-        return {}
-    if not isinstance(meta, Mapping) or not all(isinstance(key, str) for key in meta):
-        raise InvalidValue(f"meta is {meta!r:.60}, and must be a mapping with texts as keys")
-    for name in _META:
-        if name in meta:
-            raise InvalidValue(f"meta has {name!r}, which is an option", hint=f"write options({name}=…)")
-    return dict(meta)
+    """Return `Options` with all that is `given` checked. Raises `BadArguments`, `InvalidValue`."""
+    return Options(job, *split_options(given), tasks)
 
 
 def _map(tasks: TasksApi, job: Any, iterable: Iterable[Any], options: dict[str, Any]) -> Any:

@@ -1,8 +1,8 @@
-"""What a producer does when the unique key of a task that it queues is another task's.
+"""Unique conflicts: the unique key of a task that is queued is held by another task.
 
-The store only says so, since it cannot read messages. What is to become of the two is in the new one's
-demands: it follows the first, takes its place, or gives it its arguments. Each of these is one step in the
-store that is refused when the other task has started or ended meanwhile; then the key is free, mostly.
+The store only reports it, since it cannot read messages. What happens to the two is in the limits of the new one: it
+follows the first, takes its place, or gives it its arguments. Each of these is one step in the store, refused when
+the other task has started or ended meanwhile; then the key is free, mostly.
 """
 
 from __future__ import annotations
@@ -23,27 +23,35 @@ TRIES = 20
 
 
 async def settle(
-    broker: Broker, task: Task[Any], entry: Entry, rival: UniqueConflict, max_wait: float | None, clock: Clock
+    broker: Broker,
+    task: Task[Any],
+    entry: Entry,
+    conflict: UniqueConflict,
+    max_wait: float | None,
+    clock: Clock,
 ) -> Task[Any]:
-    """The task that does what `task` was to do: itself, when it was queued, or the one that has its key."""
+    """Return the task that does what `task` was to do: itself, when it was queued, or the one that has its key.
+
+    Raises `PqError` where the key changes hands `TRIES` times meanwhile.
+    """
     queue = task.queue or ""
     way, _ = unique_key(task.demands)
-    wanted: UniqueConflict | None = rival
+    holder: UniqueConflict | None = conflict
     for _ in range(TRIES):
-        if wanted is None:
+        if holder is None:
             return task
-        (record,) = await broker.looks.records(queue, [wanted.id])
+        (record,) = await broker.looks.records(queue, [holder.id])
         if record is not None:
             other: Task[Any] = Task.from_wire(records.message(record))
-            if way == "f" or wanted.first:
-                return other  # though it may have ended since: when it was asked it had not
+            if way == "f" or holder.first:
+                return other  # it may have ended since; when the store was asked it had not
             live = records.is_live(record)
             if live and way == "l":
                 if await broker.work.displace(queue, revoked(other, "replaced by a later one", clock), entry):
                     return task
             elif live and await broker.work.replace(queue, *_instead(task, other, entry, max_wait, clock)):
                 return other
-        wanted = (await broker.work.enqueue(queue, [entry])).conflicts.get(task.id)
+        holder = (await broker.work.enqueue(queue, [entry])).conflicts.get(task.id)
     raise PqError(
         f"the unique key of {task.info()} changed hands {TRIES} times while it was queued",
         hint="queue it again; or is one key right for so many tasks?",
@@ -53,7 +61,7 @@ async def settle(
 def _instead(
     task: Task[Any], other: Task[Any], entry: Entry, max_wait: float | None, clock: Clock
 ) -> tuple[str, bytes, int | None]:
-    """The record by which `other` does what `task` was to do; and the delay, ms, that begins anew."""
+    """Return the id, the record by which `other` does what `task` was to do, and the delay that starts again, in ms."""
     new = copy.copy(task)
     new.id, new.time_queued = other.id, other.time_queued
     delay = entry.delay
@@ -66,7 +74,7 @@ def _instead(
 
 
 def revoked(task: Task[Any], why: str, clock: Clock) -> tuple[str, bytes, str]:
-    """What `Broker.cancel` wants: the id, the finished record, the channel of who awaits it."""
+    """Return what `work.cancel` takes: the id, the finished record, the channel of the program that awaits it."""
     task.status, task.time_ended, task.reason = REVOKED, clock.time(), "revoked"
     task.exception = f"TaskRevoked: {why} before it ran"
     record = records.finished_header(REVOKED, "cancel:0") + task.to_wire()

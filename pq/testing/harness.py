@@ -27,7 +27,7 @@ from ..clock import MovedClock
 from ..errors import AppNotFound
 from ..loops import running_loop
 from ..model.task import Task
-from ..producer.current import open_apis
+from ..producer.current import Api, open_apis
 from ..producer.producer import Producer
 from ..worker.worker import Worker
 from .moving import TimeMover
@@ -202,7 +202,7 @@ class Harness:
             api.close()
         self._remove_keys()
 
-    def _apis(self) -> list[Producer]:
+    def _apis(self) -> list[Api]:
         namespace = self.app.cfg.namespace
         return [api for api in open_apis() if api.cfg.namespace == namespace]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from ..clock import MovedClock
-from ..producer.producer import Producer
+from ..producer.current import Api
 from ..worker.worker import Worker
 
 PATIENCE = 1.0
@@ -30,7 +30,7 @@ class TimeMover:
         apis: return the apis under test.
     """
 
-    def __init__(self, clock: MovedClock, apis: Callable[[], list[Producer]]) -> None:
+    def __init__(self, clock: MovedClock, apis: Callable[[], list[Api]]) -> None:
         self._clock = clock
         self._apis = apis
         self._seen: dict[tuple[str, int], float] = {}  # attempts, and the real time of the first look at each

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import PqError
 from ..execution.attempt import Attempt
-from ..model.ending import conclude
 from ..model.job import Job
 from ..model.operations import RETRY as AGAIN
-from ..model.outcome import OK, REVOKED, Outcome
-from ..model.states import STARTED
+from ..model.outcome import OK, Outcome
 from ..model.task import Task
 from ..model.verdict import Verdict
 from ..producer.future import LoopFuture
@@ -67,26 +64,14 @@ class RunJob:
     async def _run(self, task: Task[Any]) -> Any:
         api = self._api
         job = api.registry[task.name]
-        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        def finished(_: Attempt, outcome: Outcome) -> None:
-            if not ended.done():
-                ended.set_result(outcome)
-
-        task.queue, task.status, task.time_started = None, STARTED, api.clock.time()
-        attempt = _Recorded(task, job, api, finished)
-        api.start_attempt(attempt)
-        try:
-            outcome = await ended
-        except asyncio.CancelledError:
-            attempt.cancel(REVOKED)
-            raise
+        task.queue = None
+        attempt, outcome = await api.inline.run_attempt(task, job, _Recorded)
         if attempt.error is not None and not attempt.why:
             raise attempt.error
         if outcome.kind == OK and isinstance(outcome.value, Verdict):
             return outcome.value
         task.max_retries = None
-        ending = conclude(task, outcome, now=api.clock.time(), job=job, limit=api.largest_message)
+        ending = api.inline.conclude(task, outcome, job)
         if ending.op == AGAIN or not task.done():
             raise PqError(f"{task.full_name} did not end: {task.exception or outcome.error or task.reason}")
         return task.get()

@@ -19,8 +19,9 @@ from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
 from ..model.backend import Backend
 from ..model.ending import Ending, conclude, crashed_too_often, too_many
-from ..model.job import CPUBOUND, Job
+from ..model.job import Job
 from ..model.operations import RETRY
+from ..model.options import CPUBOUND
 from ..model.outcome import Outcome
 from ..model.registry import Registry
 from ..model.states import QUEUED, STARTED

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ..config import Settings
+from ..execution.command import run_command
 from ..model.backend import HeldLock, TasksApi
 from ..model.task import Task
 
@@ -13,7 +14,6 @@ from ..model.task import Task
 class WorkerBackend:
     """A `pq.model.backend.Backend`."""
 
-    own_process_group = False
     closed = False
 
     def __init__(
@@ -41,6 +41,12 @@ class WorkerBackend:
     def node_name(self) -> str:
         """The name of this server, and of its local queue."""
         return self._tasks.node_name
+
+    def run_command(
+        self, command: str | Sequence[str], timeout: float | None, options: Mapping[str, Any]
+    ) -> Awaitable[str]:
+        """Run a command for a job, in a process group of its own."""
+        return run_command(command, timeout, options, own_group=True)
 
     def progress(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
         """Publish how far the task is; from any thread."""

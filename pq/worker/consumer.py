@@ -24,8 +24,8 @@ from ..loops import HeldTasks
 from ..model import outcome as outcomes
 from ..model.backend import Backend, current_backend
 from ..model.ending import Ending, conclude
-from ..model.job import CPUBOUND
 from ..model.observer import TaskObserver
+from ..model.options import CPUBOUND
 from ..model.outcome import Outcome
 from ..model.task import Task
 from .admission import NO_FREE_CHILD, UNKNOWN_JOB, Admission, Refused

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..execution.attempt import Attempt
-from ..model.job import CPUBOUND
+from ..model.options import CPUBOUND
 
 
 class Use(NamedTuple):

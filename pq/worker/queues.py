@@ -17,7 +17,7 @@ async def consumed_queues(queues: list[str], broker: Broker, cfg: Settings, regi
 
     A partition is a former one when the number of partitions was made smaller; it may have tasks still.
     """
-    partitions = cfg.cuts
+    partitions = cfg.queue_partitions
     served = [queue for queue in queues if queue in partitions]
     _warn_of_unserved(queues, cfg, registry)
     if not served:
@@ -28,9 +28,9 @@ async def consumed_queues(queues: list[str], broker: Broker, cfg: Settings, regi
         left = sum([(await broker.looks.state(name)).waiting for name in former])
         if left:
             logger.warning(
-                "queue %s is cut into %d partitions, and %d tasks wait in others (%s): they are run too, "
+                "queue %s has %d partitions, and %d tasks wait in former ones (%s): they run too, "
                 "and their keys may lie in two partitions until then",
-                queue, len(partitions.parts(queue)), left, ", ".join(former),
+                queue, len(partitions.of(queue)), left, ", ".join(former),
             )  # fmt: skip
         queues += former
     return queues
@@ -39,7 +39,7 @@ async def consumed_queues(queues: list[str], broker: Broker, cfg: Settings, regi
 def _warn_of_unserved(queues: list[str], cfg: Settings, registry: Registry) -> None:
     """Warn of a queue with partitions that no job uses and this worker does not serve: its name is misspelt."""
     elsewhere = {job.default_queue for job in registry} | {cfg.default_queue}
-    for queue in cfg.cuts.queues:
+    for queue in cfg.queue_partitions.queues:
         if queue not in queues and queue not in elsewhere:
             hint = did_you_mean(queue, {*queues, *filter(None, elsewhere)})
             logger.warning(

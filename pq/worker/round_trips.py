@@ -36,7 +36,7 @@ class RoundTrips:
         self._stable_for = int(cfg.lease * 1000)
         self._worker_name = f"{context.name} {context.node}"
         self._weights = cfg.weights
-        self._partitions = cfg.cuts.groups(context.queues) if cfg.cuts else {}
+        self._partitions = cfg.queue_partitions.groups(context.queues) if cfg.queue_partitions else {}
         self._outage = False
 
     def call(
@@ -69,7 +69,7 @@ class RoundTrips:
         if self._weights:
             order = weights.order(order, self._weights, context.clock.random)
         if self._partitions:
-            return partitions.turn(order, self._partitions, context.clock.random)
+            return partitions.shuffled(order, self._partitions, context.clock.random)
         return list(order)
 
     async def exchange(self, want: int, *, idle: bool) -> Exchange | None:

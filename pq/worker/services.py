@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 from ..execution.executor import Executor
 from ..execution.executors import make_executors
 from ..loops import HeldTasks
-from ..model.backend import Backend, HeldLock
-from ..model.job import CPUBOUND
+from ..model.backend import Backend
 from ..model.observer import TaskObserver
+from ..model.options import CPUBOUND
 from ..producer.producer import Producer
-from ..producer.schedules import Schedules
 from .attempts import Attempts
 from .backend import WorkerBackend
 from .canceller import Canceller
@@ -87,7 +86,6 @@ def make_services(
     context: Context,
     producer: Producer,
     *,
-    lock: Callable[..., HeldLock],
     observer: TaskObserver | None,
     on_lease: Callable[[str], None],
     on_finished: Callable[[], None],
@@ -97,7 +95,6 @@ def make_services(
     Args:
         context: its surroundings.
         producer: queues what its jobs queue.
-        lock: makes the locks of jobs.
         observer: notified of each attempt.
         on_lease: called with each lease that it takes, before it is taken.
         on_finished: called when the worker is to be replaced: after `max_requests` tasks, or when a service has ended.
@@ -105,7 +102,9 @@ def make_services(
     cfg, attempts, beside = context.cfg, Attempts(), HeldTasks("the consumer", logger=logger)
     progress = Progress(context)
     streams = Streams(context, attempts.held_under)
-    backend = WorkerBackend(cfg, producer.tasks, progress.report, streams.stream, lock, producer.http)
+    backend = WorkerBackend(
+        cfg, producer.tasks, progress.report, streams.stream, producer.lock, producer.http
+    )
     executors = _executors(context, backend)
     reporter = _reporter(context)
     hook = ManagerHook(context.manager, beside) if ManagerHook.is_wanted(context.manager) else None
@@ -127,7 +126,7 @@ def make_services(
         observers=[each for each in (observer, hook, reporter) if each is not None],
         on_limit=on_finished,
     )
-    scheduler = Scheduler(context, Schedules(producer)) if cfg.schedule_periodic else None
+    scheduler = Scheduler(context, producer.schedules) if cfg.schedule_periodic else None
     ordered: list[Startable | None] = [
         reporter,
         Sweeper(context) if cfg.large_dir else None,

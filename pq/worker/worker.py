@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable
 
@@ -11,7 +10,6 @@ from ..broker.connect import Store
 from ..broker.contract.broker import Broker
 from ..clock import SYSTEM, Clock
 from ..config import Settings
-from ..model.backend import HeldLock
 from ..model.manager import Manager
 from ..model.observer import TaskObserver
 from ..model.registry import Registry
@@ -73,8 +71,8 @@ class Worker:
     async def start(self) -> None:
         """Start all services. Raises what makes it impossible, with nothing left running."""
         try:
-            context, lock = await self._make_context()
-            services = self._services = self._make_services(context, lock)
+            context = await self._make_context()
+            services = self._services = self._make_services(context)
             await context.manager.start()
             for service in services:
                 self._started.append(service)
@@ -83,8 +81,8 @@ class Worker:
             await self.stop(grace=0.0)
             raise
 
-    async def _make_context(self) -> tuple[Context, Callable[..., HeldLock]]:
-        """Connect to the store; return the surroundings of the services, and what makes the locks of jobs."""
+    async def _make_context(self) -> Context:
+        """Connect to the store; return the surroundings of the services."""
         cfg = self._cfg
         broker = self._broker = await self._store.broker(name=f"pq-{self.name}", patience=1.0)
         await broker.open()
@@ -93,9 +91,8 @@ class Worker:
             cfg, self._store, lambda: self._registry, self._node, self._manager_class, clock=self._clock
         )
         # Tasks are queued and locks worked on in this loop, whichever thread or process has the job.
-        home = producer.stay()
         # A task's end is settled when what its job queued is in the store. So queueing must not give up in an outage.
-        home.insists = True
+        engine = producer.pin_to_loop(retry_forever=True)
         context = self.context = Context(
             name=self.name,
             node=self._node,
@@ -106,17 +103,16 @@ class Worker:
             queues=await consumed_queues(producer.tasks.queues(), broker, cfg, self._registry),
             clock=self._clock,
             counts=self.counts,
-            sending=lambda: home.sent() if home.unsent else None,
+            sending=lambda: engine.sending.sent() if engine.sending.unsent else None,
         )
         self._store.workers += 1
-        return context, functools.partial(producer.lock_in, home)
+        return context
 
-    def _make_services(self, context: Context, lock: Callable[..., HeldLock]) -> Services:
+    def _make_services(self, context: Context) -> Services:
         assert self._producer is not None
         return make_services(
             context,
             self._producer,
-            lock=lock,
             observer=self._observer,
             on_lease=lambda lease: self._on_lease(lease, context.queues),
             on_finished=self.finished.set,

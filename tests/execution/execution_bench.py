@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 from pq.errors import QueueFull
 from pq.execution.attempt import Attempt
-from pq.model.job import GREEN_IO, THREAD_IO
-from pq.model.serializers import MSGPACK, load_payload
+from pq.model.options import GREEN_IO, THREAD_IO
+from pq.model.payloads import load_payload
+from pq.model.serializers import MSGPACK
 from pq.model.states import SUCCESS
 from pq.model.task import Task
 

@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 
-from pq.model.job import CPUBOUND, GREEN_IO, THREAD_IO, Job, job
+from pq.model.decorator import job
+from pq.model.job import Job
+from pq.model.options import CPUBOUND, GREEN_IO, THREAD_IO
 
 flavour = contextvars.ContextVar("flavour", default="none")
 

@@ -12,7 +12,7 @@ from execution_bench import until
 
 from pq.execution.async_io import AsyncIo
 from pq.execution.attempt import current_task
-from pq.model.job import job
+from pq.model.decorator import job
 from pq.model.outcome import FAILED, OK, RELEASED, REVOKED, TIMED_OUT
 
 

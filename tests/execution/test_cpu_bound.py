@@ -445,7 +445,7 @@ async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, mo
     try:
         assert "ZeroDivisionError" in (await bench.run(pool, jobs.square, 2)).error
         path.write_text(
-            "from execution_jobs import square\nfrom pq.model.job import job\n\n@job()\ndef other(self):\n    return 1\n"
+            "from execution_jobs import square\nfrom pq.model.decorator import job\n\n@job()\ndef other(self):\n    return 1\n"
         )
         task = Task("t", "other", call=MSGPACK.dumps([[], {}]))
         _, outcome = bench.launch(pool, task, jobs.square.job_class)

@@ -8,7 +8,7 @@ import sys
 import execution_jobs as jobs
 
 from pq.execution.executors import make_executors
-from pq.model.job import ASYNC_IO, CONCURRENCY, CPUBOUND, GREEN_IO, THREAD_IO
+from pq.model.options import ASYNC_IO, CONCURRENCY, CPUBOUND, GREEN_IO, THREAD_IO
 from pq.model.outcome import OK
 
 

@@ -127,7 +127,7 @@ def test_a_hanging_thread_does_not_keep_the_program():
         import asyncio, threading
         from pq.execution.attempt import Attempt
         from pq.execution.thread_io import ThreadIo
-        from pq.model.job import job
+        from pq.model.decorator import job
         from pq.model.task import Task
 
         @job()

@@ -78,7 +78,7 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) 
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     ran.clear()
     gate["open"] = asyncio.Event()
-    monkeypatch.setattr("pq.producer.engine.LOOK_AFTER", 0.2)
+    monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 0.2)
 
 
 @pytest.fixture
@@ -332,10 +332,10 @@ async def test_a_subscriber_whose_buffer_overflows(monkeypatch: pytest.MonkeyPat
             tasks = await api.tasks.map("large", range(300))
             assert [task.get().partition(" ")[0] for task in tasks] == [str(n) for n in range(300)]
             assert cut() > 0
-            channel = api.engine().reply_channel
+            channel = api.connections.engine().reply_channel
             await until(lambda: client.pubsub_numsub(channel)[0][1] == 1, "it listens again")
             # From here on nothing is looked up: only who hears it knows of an end.
-            monkeypatch.setattr("pq.producer.engine.LOOK_AFTER", 10_000.0)
+            monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 10_000.0)
             task = await api.tasks.queue("addition", 1000)
             await until(lambda: task.id in heard, "and hears the events of others too")
         await worker.stop(grace=5.0)

@@ -162,7 +162,7 @@ async def test_a_message_is_executed_in_two_ways(api: Producer) -> None:
 async def test_only_tasks_are_messages(api: Producer) -> None:
     """Anything else is refused, with what to type."""
     for call in (api.queue, api.execute):
-        with pytest.raises(pq.InvalidValue, match="'addition' is no message") as caught:
+        with pytest.raises(pq.InvalidValue, match="'addition' is not a message") as caught:
             call("addition")
         assert "takes a Task" in (caught.value.hint or "")
 

@@ -223,7 +223,9 @@ async def test_on_limit_revoke_ends_what_finds_it_reached(
     await until(lambda: running["impatient"] == 1)
     second = await api.tasks.queue("impatient")
     assert second.status_string == "REVOKED"
-    with pytest.raises(pq.TooManyTasksForJob, match="as many tasks of impatient run as may"):
+    with pytest.raises(
+        pq.TooManyTasksForJob, match="concurrency limit 'impatient' of impatient reached; not queued to wait"
+    ):
         second.get()
     gate["open"].set()
     assert (await first).status_string == "SUCCESS"
@@ -290,7 +292,7 @@ async def test_a_producer_that_does_not_know_the_job_cannot_pass_its_limit_by(
     entries = [Entry(task.id, records.live_header() + task.to_wire()) for task in unaware]
     await broker.work.enqueue("default", entries)
     for task in unaware:
-        ended = await api.adopt(task).done_callback
+        ended = await api.submitting.bind(task).done_callback
         assert ended.status_string == "SUCCESS"
     assert most["three"] <= 3
 
@@ -409,11 +411,11 @@ async def test_a_debounced_task_is_not_put_off_for_ever(
     ("options", "text"),
     [
         ({"limits": 3}, "limits is 3"),
-        ({"limits": [pq.Concurrency(1, key="tennant")]}, "the key 'tennant' is no argument of odd"),
+        ({"limits": [pq.Concurrency(1, key="tennant")]}, "the key 'tennant' is not an argument of odd"),
         ({"on_limit": "drop"}, "on_limit is 'drop'"),
         ({"unique": "yes"}, "unique is 'yes'"),
         ({"debounce": 0}, "Debounce: wait is 0"),
-        ({"debounce": 1, "unique": True}, "unique and debounce are both there"),
+        ({"debounce": 1, "unique": True}, "unique and debounce are both stated"),
         ({"limits": [pq.Rate(1)] * 5}, "5 limits"),
     ],
 )
@@ -455,5 +457,5 @@ def by_function(tenant: dict[str, str]) -> str:
 async def test_a_key_by_a_function(serving: Producer) -> None:
     """It is called with the arguments; where it raises, nothing is queued and the caller is told."""
     assert (await serving.tasks.queue("by.function", {"name": "x y, z"})).get() == "x y, z"
-    with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be worked out: KeyError"):
+    with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be computed: KeyError"):
         serving.tasks.queue("by.function", {"nom": "x"})

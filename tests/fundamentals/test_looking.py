@@ -288,7 +288,7 @@ async def test_progress_over_rows_sync_and_async(serving: Producer) -> None:
 async def test_progress_of_what_is_neither(serving: Producer) -> None:
     """The mistake is the task's error."""
     task = await serving.tasks.queue("progress.of.nothing")
-    assert "neither a number nor something to go over" in (task.exception or "")
+    assert "expects a number or an iterable, got " in (task.exception or "")
 
 
 # --------------------------------------------------------------------------------------- why it waits
@@ -335,8 +335,8 @@ async def test_nobody_waits_in_silence(
     api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for a task of a queue that no worker serves is told, once, with what to type."""
-    monkeypatch.setattr("pq.producer.engine.LOOK_AFTER", 0.05)
-    monkeypatch.setattr("pq.producer.engine.WARN_AFTER", 0.1)
+    monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 0.05)
+    monkeypatch.setattr("pq.producer.awaiting.WARN_AFTER", 0.1)
     futures = [api.tasks.queue("held", n) for n in range(2)]
 
     async def warned() -> bool:

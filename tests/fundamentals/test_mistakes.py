@@ -22,7 +22,7 @@ def addition(self: Job, a: float = 0, b: float = 0) -> float:
     [
         (lambda t: t.queue("additon"), pq.TaskNotAvailable, "no job named 'additon' (1 known)", "did you mean 'addition'?"),
         (lambda t: t.queue("zzz"), pq.TaskNotAvailable, "no job named 'zzz'", "known: addition"),
-        (lambda t: t.queue(len), pq.TaskNotAvailable, "len is no job", "decorate it with @api.job()"),
+        (lambda t: t.queue(len), pq.TaskNotAvailable, "len is not a job", "decorate it with @api.job()"),
         (lambda t: t.queue("addition", c=1), pq.BadArguments, "unexpected keyword argument 'c'; nothing was queued", None),
         (lambda t: t.queue("addition", 1, 2, 3), pq.BadArguments, "too many positional arguments", None),
         (

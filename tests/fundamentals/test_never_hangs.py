@@ -22,7 +22,7 @@ async def addition(self: Job, a: float = 0) -> float:
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are looked up after two seconds; not to wait for that here."""
-    monkeypatch.setattr("pq.producer.engine.LOOK_AFTER", 0.1)
+    monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 0.1)
 
 
 async def test_all_events_are_lost(
@@ -82,7 +82,7 @@ async def test_a_future_that_is_given_up_is_forgotten(api: Producer) -> None:
     future = api.tasks.queue("addition", queue="nobody")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(future, 0.05)
-    assert not api.engine()._waiting
+    assert not len(api.connections.engine().awaiting)
     assert await api.tasks.size("nobody") == {"nobody": 1}
     await api.tasks.flush_queues("nobody")
 

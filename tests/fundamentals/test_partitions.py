@@ -17,7 +17,7 @@ from pq.broker.contract.values import ReserveCall
 from pq.clock import SYSTEM
 from pq.config import Settings
 from pq.model.limits import partition_key_text
-from pq.model.partitions import Cuts, number_of, turn
+from pq.model.partitions import Partitions, number_of, shuffled
 from pq.worker.attempts import Attempts
 from pq.worker.context import Counts
 from pq.worker.round_trips import RoundTrips
@@ -180,7 +180,7 @@ async def test_no_partition_waits_for_another(make_app: Any, start_worker: Any) 
     """The partitions of a queue take turns; the order of queues stays: what is preferred is done first."""
     app = make_app(task_queues=["high", "orders"], partitions="orders=2", concurrent_tasks=1)
     async with app.api() as api:
-        keys = {api.cuts.place("orders", f"c{n}"): f"c{n}" for n in range(20)}
+        keys = {api.partitions.of_key("orders", f"c{n}"): f"c{n}" for n in range(20)}
         for key in keys.values():
             for n in range(30):
                 api.tasks.queue("step", key, n, queue="orders", callback=False)
@@ -200,13 +200,13 @@ async def test_no_partition_waits_for_another(make_app: Any, start_worker: Any) 
 
 def test_an_order_of_chance_within_a_queue() -> None:
     """Each partition comes first equally often; the queue itself is before them, and other queues keep their place."""
-    cuts = Cuts({"orders": 4})
-    groups = cuts.groups(["own", "orders", *cuts.parts("orders"), "low"])
+    partitions = Partitions({"orders": 4})
+    groups = partitions.groups(["own", "orders", *partitions.of("orders"), "low"])
     chance = random.Random(1).random
-    orders = [turn(groups, groups, chance) for _ in range(4000)]
+    orders = [shuffled(groups, groups, chance) for _ in range(4000)]
     assert all(order[:2] == ["own", "orders"] and order[-1] == "low" for order in orders)
     firsts = Counter(order[2] for order in orders)
-    assert sorted(firsts) == list(cuts.parts("orders"))
+    assert sorted(firsts) == list(partitions.of("orders"))
     assert all(900 < count < 1100 for count in firsts.values())
 
 
@@ -304,11 +304,11 @@ async def test_a_periodic_job_goes_to_the_queue_itself(
 async def test_wrong_partitions_and_keys_are_refused(api: Producer) -> None:
     """A partition may be named for a task, if there is one; a key must be the same in every program."""
     assert await part_of(api, "echo", queue="orders.p7") == "orders.p7"
-    with pytest.raises(pq.InvalidValue, match=r"'orders' is cut into 8 partitions, and 'orders.p8' is none"):
+    with pytest.raises(pq.InvalidValue, match=r"'orders' has 8 partitions, and 'orders.p8' is not one"):
         api.tasks.queue("echo", queue="orders.p8")
     with pytest.raises(pq.BadArguments, match="the partition key is <object"):
         api.tasks.queue("echo", meta_params={"partition_key": object()})
-    with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be worked out: KeyError"):
+    with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be computed: KeyError"):
         api.tasks.queue("by.function", {})
 
 
@@ -342,7 +342,7 @@ def test_a_bad_setting_is_refused(settings: dict[str, Any], message: str) -> Non
 
 def test_a_bad_key_of_a_job_is_refused() -> None:
     """When it is defined, not when it is queued."""
-    with pytest.raises(pq.ConfigError, match=r"the key 'costumer' is no argument of order.*"):
+    with pytest.raises(pq.ConfigError, match=r"the key 'costumer' is not an argument of order.*"):
 
         @pq.job(partition_key="costumer")
         async def order(customer: str) -> None: ...

@@ -172,9 +172,9 @@ async def test_execute_runs_here_without_a_queue(api: Producer) -> None:
 
 async def test_a_message_is_queued_and_executed(serving: Producer) -> None:
     """`api.queue` and `api.execute` take a task as a message."""
-    made = serving.tasks._make("addition", (), {"a": 1, "b": 1})
+    made = serving.tasks.make("addition", {"a": 1, "b": 1})
     assert (await serving.queue(made)).get() == 2
-    other = serving.tasks._make("addition", (), {"a": 2, "b": 2})
+    other = serving.tasks.make("addition", {"a": 2, "b": 2})
     assert (await serving.execute(other)).get() == 4
     with pytest.raises(pq.InvalidValue):
         serving.queue("text")

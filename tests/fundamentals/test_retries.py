@@ -113,7 +113,7 @@ async def test_snoozing_has_an_end(serving: Producer) -> None:
     """A condition that never comes: after a thousand times the task has failed."""
     task = await serving.tasks.queue("snoozes.for.ever")
     assert (task.status_string, task.reason, task.retry) == ("FAILURE", "snoozed", 1)
-    assert "put off 1,000 times" in (task.exception or "")
+    assert "snoozed 1,000 times" in (task.exception or "")
 
 
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "5", True, 1e12])

@@ -21,6 +21,7 @@ from pq.errors import (
     WaitInLoop,
 )
 from pq.producer import streams as reading
+from pq.producer.wakeups import StreamWaiters
 from pq.worker import streams
 
 MODES = {"asyncio": ASYNC_IO, "thread": THREAD_IO, "process": CPUBOUND, "green": GREEN_IO}
@@ -184,7 +185,7 @@ async def test_another_attempt_is_told(serving: Producer) -> None:
     async with asyncio.timeout(20):
         assert [await anext(stream) for _ in range(3)] == ["1.0", "1.1", "1.2"]
         _read.set()
-        with pytest.raises(StreamRestarted, match="began anew") as caught:
+        with pytest.raises(StreamRestarted, match="started again") as caught:
             await anext(stream)
         assert "read on" in (caught.value.hint or "")
         assert [part async for part in stream] == ["2.0", "2.1"]
@@ -312,7 +313,7 @@ async def test_a_full_store_is_the_error_of_the_job(
 async def test_word_of_new_parts_is_not_needed(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be lost: a look now and then finds them."""
     monkeypatch.setattr(reading, "LOOK_AFTER", 0.01)
-    monkeypatch.setattr(reading.Nudges, "heard", lambda self, id: None)
+    monkeypatch.setattr(StreamWaiters, "notify", lambda self, id: None)
     stream = serving.tasks.stream(serving.tasks.queue("halfway").id)
     async with asyncio.timeout(20):
         assert await anext(stream) == "before"

@@ -27,14 +27,15 @@ from pq.config import SETTINGS, Settings, load, redact
 from pq.errors import PqError, UnreadableMessage
 from pq.execution.frames import FrameReader, frame
 from pq.execution.log_records import unpack as unpack_log_record
-from pq.model.events import Listeners, event_pattern, log_line, log_lines
+from pq.model.events import event_pattern, log_line, log_lines
 from pq.model.keyring import Key
 from pq.model.limits import Concurrency
 from pq.model.names import check_name
+from pq.model.payloads import dump_payload, load_payload
 from pq.model.plan import check_schedule_name, load_plan
 from pq.model.schedule import make_schedule, next_runs
 from pq.model.seal import EVENT, FINISHED, LIVE, SCHEDULE, Seal
-from pq.model.serializers import JSON, MSGPACK, dump_payload, load_payload
+from pq.model.serializers import JSON, MSGPACK
 from pq.model.task import WIRE, Task
 from pq.producer import reasons
 from pq.producer.producer import Producer
@@ -168,9 +169,8 @@ def parcels(rng: Chance) -> None:
         assert isinstance(record, bytes)
 
 
-class _Engine:
-    def run_callback(self, callback: Callable[..., Any], *args: Any) -> None:
-        callback(*args)
+def _run_callback(callback: Callable[..., Any], *args: Any) -> None:
+    callback(*args)
 
 
 _producer: Producer | None = None
@@ -182,9 +182,8 @@ def events(rng: Chance) -> None:
     global _producer
     if _producer is None:
         _producer = pq.PulsarQueue(data_store="memory://fuzz").api()
-        _producer._listeners = Listeners()
         for channel in ("task", "consumer"):
-            _producer._listeners.add(
+            _producer.delivery.listeners.add(
                 channel, "*", lambda _, event, thing: isinstance(thing, Task) and look_at(thing)
             )
     channel = rng.choice((_producer.keys.task_channel, _producer.keys.consumer_channel))
@@ -201,7 +200,7 @@ def events(rng: Chance) -> None:
         payload = head + b"\n" + records.parcel("i1", bad_record(rng))
         if rng.random() < 0.3:
             payload = mutated(rng, payload)
-    _producer.deliver(_Engine(), channel, rng.feed(payload))  # type: ignore[arg-type]
+    _producer.delivery.deliver(_run_callback, channel, rng.feed(payload))
 
 
 SEALS = [Seal([Key("k1", b"k" * 32)]), Seal((), [Key("e1", b"e" * 32)]), Seal(compress_above=5)]
@@ -468,7 +467,7 @@ def heartbeats(rng: Chance) -> None:
         coroutine.send(None)
     except StopIteration as end:
         living = end.value
-        reasons.nobody("default", living)
+        reasons.unserved("default", living)
         reasons.not_served("a", "default", living)
 
 

@@ -110,7 +110,7 @@ async def test_listeners_go_on(store: Any, caplog: Any) -> None:
             api.keys.control_channel,
             api.keys.lock_channel,
         ]
-        channels.append(api.engine().reply_channel)
+        channels.append(api.connections.engine().reply_channel)
         for n in range(max(300, TOTAL // 1000)):
             rng = Chance(FIRST + n)
             payload = rng.choice((b"done\n", b"started 1 a b\n", b"cancel ", b"", b"x\n"))

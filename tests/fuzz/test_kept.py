@@ -51,15 +51,17 @@ def test_an_event_of_no_worker(payload: bytes) -> None:
     """One message on the channel of heartbeats ended the listening of a program for good."""
     api = PulsarQueue(data_store="memory://kept").api()
     heard: list[Any] = []
-    api._listeners.add("consumer", "*", lambda *event: heard.append(event))
-    api.deliver(None, api.keys.consumer_channel, payload)  # type: ignore[arg-type]
+    api.delivery.listeners.add("consumer", "*", lambda *event: heard.append(event))
+    api.delivery.deliver(lambda call, *args: call(*args), api.keys.consumer_channel, payload)
     assert heard == []
 
 
 def test_a_start_at_no_time() -> None:
     api = PulsarQueue(data_store="memory://kept").api()
     for when in (b"x", b"", b"9" * 400, b"-1"):
-        api.deliver(None, api.keys.task_channel, b"started " + when + b" w n\n")  # type: ignore[arg-type]
+        api.delivery.deliver(
+            lambda call, *args: call(*args), api.keys.task_channel, b"started " + when + b" w n\n"
+        )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pq.broker.redis.cluster import ClusterBroker
 from pq.broker.redis.queue_wait import QueueWait
 from pq.errors import StoreRefused
 from pq.model.operations import ACK
-from pq.model.partitions import Cuts
+from pq.model.partitions import Partitions
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.endurance]  # all of a fleet may be slow at once
 
@@ -103,8 +103,8 @@ async def test_partitions_of_a_queue_lie_on_several_nodes_in_order_by_key(
 ) -> None:
     """A queue that is too much for a node is not on one; what has the same key runs in its order nevertheless."""
     # The slots of names that differ in a digit alone are often on the same node, by the pieces of this cluster.
-    cuts = (Cuts({f"orders{n}": 12}) for n in range(100))
-    parts = next(p for p in (cut.parts(cut.queues[0]) for cut in cuts) if len(masters_of(cluster, p)) == 3)
+    stated = (Partitions({f"orders{n}": 12}) for n in range(100))
+    parts = next(p for p in (one.of(one.queues[0]) for one in stated) if len(masters_of(cluster, p)) == 3)
     queue = parts[0].removesuffix(".p0")
     app = make_app(cluster.url, task_queues=[queue], partitions={queue: 12}, concurrent_tasks=4)
     calls = [("turn", (customer, n)) for n in range(30) for customer in range(12)]

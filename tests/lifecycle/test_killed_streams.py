@@ -36,7 +36,7 @@ def test_a_killed_worker_streams_anew(serve: Serve, api: Producer) -> None:
     first = [next(stream) for _ in range(10)]
     Path("killed").touch()
     os.kill(first[0][1], signal.SIGKILL)
-    with pytest.raises(StreamRestarted, match="began anew"):
+    with pytest.raises(StreamRestarted, match="started again"):
         next(stream)
     second = list(stream)
     task = future.wait(60)

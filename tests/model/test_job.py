@@ -9,18 +9,10 @@ from typing import Any
 
 import pytest
 
-from pq.errors import BadArguments, BadSetting, PqError
-from pq.model.job import (
-    ASYNC_IO,
-    CONCURRENCY,
-    CPUBOUND,
-    THREAD_IO,
-    DecoratedFunction,
-    Job,
-    PeriodicJob,
-    check_arguments,
-    job,
-)
+from pq.errors import BadSetting, PqError
+from pq.model.decorator import DecoratedFunction, job
+from pq.model.job import Job, PeriodicJob
+from pq.model.options import ASYNC_IO, CONCURRENCY, CPUBOUND, THREAD_IO
 
 
 @job
@@ -211,35 +203,6 @@ def test_every_concurrency_can_be_named(concurrency: str) -> None:
     def some() -> None: ...
 
     assert some.job_class.concurrency == concurrency
-
-
-@pytest.mark.parametrize(
-    ("kind", "args", "kwargs", "says"),
-    [
-        (add_numbers.job_class, (), {}, "was called wrongly: missing a required argument: 'a'"),
-        (add_numbers.job_class, (1, 2, 3), {}, "was called wrongly: too many positional arguments"),
-        (add_numbers.job_class, (1,), {"c": 3}, "got an unexpected keyword argument 'c'"),
-        (add_numbers.job_class, (1,), {"a": 3}, "multiple values for argument 'a'"),
-        (ProcessHtml, ("u", 5), {}, "too many positional arguments"),
-    ],
-)
-def test_arguments_are_held_against_the_signature(
-    kind: type[Job], args: tuple[Any, ...], kwargs: dict[str, Any], says: str
-) -> None:
-    """Before anything is queued, with the signature in the message; it is a `TypeError` too."""
-    with pytest.raises(BadArguments, match=says) as caught:
-        check_arguments(kind, args, kwargs)
-    assert isinstance(caught.value, TypeError)
-    assert str(caught.value).startswith(f"{kind.name}(")
-    assert str(caught.value).endswith("; nothing was queued")
-
-
-def test_arguments_that_fit_pass() -> None:
-    """Whatever the form of the job."""
-    check_arguments(add_numbers.job_class, (1,), {"b": 2})
-    check_arguments(with_self.job_class, (1,), {})
-    check_arguments(coroutine.job_class, (1, 2, 3), {"x": 5})
-    check_arguments(ProcessHtml, ("u",), {"depth": 2})
 
 
 def test_waiting_where_nothing_can_wait_is_explained() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pq.errors import BadSetting, DuplicateJob, ImportFailed, TaskNotAvailable
-from pq.model.job import Job, job
+from pq.model.decorator import job
+from pq.model.job import Job
 from pq.model.registry import Registry, job_class
 
 Write = Callable[..., None]
@@ -33,7 +34,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         del sys.modules[name]
 
 
-ONE = "from pq.model.job import Job, job\n@job()\ndef one(): ...\n"
+ONE = "from pq.model.decorator import job\nfrom pq.model.job import Job\n@job()\ndef one(): ...\n"
 
 
 @job()
@@ -60,7 +61,7 @@ def test_jobs_are_found_in_a_module(write: Write) -> None:
 FUNCTIONS = """
 import os
 from os.path import join
-from pq.model.job import job
+from pq.model.decorator import job
 
 def plain(a, b=2): return a + b
 async def coroutine(): ...
@@ -149,7 +150,7 @@ def test_two_jobs_of_one_name_are_refused(write: Write) -> None:
 def test_what_is_no_job_is_refused() -> None:
     """A plain function, an abstract class."""
     for item in (print, Job, 5):
-        with pytest.raises(ImportFailed, match="is no job"):
+        with pytest.raises(ImportFailed, match="is not a job"):
             Registry([item])
         assert job_class(item) is None
     assert job_class(here) is here.job_class
@@ -188,7 +189,7 @@ def test_an_import_that_breaks_tells_the_users_line(
 
 def test_an_option_that_cannot_be_keeps_its_own_error(write: Write) -> None:
     """With the user's line, not ours."""
-    write(regbroken="from pq.model.job import job\n@job(timeout=-1)\ndef f(): ...\n")
+    write(regbroken="from pq.model.decorator import job\n@job(timeout=-1)\ndef f(): ...\n")
     with pytest.raises(BadSetting, match=r"job f: timeout is -1.*regbroken\.py, line 2\)"):
         Registry.from_paths(["regbroken"])
 

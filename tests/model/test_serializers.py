@@ -18,17 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pq.errors import ConfigError, NotSerializable, PayloadTooLarge, UnreadableMessage
+from pq.model.envelopes import unpack_envelope
 from pq.model.names import LIMITS
-from pq.model.serializers import (
-    JSON,
-    MSGPACK,
-    Serializer,
-    detect,
-    dump_payload,
-    load_payload,
-    serializer,
-    unpack_envelope,
-)
+from pq.model.payloads import dump_payload, load_payload
+from pq.model.serializers import JSON, MSGPACK, Serializer, detect, serializer
 
 FORMATS = pytest.mark.parametrize("fmt", [MSGPACK, JSON], ids=["msgpack", "json"])
 FEW = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -322,7 +315,7 @@ def test_formats_are_told_apart_by_their_first_byte() -> None:
 
 
 def test_an_envelope_is_a_list() -> None:
-    """A mapping, a number or text is no message."""
+    """A mapping, a number or text is not a message."""
     for body in (msgpack.packb({}), msgpack.packb(1), b'{"a":1}', b"7"):
         with pytest.raises(UnreadableMessage):
             unpack_envelope(body)

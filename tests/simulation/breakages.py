@@ -17,7 +17,8 @@ import simulated_world
 from pq.broker.redis import scripts
 from pq.broker.redis.subscription import RedisSubscription
 from pq.loops import EternalTask
-from pq.producer.engine import Engine
+from pq.producer.awaiting import Awaiting
+from pq.producer.loop_tasks import LoopTasks
 from pq.producer.streams import TaskStream
 from pq.worker.consumer import Consumer
 from pq.worker.context import Context
@@ -67,11 +68,11 @@ def put(where: Any, name: str, what: Any) -> Callable[[], Any]:
     return lambda: mock.patch.object(where, name, what)
 
 
-async def _watches_nothing(self: Engine) -> None:
+async def _watches_nothing(self: Awaiting) -> None:
     await asyncio.sleep(1e6)
 
 
-def _attends_once(self: Engine, duty: Callable[[], Any]) -> None:
+def _attends_once(self: LoopTasks, duty: Callable[[], Any], missed: Callable[[], None]) -> None:
     self.spawn(duty())
 
 
@@ -164,12 +165,12 @@ BREAKAGES = {
     "leases are not renewed": Breakage(
         put(simulated_world.SimulatedKeeper, "_is_due", lambda self, now: False), "S9 S1 L1 L3", (2, 4)
     ),
-    "futures are not watched": Breakage(put(Engine, "_watch", _watches_nothing), "L2", (6, 7, 9)),
+    "futures are not watched": Breakage(put(Awaiting, "_watch", _watches_nothing), "L2", (6, 7, 9)),
     "a job's end does not wait for what it queued": Breakage(
         lambda: mock.patch.object(Context, "sending", property(lambda self: lambda: None, lambda self, value: None)), "S7", (1, 2)
     ),
     "what a job queued is given up in an outage": Breakage(
-        lambda: mock.patch.object(Engine, "insists", property(lambda self: False, lambda self, value: None), create=True), "S7", (4, 59),
+        lambda: mock.patch.object(LoopTasks, "persistent", property(lambda self: False)), "S7", (4, 59),
         {"jobs": ("parent",), "faults": ["outage"], "settings": {"max_requests": 2}},
     ),
     "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (21, 133, 170), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
@@ -177,7 +178,7 @@ BREAKAGES = {
     "a suspect blocks for ever": Breakage(put(Quarantine, "blocked_long", lambda self: False), "S1", (17,), ALONE),
     "a service that was cancelled stays down": Breakage(put(EternalTask, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
     "a producer that was cancelled hears and looks no more": Breakage(
-        put(Engine, "_attend", _attends_once), "S1 L2", (56, 69, 87),
+        put(LoopTasks, "attend", _attends_once), "S1 L2", (56, 69, 87),
         {"jobs": ("waiting", "work", "crowd.stopper"), "faults": [], "seats": 1,
          "settings": {"concurrent_tasks": 8, "max_requests": 0}},
     ),

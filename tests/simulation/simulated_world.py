@@ -26,9 +26,11 @@ import pq.broker.redis.calls
 import pq.broker.redis.link
 import pq.broker.redis.subscription
 import pq.execution.async_io
-import pq.producer.engine
-import pq.producer.producer
-import pq.producer.streams
+import pq.producer.awaiting
+import pq.producer.connections
+import pq.producer.loop_tasks
+import pq.producer.sending
+import pq.producer.wakeups
 import pq.worker.services
 from pq.app import PulsarQueue
 from pq.broker.connect import Store
@@ -640,7 +642,8 @@ def simulated(world: World) -> Iterator[None]:
     chance = random.Random(world.seed)
     handlers = list(logging.getLogger().handlers)
     ordered = [
-        pq.broker.redis.calls, pq.execution.async_io, pq.producer.engine, pq.producer.producer, pq.producer.streams,
+        pq.broker.redis.calls, pq.execution.async_io, pq.producer.awaiting, pq.producer.connections,
+        pq.producer.loop_tasks, pq.producer.sending, pq.producer.wakeups, pq.loops,
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context

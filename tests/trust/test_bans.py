@@ -18,7 +18,7 @@ ROOT = Path(pq.__file__).parent
 ALLOWED = {
     ("pq.execution.pickled", "pickle"): "local tasks, over a private pipe (docs/decisions/0013)",
     ("pq.execution.pickled", "exec"): "the program's own script, in a child of it",
-    ("pq.model.job", "shell=True"): "Job.shell, where a job's code gives it a command line",
+    ("pq.execution.command", "shell=True"): "Job.shell, where a job's code gives it a command line",
     ("pq.jobs", "exec"): "execute.python, for those who list it in task_paths",
     ("pq.commands.shell", "exec"): "a prompt, of the person who types",
     ("pq.commands.shell", "eval"): "the same",

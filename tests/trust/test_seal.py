@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pq.errors import UnreadableMessage
+from pq.model.envelopes import unpack_envelope
 from pq.model.keyring import Key, key_bytes, new_key
 from pq.model.seal import FINISHED, LIVE, SCHEDULE, Seal
-from pq.model.serializers import MSGPACK, unpack_envelope
+from pq.model.serializers import MSGPACK
 
 SIGN = [Key("k1", b"a secret of some length")]
 ENCRYPT = [Key("e1", b"e" * 32)]

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from pq import api as pq
+from pq.model.payloads import dump_payload, load_payload
 from pq.model.secret import is_secret
-from pq.model.serializers import JSON, MSGPACK, dump_payload, load_payload
+from pq.model.serializers import JSON, MSGPACK
 
 SECRET = "SWORDFISH"
 

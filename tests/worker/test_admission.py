@@ -16,8 +16,9 @@ from pq.execution.attempt import Attempt
 from pq.model import outcome as outcomes
 from pq.model.job import Job
 from pq.model.operations import FAIL, RELEASE, RETRY, REVOKE
+from pq.model.payloads import dump_payload
 from pq.model.registry import Registry
-from pq.model.serializers import MSGPACK, dump_payload
+from pq.model.serializers import MSGPACK
 from pq.model.states import QUEUED, STARTED
 from pq.model.task import Task
 from pq.worker import admission

@@ -20,7 +20,6 @@ from pq.broker.memory.store import MemoryStore
 from pq.broker.redis.broker import RedisBroker
 from pq.errors import StoreUnavailable
 from pq.model.task import Task
-from pq.producer.schedules import Schedules
 from pq.worker.scheduler import POLL, Scheduler
 
 START = 1_700_000_040_000  # a whole minute
@@ -65,7 +64,7 @@ class World:
         for name in jobs:
             app.registry.add(JOBS[name])
         context: Any = SimpleNamespace(broker=broker or self.make_broker())
-        return Scheduler(context, Schedules(app.api()))
+        return Scheduler(context, app.api().schedules)
 
     async def tasks(self, queue: str = "default") -> list[Task[Any]]:
         """All tasks that wait, in the order in which they would be handed out."""
@@ -282,7 +281,7 @@ async def test_code_that_is_periodic_no_more(world: World) -> None:
     def no_more() -> None: ...
 
     new = world.scheduler("plain")
-    new._schedules._producer.registry.add(no_more)
+    new._schedules._registry().add(no_more)
     await new.turn()
     world.hand.advance(1_000)
     await old.turn()

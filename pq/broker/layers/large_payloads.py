@@ -2,7 +2,7 @@
 
 The record keeps a small *claim* in their place, so the store, its events and its replies stay small. A program that
 reads a record through this layer has the message in it; one that reads it without the layer meets the claim where
-reading a message fails (`pq.model.serializers`), and the error says what to set. A file is sealed like the record
+reading a message fails (`pq.model.envelopes`), and the error says what to set. A file is sealed like the record
 would be (`pq.model.seal`), and the claim passes through the seal of the store in its turn.
 
 A file is on the disk before its record is in the store, so every claim has its file. The other way round
@@ -31,9 +31,9 @@ from typing import NamedTuple
 
 from ...config import Settings
 from ...errors import BadSetting, QueueFull, UnreadableMessage
+from ...model.envelopes import OFFLOADED, SEALED, read_offloaded, unpack_envelope
 from ...model.operations import ACK, FAIL, RETRY, REVOKE
 from ...model.seal import Seal
-from ...model.serializers import CLAIM, SEALED, claim_of, unpack_envelope
 from .. import records
 from ..contract.broker import Broker
 from ..contract.channels import Channels, Subscription
@@ -101,7 +101,7 @@ class LargePayloads:
     def offload(self, record: bytes, queue: str, id: str) -> bytes:
         """Return the record with a claim in place of its message, which is in a file then. Blocks."""
         cut = records.beginning(record)
-        if not cut or record.startswith(CLAIM, cut):
+        if not cut or record.startswith(OFFLOADED, cut):
             return record
         message = record[cut:]
         # A call whose answer was lost comes again: it must not write another file each time.
@@ -117,7 +117,9 @@ class LargePayloads:
             offloaded = self._written[known] = _Offloaded(time.monotonic(), ref)
             while len(self._written) > REMEMBERED:
                 self._written.popitem(last=False)
-        return record[:cut] + CLAIM + bytes((len(offloaded.ref),)) + offloaded.ref.encode() + _stub(message)
+        return (
+            record[:cut] + OFFLOADED + bytes((len(offloaded.ref),)) + offloaded.ref.encode() + _stub(message)
+        )
 
     def _exists(self, ref: str) -> bool:
         return os.path.exists(os.path.join(self._directory, ref))
@@ -208,7 +210,7 @@ class LargePayloads:
         """Return an event with its messages again; a broadcast without those whose file is gone."""
         channel, payload = message
         broadcast = channel == self._events
-        if CLAIM not in payload or not (broadcast or channel.startswith(self._replies)):
+        if OFFLOADED not in payload or not (broadcast or channel.startswith(self._replies)):
             return message
         head, _, body = payload.partition(b"\n")
         opened = []
@@ -316,9 +318,9 @@ class LargePayloadBroker(LayeredBroker):
 def _ref(record: bytes) -> str | None:
     """Return the file that a record claims, if its message is offloaded. Never a path out of the directory."""
     cut = records.beginning(record)
-    if not cut or not record.startswith(CLAIM, cut) or type(record) is not bytes:
+    if not cut or not record.startswith(OFFLOADED, cut) or type(record) is not bytes:
         return None
-    ref, _ = claim_of(record[cut:])
+    ref, _ = read_offloaded(record[cut:])
     return ref if _REF.fullmatch(ref) else None
 
 
