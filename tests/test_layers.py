@@ -80,7 +80,7 @@ def test_there_is_a_house_to_look_at() -> None:
     """The parser finds the modules, and imports of all kinds in them."""
     assert {"pq.errors", "pq.model.task", "pq.broker.redis.broker"} <= MODULES.keys()
     seen = {name for name, *_ in imports("pq.broker.redis.broker")}
-    assert {"pq.errors", "pq.broker.contract.values", "pq.config"} <= seen
+    assert {"pq.errors", "pq.broker.contract.broker", "pq.config"} <= seen
     assert any(inside for module in MODULES for _, _, inside, _ in imports(module))
 
 
