@@ -209,15 +209,15 @@ async def test_a_server_that_says_no(
         await asyncio.sleep(0.01)
     told = [record.getMessage() for record in caplog.records if "cannot be reported" in record.getMessage()]
     assert len(told) == 2
-    assert "by mail (told once): SMTPAuthenticationError" in " ".join(told)
-    assert "by web hook (told once): HTTPError: HTTP Error 403" in " ".join(told)
+    assert "by mail (logged once): SMTPAuthenticationError" in " ".join(told)
+    assert "by web hook (logged once): HTTPError: HTTP Error 403" in " ".join(told)
     assert "hunter2" not in caplog.text
     assert "s3cret" not in caplog.text
     post.refusing = False
     assert post.mails == []
     text = await post.mail()
     assert all(f"KeyError: {n}" in text for n in range(3))
-    while "reports by mail go out again" not in caplog.text:
+    while "reports by mail are sent again" not in caplog.text:
         await asyncio.sleep(0.01)
 
 
@@ -262,7 +262,7 @@ def test_a_subject_is_one_short_line() -> None:
 async def test_without_settings_there_is_no_reporter(make_app: Any, start_worker: Any) -> None:
     """Nothing is paid for what is not used."""
     worker = await start_worker(make_app())
-    assert worker.context.report is None
+    assert "reporter" not in worker.services
 
 
 @pytest.mark.parametrize(

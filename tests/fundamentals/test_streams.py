@@ -303,7 +303,7 @@ async def test_a_full_store_is_the_error_of_the_job(
     finally:
         valkey.client.config_set("maxmemory", "0")
     assert task.run_info["streamed"] == 2
-    assert "not all that" in caplog.text
+    assert "is incomplete in the store" in caplog.text
     with pytest.raises(StreamBroken, match="its last 1 part"):
         await parts_of(serving, task)
     assert issubclass(QueueFull, pq.PqError)
