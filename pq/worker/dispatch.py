@@ -84,7 +84,7 @@ class Dispatch:
             node=context.node,
             backend=backend,
             finished=self._finished,
-            child_room=self._children.room,
+            free_children=self._children.free,
             time=clock.time,
             chance=clock.random,
         )

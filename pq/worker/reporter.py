@@ -5,7 +5,7 @@ thousand tasks a second, and a thousand mails would not be read. So the first fa
 the next minute in one digest, with counts by job; failures that do not fit into the queue are counted.
 
 When the mail server or the hook does not answer, that is logged once, and again only after it has worked in
-between; the reports are kept, as far as there is room. No log line has a password or the path of a hook. Arguments
+between; the reports are kept, up to a limit. No log line has a password or the path of a hook. Arguments
 of tasks are not reported, because they may be secret.
 """
 
@@ -40,7 +40,7 @@ logger = logging.getLogger("pq.worker")
 
 EVERY = 60.0
 """Seconds between two mails, or two calls of the hook."""
-ROOM = 1000
+MOST_KEPT = 1000
 """Failures that are kept until they are sent."""
 SHOWN = 20
 """Failures of a digest that are shown in full; the rest is counted."""
@@ -128,7 +128,7 @@ class Outlet:
 
     def put(self, failure: Failure) -> None:
         """Queue a failure; never blocks."""
-        if len(self._waiting) >= ROOM:
+        if len(self._waiting) >= MOST_KEPT:
             self.dropped += 1
             return
         self._waiting.append(failure)
@@ -152,8 +152,8 @@ class Outlet:
         except Exception as exc:
             self._log(exc)
             kept = [*failures, *self._waiting]
-            self._waiting = deque(kept[:ROOM])
-            self.dropped += dropped + max(0, len(kept) - ROOM)
+            self._waiting = deque(kept[:MOST_KEPT])
+            self.dropped += dropped + max(0, len(kept) - MOST_KEPT)
             self._news.set()
         else:
             if self._broken:

@@ -2,7 +2,7 @@
 
 Parts wait here until they are sent, those of all tasks in one call. While a call is under way the next parts gather;
 so a single part leaves at once, and many go together. A job that streams faster than the store takes it waits:
-`room` resolves when fewer parts are unsent.
+`space` resolves when fewer parts are unsent.
 
 A task's end must not overtake its stream. So the consumer calls `finish` before it settles: that sends the rest, and
 a mark that the attempt ends here. An attempt that lost its lease sends nothing more: the script refuses it.
@@ -30,8 +30,8 @@ logger = logging.getLogger("pq.worker")
 MOST_PARTS = 10_000
 MOST_BYTES = 16_000_000
 """Parts and bytes that are kept of one attempt's stream, its last ones; and that may wait to be sent."""
-ROOM_PARTS = 1_000
-ROOM_BYTES = 1_000_000
+UNSENT_PARTS = 1_000
+UNSENT_BYTES = 1_000_000
 """Parts and bytes that may wait to be sent before the job that streams has to wait."""
 AT_ONCE_PARTS = 500
 AT_ONCE_BYTES = 500_000
@@ -45,7 +45,7 @@ AGAIN_AFTER = 0.5
 class Outlet:
     """The stream of one attempt."""
 
-    __slots__ = ("_kept", "_rooms", "_sizes", "error", "number", "oldest", "size", "task", "unsent")
+    __slots__ = ("_kept", "_sizes", "_waiters", "error", "number", "oldest", "size", "task", "unsent")
 
     def __init__(self, task: Task[Any]) -> None:
         self.task = task
@@ -56,7 +56,7 @@ class Outlet:
         self.error: PqError | None = None
         self._sizes: deque[int] = deque()
         self._kept = 0
-        self._rooms: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def put(self, part: bytes) -> None:
         """Add a part; the oldest ones beyond what is kept are given up."""
@@ -70,36 +70,36 @@ class Outlet:
             self.oldest += 1
 
     @property
-    def has_room(self) -> bool:
+    def has_space(self) -> bool:
         """Whether another part may be added without a wait."""
-        return len(self.unsent) < ROOM_PARTS and self.size < ROOM_BYTES
+        return len(self.unsent) < UNSENT_PARTS and self.size < UNSENT_BYTES
 
-    def room(self, least: int = ROOM_PARTS) -> asyncio.Future[None]:
-        """Return a future that resolves when fewer than `least` parts are unsent and there is room, or has the error."""
-        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._rooms.append((least, room))
-        return room
+    def space(self, least: int = UNSENT_PARTS) -> asyncio.Future[None]:
+        """Return a future that resolves when fewer than `least` parts are unsent and there is space, or has the error."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((least, waiter))
+        return waiter
 
     def sent(self, count: int) -> None:
         """Note that the first `count` unsent parts are in the store."""
         for _ in range(count):
             self.size -= len(self.unsent.popleft())
-        if self.has_room:
-            for least, room in self._rooms:
-                if len(self.unsent) < least and not room.done():
-                    room.set_result(None)
-            self._rooms = [(least, room) for least, room in self._rooms if not room.done()]
+        if self.has_space:
+            for least, waiter in self._waiters:
+                if len(self.unsent) < least and not waiter.done():
+                    waiter.set_result(None)
+            self._waiters = [(least, waiter) for least, waiter in self._waiters if not waiter.done()]
 
     def fail(self, error: PqError) -> None:
         """End the stream with an error: no more of it gets to the store."""
         self.error = self.error or error
         self.unsent.clear()
         self.size = 0
-        rooms, self._rooms = self._rooms, []
-        for _, room in rooms:
-            if not room.done():
-                room.set_exception(error)
-                room.exception()  # retrieved: a job that does not await it gets the error from its next part
+        waiters, self._waiters = self._waiters, []
+        for _, waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # retrieved: a job that does not await it gets the error from its next part
 
     def next_call(self) -> list[bytes]:
         """Return the parts that go next."""
@@ -146,11 +146,11 @@ class Streams(Service):
     ) -> Awaitable[None]:
         """See `pq.model.backend.Backend.stream`."""
         if threading.get_ident() == self._thread:
-            room = self._add(task, part)
-            if room is not None and block is not None:
-                block(room)
+            waiter = self._add(task, part)
+            if waiter is not None and block is not None:
+                block(waiter)
                 return NO_WAIT
-            return NO_WAIT if room is None else room
+            return NO_WAIT if waiter is None else waiter
         giving = self._give(task, part)
         try:
             given = asyncio.run_coroutine_threadsafe(giving, self._loop)
@@ -163,12 +163,12 @@ class Streams(Service):
         return NO_WAIT
 
     async def _give(self, task: Task[Any], part: bytes) -> None:
-        room = self._add(task, part)
-        if room is not None:
-            await room
+        waiter = self._add(task, part)
+        if waiter is not None:
+            await waiter
 
     def _add(self, task: Task[Any], part: bytes) -> asyncio.Future[None] | None:
-        """Take a part; return what to wait for where there is no room for more."""
+        """Take a part; return what to wait for where there is no space for more."""
         outlet = self.outlets.get(task.id)
         if outlet is None or outlet.task is not task:
             if self._held_under(task) is None:
@@ -183,7 +183,7 @@ class Streams(Service):
             )
         outlet.put(part)
         self._news.set()
-        return None if outlet.has_room else outlet.room()
+        return None if outlet.has_space else outlet.space()
 
     # ---------------------------------------------------------------------------- from the consumer
     async def finish(self, task: Task[Any]) -> None:
@@ -198,7 +198,7 @@ class Streams(Service):
                 raise outlet.error
             outlet.put(b"")  # the mark that tells a reader to look for the task's end
             self._news.set()
-            await outlet.room(1)
+            await outlet.space(1)
         except PqError as exc:
             logger.warning("stream of %s is incomplete in the store: %s", task.info(), exc)
         finally:

@@ -17,7 +17,7 @@ import pytest
 from pq import api as pq
 from pq.config import Settings
 from pq.worker import reporter as module
-from pq.worker.reporter import ROOM, Digest, Failure, Reporter
+from pq.worker.reporter import MOST_KEPT, Digest, Failure, Reporter
 
 
 @pq.job()
@@ -240,13 +240,13 @@ async def test_too_many_are_counted(post: Post) -> None:
     """The queue is bounded; what does not fit is in the next report as a number."""
     reporter = Reporter(Settings(**post.settings()), worker="w1", node="here")
     task: Any = pq.Task("i1", "breaks", "default", exception="KeyError: 1")
-    for _ in range(ROOM + 7):
+    for _ in range(MOST_KEPT + 7):
         reporter.report(task)
     await reporter.start()
     text = await post.mail()
-    assert post.mails[0]["Subject"] == f"[pq] {ROOM + 7} tasks failed on here"
+    assert post.mails[0]["Subject"] == f"[pq] {MOST_KEPT + 7} tasks failed on here"
     assert "7 x not kept" in text
-    assert f"{ROOM} x breaks: KeyError: 1" in text
+    assert f"{MOST_KEPT} x breaks: KeyError: 1" in text
     await reporter.stop()
 
 
