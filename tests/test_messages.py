@@ -477,7 +477,7 @@ def test_what_becomes_of_tasks(run: Run, server: Callable[..., Serving], valkey:
     assert 'File "PROJECT/jobs/all.py", line 18, in crawl' in said[2]
     assert said[-1] == "hint: give it more time: @api.job(timeout=…), None for no limit"
     assert wait_for("resize", 0) == "None\n"
-    log = serving.until("the event loop goes on")
+    log = serving.until("the event loop answers again")
     assert (
         "w1       warning: resize ID holds the event loop for N s at jobs/all.py:14; every other task of this worker "
         "waits [loop-blocked]\n"

@@ -7,7 +7,7 @@ workers was in use meanwhile. *Would fewer workers do?* is how much of the worke
 Up is quick: as many workers as could do the waiting tasks in `TARGET_WAIT`, though at most twice as many, or
 four more, at once. Down is slow: only when no moment of the last `idle_timeout` seconds needed the worker, one
 at a time. The two thresholds are apart: workers are added when tasks wait, and removed when the others have
-room to spare without them. So the number does not follow every change of the load.
+capacity to spare without them. So the number does not follow every change of the load.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..worker.load import Load, Use
 TARGET_WAIT = 2.0
 """Seconds in which the waiting tasks should be done; a shorter wait does not ask for another worker."""
 IN_USE = 0.5
-"""Part of the workers that must be in use for waiting tasks to count: with room left, tasks wait for something
+"""Part of the workers that must be in use for waiting tasks to count: with capacity left, tasks wait for something
 other than workers."""
-ROOM = 0.7
+IN_USE_AFTER = 0.7
 """Part of the workers that may be in use after one was removed."""
 STEP = 4
 """Workers that may always be added at once; beyond it their number at most doubles."""
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
     now: float
     """The same at this very moment."""
     slots: float
-    """Tasks that one worker more could start at once: its room of the scarcest resource."""
+    """Tasks that one worker more could start at once: its share of the scarcest resource."""
     rate: float | None
     """Tasks a second that one fully used worker ends; 0.0 when none has ended although workers were in use, None when
     nothing is known yet."""
@@ -88,14 +88,14 @@ class Meter:
             self._last[name] = load
             passed = max(load.at - before.at, 0.001)
             # Slots, children and the one event loop: the most used of them is the scarce one.
-            used, room = max(
-                (_used(before.slots, load.slots, passed), load.slots.room),
-                (_used(before.children, load.children, passed), load.children.room),
+            used, total = max(
+                (_used(before.slots, load.slots, passed), load.slots.total),
+                (_used(before.children, load.children, passed), load.children.total),
                 ((load.cpu - before.cpu) / passed, 1),
             )
             used = min(max(used, 0.0), 1.0)
             utilisation += used
-            slots += room
+            slots += total
             now += min(max(_part(load.slots), _part(load.children)), 1.0)
             in_use += max(0.0, used * passed - self._assumed.pop(name, 0.0))
             done += max(0, load.done - before.done)
@@ -171,7 +171,7 @@ class Autoscaler:
         """Return the workers that this moment asks for; more than there are only when tasks wait too long."""
         measure, waiting, workers = reading.measure, reading.waiting, reading.workers
         # A rounding error must not ask for a worker: 2.0000001 are two.
-        enough = math.ceil(measure.utilisation * measure.ready / ROOM - 1e-6)
+        enough = math.ceil(measure.utilisation * measure.ready / IN_USE_AFTER - 1e-6)
         enough = min(max(enough, self.least), workers)
         if not measure.ready or measure.in_use < IN_USE or measure.rate is None:
             return enough
@@ -208,12 +208,12 @@ class Autoscaler:
 
 def _used(before: Use, after: Use, passed: float) -> float:
     """Return the part of a resource that was in use on average."""
-    return (after.seconds - before.seconds) / (passed * max(1, after.room))
+    return (after.seconds - before.seconds) / (passed * max(1, after.total))
 
 
 def _part(use: Use) -> float:
     """Return the part of a resource that is in use now."""
-    return use.running / max(1, use.room)
+    return use.running / max(1, use.total)
 
 
 def _why(reading: Reading) -> str:

@@ -127,7 +127,7 @@ class Admission:
         cfg: the settings.
         worker, node: written into each task that starts.
         backend, finished: of the attempts that are made here.
-        child_room: how many more process tasks may start.
+        free_children: how many more process tasks may start.
         time: seconds since the epoch.
         chance: numbers in [0, 1), which spread retries.
     """
@@ -141,7 +141,7 @@ class Admission:
         node: str,
         backend: Backend,
         finished: Callable[[Attempt, Outcome], None],
-        child_room: Callable[[], int],
+        free_children: Callable[[], int],
         time: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -152,7 +152,7 @@ class Admission:
         self._node = node
         self._backend = backend
         self._finished = finished
-        self._child_room = child_room
+        self._free_children = free_children
         self._time = time
         self._chance = chance
 
@@ -185,7 +185,7 @@ class Admission:
         return Attempt(task, job, self._backend, self._finished)
 
     def _checked(self, reserved: Reserved, task: Task[Any], job: type[Job], now: float) -> Refused | None:
-        has_child = job.concurrency != CPUBOUND or self._child_room() > 0
+        has_child = job.concurrency != CPUBOUND or self._free_children() > 0
         case = Case(task, job, reserved.crashes, reserved.limit, now, self._max_crashes, has_child)
         for check in CHECKS:
             found = check(case)

@@ -1,7 +1,7 @@
-"""The canceller: hears requests to stop a running task, so that they take effect at once.
+"""The canceller: receives requests to stop a running task, so that they take effect at once.
 
-A request is also kept in the store (`cancelling`), and the renewal of the lease brings it: a lost
-message costs seconds, never the request.
+The store keeps a request too (`cancelling`), and the renewal of the lease brings it: a lost message costs
+seconds, never the request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .service import Service
 
 
 class Canceller(Service):
-    """Subscribes to the control channel."""
+    """A service that subscribes to the control channel; `cancel` is called with the ids of the tasks to stop."""
 
     name = "canceller"
 

@@ -64,7 +64,7 @@ class Children:
         self.in_last_batch = False
         self.head_waits = False
 
-    def room(self) -> int:
+    def free(self) -> int:
         """Return how many more process tasks may start."""
         capacity = self._capacity()
         if capacity is None:
@@ -81,7 +81,7 @@ class Children:
         """
         if not self.in_last_batch:
             return None
-        return self.room() or int(not self.head_waits)
+        return self.free() or int(not self.head_waits)
 
     def ended(self, seconds: float) -> None:
         """Note that a process task has ended, `seconds` after its start."""

@@ -4,8 +4,9 @@ One loop, one round trip a turn: what ended since the last turn is settled and t
 in the same call. While it is under way attempts go on and end, so batches grow with the load by
 themselves; an idle consumer leaves a reservation with the store, which is answered when a task comes.
 
-The loop only acts. What it does is decided apart: how much to reserve (`capacity`), what may start (`admission`),
-how an end is settled (`settling`); the calls themselves are in `round_trips` and `blocking_call`.
+This module is the loop alone. `dispatch` starts and ends attempts; how much to reserve (`capacity`), what may start
+(`admission`) and how an end is settled (`settling`) is decided apart from all calls, and these are in `round_trips`
+and `blocking_call`.
 """
 
 from __future__ import annotations
@@ -16,25 +17,20 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from ..broker.contract.values import Exchange, Reserved
+from ..broker.contract.values import Exchange
 from ..errors import PqError
 from ..execution.attempt import Attempt
 from ..execution.executor import Executor
 from ..loops import HeldTasks
 from ..model import outcome as outcomes
 from ..model.backend import Backend, current_backend
-from ..model.ending import Ending, conclude
 from ..model.observer import TaskObserver
-from ..model.options import CPUBOUND
-from ..model.outcome import Outcome
-from ..model.task import Task
-from .admission import NO_FREE_CHILD, UNKNOWN_JOB, Admission, Refused
 from .attempts import Attempts
 from .blocking_call import BlockingCall
-from .capacity import Children, wanted
 from .context import Context
+from .dispatch import Dispatch
 from .draining import Draining
-from .load import Load, LoadMeter, Use
+from .load import Load
 from .quarantine import Quarantine
 from .round_trips import RoundTrips
 from .service import Service
@@ -80,40 +76,34 @@ class Consumer(Service):
         on_limit: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
-        cfg, clock = context.cfg, context.clock
         self._context = context
         self._attempts = attempts
         self._backend = backend
-        self._executors = executors
         self._streams = streams
         self._beside = beside
         self._take_new_lease = take_new_lease
-        self._observers = tuple(observers)
-        self._on_limit = on_limit
-        self._slots = cfg.concurrent_tasks
-        self._message_size = cfg.largest_message
-        self._limit = cfg.max_requests
-        self._taken = 0  # tasks, of that limit
         self._lease_lost = False
         self._reconciled: float | None = None  # the connection on which that was done
         self._signal = asyncio.Event()
-        self._children = Children(cfg.cpu_processes, cfg.concurrent_tasks, executors[CPUBOUND].capacity)
+        wake = self._signal.set
         self._settling = Settling(context, attempts)
         self._round_trips = RoundTrips(context, self._settling)
-        self._blocking = BlockingCall(wake=self._signal.set, poke=lambda: beside.spawn(self._poke()))
-        self._quarantine = Quarantine(cfg.lease, self._signal.set)
+        self._blocking = BlockingCall(wake=wake, poke=lambda: beside.spawn(self._poke()))
+        self._quarantine = Quarantine(context.cfg.lease, wake)
         self._draining = Draining(attempts)
-        self._meter = LoadMeter(clock.time())
-        self._admission = Admission(
-            context.registry,
-            cfg,
-            worker=context.name,
-            node=context.node,
+        self._dispatch = Dispatch(
+            context,
+            attempts,
+            self._settling,
             backend=backend,
-            finished=self._finished,
-            child_room=self._children.room,
-            time=clock.time,
-            chance=clock.random,
+            executors=executors,
+            streams=streams,
+            beside=beside,
+            quarantine=self._quarantine,
+            draining=self._draining,
+            observers=observers,
+            wake=wake,
+            on_limit=on_limit,
         )
 
     # ----------------------------------------------------------------------------- for others
@@ -128,9 +118,7 @@ class Consumer(Service):
 
     def load(self) -> Load:
         """Return how much this worker has to do."""
-        children = Use(self._children.running, self._children.count, 0.0)
-        now = self._context.clock.time()
-        return self._meter.load(now, self.attempts(), slots=self._slots, children=children)
+        return self._dispatch.load()
 
     def lease_lost(self) -> None:
         """The lease is lost: what runs under it belongs to other workers now."""
@@ -154,7 +142,7 @@ class Consumer(Service):
                 continue
             want = self._want()
             if want == 0 and not self._settling.pending:
-                self._look_at_limit()  # what it took last may have been abandoned with its lease
+                self._dispatch.look_at_limit()  # what it took last may have been abandoned with its lease
                 await self._signal.wait()
                 continue
             answer = await self._exchange(want)
@@ -165,10 +153,7 @@ class Consumer(Service):
         """Return how many tasks may be reserved now."""
         if self._draining.begun or self._quarantine.task is not None:
             return 0
-        before_limit = self._limit - self._taken if self._limit else None
-        return wanted(
-            self._slots, self.running, before_limit=before_limit, for_children=self._children.wanted()
-        )
+        return self._dispatch.wanted()
 
     async def _exchange(self, want: int) -> Exchange | None:
         """Make one round trip; None where it failed or the lease is lost."""
@@ -187,7 +172,7 @@ class Consumer(Service):
         """Start the tasks of an answer, and see to it that the next ones come."""
         quarantine = self._quarantine
         if answer.tasks:
-            unknown = self._start(answer.tasks)
+            unknown = self._dispatch.start(answer.tasks)
             # A suspect that was settled without a start (it crashed too often, it expired) needs no quarantine.
             if answer.solo and (suspect := answer.tasks[-1].id) in self._attempts.running:
                 quarantine.begin(suspect)
@@ -244,104 +229,6 @@ class Consumer(Service):
             await self._context.broker.work.poke(self._context.queues[0])
         except PqError as exc:
             logger.debug("the queue was not poked: %s", exc)  # the reservation fails too, and that is logged
-
-    # ---------------------------------------------------------------------- starting and ending
-    def _start(self, tasks: list[Reserved]) -> bool:
-        """Start the attempts of reserved tasks; return whether the job of one is unknown here."""
-        running, held, observers, admit = (
-            self._attempts.running, self._attempts.held, self._observers, self._admission.admit,
-        )  # fmt: skip
-        before = self._settling.lengths()
-        process_tasks = unknown = False
-        for reserved in tasks:
-            id = reserved.id
-            self._taken += 1
-            # Before the look: a store that lost a claim hands the task out again, under another batch, and it is
-            # to be settled under that one.
-            held[id] = (reserved.queue, reserved.batch)
-            if id in running:
-                continue  # handed out again because a reply, or the claim, was lost; it runs already
-            attempt = admit(reserved)
-            if isinstance(attempt, Refused):
-                if attempt.why == NO_FREE_CHILD:
-                    process_tasks = self._children.head_waits = True
-                    self._taken -= 1
-                elif attempt.why == UNKNOWN_JOB:
-                    unknown = True
-                self._end(attempt.task, attempt.ending)
-                continue
-            mode = attempt.job_class.concurrency
-            if mode == CPUBOUND:
-                process_tasks = True
-                self._children.running += 1
-            running[id] = attempt
-            for observer in observers:
-                observer.started(attempt.task)
-            self._executors[mode].start_attempt(attempt)
-        self._children.in_last_batch = process_tasks
-        if process_tasks:
-            self._settling.order_released(before)
-        return unknown
-
-    def _finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """An attempt ended: the one way out for all of them."""
-        task = attempt.task
-        if attempt.job_class.concurrency == CPUBOUND:
-            took = self._context.clock.time() - (task.time_started or 0.0)
-            self._children.ended(took)
-            self._meter.child_seconds += took
-        if self._attempts.running.get(task.id) is not attempt:
-            return  # abandoned with its lease: another worker has the task now
-        streams = self._streams
-        if streams.outlets and task.id in streams:
-            if outcome.kind != outcomes.RELEASED:
-                self._beside.spawn(self._end_stream(attempt, outcome))
-                return
-            streams.drop(task)
-        self._conclude(attempt, outcome)
-
-    async def _end_stream(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Conclude an attempt that has streamed something when all of that is in the store."""
-        try:
-            await self._streams.finish(attempt.task)
-        finally:  # also when a job cancels whatever runs in the loop
-            if self._attempts.running.get(attempt.task.id) is attempt:
-                self._conclude(attempt, outcome)
-
-    def _conclude(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Decide what follows from the end of an attempt."""
-        task, clock, meter = attempt.task, self._context.clock, self._meter
-        now = clock.time()
-        meter.done += 1
-        meter.seconds += now - (task.time_started or now)
-        ending = conclude(
-            task,
-            outcome,
-            now=now,
-            job=attempt.job_class,
-            chance=0.5 if outcome.kind == outcomes.OK else clock.random(),
-            limit=self._message_size,
-        )
-        self._end(task, ending)
-
-    def _end(self, task: Task[Any], ending: Ending) -> None:
-        """Put the end of a task into the next round trip."""
-        if not self._settling.settle(task, ending):
-            return
-        self._signal.set()
-        if self._quarantine.task == task.id:
-            self._quarantine.end()
-        if self._draining.begun:
-            self._draining.attempt_ended()
-        for observer in self._observers:
-            observer.ended(task, ending)
-        if self._limit:
-            self._look_at_limit()
-
-    def _look_at_limit(self) -> None:
-        """Have the worker replaced, where it has taken `max_requests` tasks and none of them runs."""
-        if self._limit and self._taken >= self._limit and not self._attempts.running:
-            self._on_limit()
 
     # --------------------------------------------------------------------------- the lease, the end
     async def _reconcile(self) -> None:

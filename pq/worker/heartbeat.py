@@ -1,4 +1,4 @@
-"""The heartbeat: tells the world, every few seconds, that this consumer lives and what it does."""
+"""The heartbeat: announces every few seconds that this worker lives, and what it does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from .service import Service
 logger = logging.getLogger("pq.worker")
 
 EVERY = 5.0
-"""Seconds between two heartbeats on average; a consumer that is silent for three of them is taken off the list."""
-
-
+"""Seconds between two heartbeats on average; a worker that misses three of them is taken off the list."""
 MOST_NAMES = 4000
-"""Characters of the names of jobs in a heartbeat. Where there are more, it does not say what jobs it knows."""
+"""Characters of the job names in a heartbeat; with more of them it lists no jobs."""
 
 
 class Heartbeat(Service):
-    """Event `status` on channel `consumer`, and the key `consumer:<name>` with a TTL."""
+    """A service that publishes event `status` on channel `consumer`, and sets the key `consumer:<name>` with a TTL."""
 
     name = "heartbeat"
 
@@ -48,15 +46,15 @@ class Heartbeat(Service):
         try:
             async with asyncio.timeout(EVERY):
                 payload = msgpack.packb(self.facts(leaving=leaving))
-                # The name of one that leaves stays for a moment only; who listens is told of it.
+                # The name of a worker that leaves stays for a moment only; listeners get the event.
                 ttl = 0.001 if leaving else 3 * EVERY
                 name = f"{self._context.node}.{self._context.name}.{os.getpid()}"
                 await self._context.broker.channels.beat(name, payload, ttl)
         except (PqError, TimeoutError) as exc:
-            logger.debug("no heartbeat this time: %s", exc)
+            logger.debug("heartbeat not sent: %s", exc)
 
     def facts(self, *, leaving: bool = False) -> dict[str, Any]:
-        """What a heartbeat says."""
+        """Return the content of a heartbeat."""
         context = self._context
         counts = context.counts
         return {
@@ -81,7 +79,7 @@ class Heartbeat(Service):
 
 
 def _known(context: Context) -> dict[str, list[str]]:
-    """The jobs of this worker, and the modules whose plain functions are jobs too."""
+    """Return the jobs of this worker, and the modules whose plain functions are jobs too."""
     jobs, modules = [job.name for job in context.registry], context.registry.modules
     if sum(map(len, jobs)) + sum(map(len, modules)) > MOST_NAMES:
         return {}

@@ -1,15 +1,14 @@
 """The lease of a worker: renewed by a thread, with a connection of its own.
 
-A job that blocks the event loop must not cost the worker its tasks, so renewing does not depend on the
-loop. The same thread watches the loop: when the loop does not answer for a second it names the job that
-holds it, with its stack; when that goes on for `stall_limit`, the worker ends itself, so that its tasks
-get to somebody who can serve them.
+A job that blocks the event loop must not cost the worker its tasks, so renewing does not depend on the loop. The
+same thread watches the loop: when the loop does not answer for a second, it logs the job that blocks it, with its
+stack. When that goes on for `stall_limit`, the worker ends itself, so that other workers get its tasks.
 
-Renewals are also what the *reclaim guard* goes by. After an outage, a restart of the store or a jump of its
-clock all leases look expired at once, and the first to return would take everybody's running tasks. So the
-store notes since when leases have been renewed without a gap, by whomever, and only when that is a whole
-lease ago are expired ones taken over. That is decided in the store, by the script that does it: a worker may
-be stopped between asking and acting, and one that has just come need not wait to know what others know.
+The *reclaim guard* depends on renewals too. After an outage, a restart of the store or a jump of its clock all leases
+look expired at once, and the first worker to return would take the running tasks of all others. So the store notes
+since when leases have been renewed without a gap, by any worker, and lets expired ones be taken over only when that
+is a whole lease ago. The script that takes over decides it in the store: a worker may be stopped between asking and
+acting, and a new worker need not learn what the others know.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ STALL = 1.0
 """Seconds without an answer after which the loop counts as blocked."""
 
 
-_NOT_THEIRS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, sysconfig.get_path("stdlib") + os.sep)
-"""Where code is that no user wrote: this library, and Python's own."""
+_NOT_THE_USERS = (os.path.dirname(os.path.dirname(__file__)) + os.sep, sysconfig.get_path("stdlib") + os.sep)
+"""Directories of code that no user wrote: this library, and Python's own."""
 
 
 class LeaseKeeper:
@@ -94,7 +93,7 @@ class LeaseKeeper:
         """Stop renewing. The lease itself is handed back by the consumer."""
         await self._end()
 
-    # What follows is all that there is of the thread; a simulation has another way to do it.
+    # The thread is begun and ended in these two alone, so that a simulation can replace it.
     def _begin(self) -> None:
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name=f"pq-lease-{self._context.name}", daemon=True)
@@ -107,7 +106,7 @@ class LeaseKeeper:
             await asyncio.to_thread(thread.join, 5.0)
 
     async def take_new_lease(self) -> str:
-        """Begin a lease: at the start, and whenever the old one was lost."""
+        """Take a new lease: at the start, and whenever the old one was lost."""
         context = self._context
         lease = new_lease()
         self._on_lease(lease)
@@ -139,18 +138,18 @@ class LeaseKeeper:
                     self._name_the_blocker(now - blocked_since)
                 if now - blocked_since >= self._context.cfg.stall_limit:
                     logger.critical(
-                        "the event loop has been held for %.0f s: this worker ends", now - blocked_since
+                        "the event loop is blocked for %.0f s: this worker ends", now - blocked_since
                     )
                     os._exit(70)
         finally:
             renewer.close()
 
     def _until_next_look(self) -> float:
-        """Not the same for all: workers that were started together would renew together for ever."""
+        """Return a time of chance: workers that started together would renew together forever."""
         return self._look * (0.75 + 0.5 * self._context.clock.random())
 
     def _plan(self, now: float) -> None:
-        """The lease is good: renew it when a third of it is over."""
+        """Plan the next renewal of a valid lease: when a third of it is over."""
         self._next_renewal = now + self._ttl / 3000
 
     def _is_due(self, now: float) -> bool:
@@ -163,27 +162,25 @@ class LeaseKeeper:
             answer = renewer.renew(lease, self._context.queues, self._ttl)
         except PqError as exc:
             answer = exc
-        except (
-            Exception
-        ) as exc:  # whatever it is: a worker whose thread has ended would lose each lease it takes
+        except Exception as exc:  # any: a worker whose thread has ended would lose each lease that it takes
             answer = PqError(f"{type(exc).__name__}: {exc}")
         return self._renewed(lease, answer)
 
     def _renewed(self, lease: str, answer: tuple[Renewal, int] | PqError) -> bool:
-        """What the store said to a renewal of that lease, or why it said nothing."""
+        """Take the store's answer to a renewal of that lease, or the reason why there is none; return whether there is."""
         now = self._context.clock.monotonic()
         if isinstance(answer, PqError):
-            # It is tried again soon, since a lease is three renewals long; and not by all workers at once.
+            # Tried again soon, because a lease is three renewals long; and not by all workers at once.
             self._next_renewal = now + min(1.0, self._ttl / 10_000) * (0.5 + self._context.clock.random())
             if isinstance(answer, StoreUnavailable):
-                logger.debug("the lease was not renewed: %s", answer)
+                logger.debug("lease not renewed: %s", answer)
             else:
-                logger.warning("the lease was not renewed: %s", answer)
+                logger.warning("lease not renewed: %s", answer)
             return False
         self._plan(now)
         renewal, server_ms = answer
         self._watch_clock(server_ms)
-        if lease == self._context.lease:  # else it was replaced while we asked
+        if lease == self._context.lease:  # else it was replaced meanwhile
             if not renewal.alive:
                 self._call_loop(self._on_lost)
             elif renewal.cancelling:
@@ -191,7 +188,7 @@ class LeaseKeeper:
         return True
 
     def _watch_clock(self, server_ms: int) -> None:
-        """A store whose clock moved otherwise than ours has jumped: that is worth a word."""
+        """Warn where the store's clock and ours moved apart: the store's clock has jumped."""
         offset = server_ms / 1000 - self._context.clock.monotonic()
         if self._clock_offset is not None and abs(offset - self._clock_offset) > self._ttl / 4000:
             logger.warning(
@@ -221,8 +218,8 @@ class LeaseKeeper:
     def _name_the_blocker(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         stack = traceback.extract_stack(frame)[-6:] if frame is not None else []
-        # The last line that is neither ours nor of the library: what its author can change.
-        own = [line for line in stack if not line.filename.startswith(_NOT_THEIRS)]
+        # The last line that is neither ours nor Python's: the user can change it.
+        own = [line for line in stack if not line.filename.startswith(_NOT_THE_USERS)]
         place = f" at {os.path.relpath(own[-1].filename)}:{own[-1].lineno}" if own else ""
         try:
             job = self._job_of(asyncio.current_task(self._loop))
@@ -240,4 +237,4 @@ class LeaseKeeper:
         )
 
     def _say_freed(self, seconds: float) -> None:
-        logger.warning("the event loop goes on after %.1f s", seconds)
+        logger.warning("the event loop answers again after %.1f s", seconds)

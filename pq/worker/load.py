@@ -19,7 +19,7 @@ class Use(NamedTuple):
 
     running: int
     """Attempts that have one, or wait for one here."""
-    room: int
+    total: int
     """How many there are."""
     seconds: float
     """Seconds that all attempts together have taken so far."""

@@ -1,4 +1,4 @@
-"""Progress of running tasks: noted on the task, and told to whoever listens, at most ten times a second."""
+"""Progress of running tasks: kept with the task and published, at most ten times a second for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT = 86_400_000
 
 
 class Progress:
-    """Takes reports from any thread; sends the latest of each task."""
+    """Take reports from any thread; send the latest of each task."""
 
     name = "progress"
 
@@ -46,7 +46,7 @@ class Progress:
         self._loop = None
 
     def report(self, task: Task[Any], done: float, total: float | None, message: str | None) -> None:
-        """From any thread; never blocks, never raises."""
+        """Take a report, from any thread. Never blocks, never raises."""
         loop = self._loop
         if loop is None:
             return
@@ -60,7 +60,7 @@ class Progress:
         try:
             loop.call_soon_threadsafe(self._note, task, facts)
         except RuntimeError:
-            pass  # the loop is closed: nobody is left to hear
+            pass  # the loop is closed: the worker has ended
 
     def _note(self, task: Task[Any], facts: dict[str, Any]) -> None:
         if task.done():
@@ -88,7 +88,7 @@ class Progress:
                         context.keys.task_channel, b"progress\n" + b"".join(parts)
                     )
             except PqError as exc:
-                logger.debug("progress was not told: %s", exc)
+                logger.debug("progress not sent: %s", exc)
             await asyncio.sleep(EVERY)
 
 

@@ -1,13 +1,12 @@
-"""The reporter: tells people of tasks that failed for good, by mail and by web hook.
+"""The reporter: reports tasks that failed for good, by mail and by web hook.
 
-Nothing of it is on a task's way: a failure is noted in a bounded queue, and what is sent is sent by a
-thread of its own. A bug fails a thousand tasks a second, and nobody reads a thousand mails. So the first
-failure goes out at once, and those of the next minute in one digest, with counts by job; what does not
-fit into the queue is counted.
+It delays no task: a failure goes into a bounded queue, and a thread of its own sends the reports. A bug may fail a
+thousand tasks a second, and a thousand mails would not be read. So the first failure is sent at once, and those of
+the next minute in one digest, with counts by job; failures that do not fit into the queue are counted.
 
-When the mail server or the hook does not answer, that is logged once, and again only after it has worked
-in between; what was to be sent is kept, as far as there is room. No log line has a password or the path
-of a hook. Arguments of tasks are not reported, as they may be secret.
+When the mail server or the hook does not answer, that is logged once, and again only after it has worked in
+between; the reports are kept, up to a limit. No log line has a password or the path of a hook. Arguments
+of tasks are not reported, because they may be secret.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ logger = logging.getLogger("pq.worker")
 
 EVERY = 60.0
 """Seconds between two mails, or two calls of the hook."""
-ROOM = 1000
+MOST_KEPT = 1000
 """Failures that are kept until they are sent."""
 SHOWN = 20
-"""Failures of a digest that are told in full; the rest is counted."""
+"""Failures of a digest that are shown in full; the rest is counted."""
 STACK = 4000
 """Characters of a traceback in a report."""
 PATIENCE = 10.0
-"""Seconds for which a mail server or a hook may keep us waiting."""
+"""Seconds to wait for a mail server or a hook."""
 LAST_TIME = 5.0
-"""Seconds for what is left when the worker stops."""
+"""Seconds for the last reports when the worker stops."""
 
 
 class Failure(NamedTuple):
-    """What is told of one task."""
+    """The report of one task."""
 
     id: str
     name: str
@@ -66,7 +65,7 @@ class Failure(NamedTuple):
 
 
 class Digest(NamedTuple):
-    """What one mail, or one call of the hook, tells."""
+    """The content of one mail, or of one call of the hook."""
 
     application: str
     worker: str
@@ -76,7 +75,7 @@ class Digest(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """One line, whatever a job put into its error."""
+        """The subject: one line, whatever a job put into its error."""
         total = len(self.failures) + self.dropped
         first = self.failures[0]
         what = f"{first.name} failed: {first.error}" if total == 1 else f"{total} tasks failed on {self.node}"
@@ -100,7 +99,7 @@ class Digest(NamedTuple):
         return "\n".join(lines)
 
     def plain(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return the content for programs."""
         return {
             "application": self.application,
             "worker": self.worker,
@@ -116,7 +115,7 @@ class Digest(NamedTuple):
 
 
 class Outlet:
-    """One way out: its queue, its pace, and whether it works."""
+    """One way to send reports: its queue, its pace, and whether it works."""
 
     def __init__(self, what: str, send: Callable[[Digest], None], secrets: list[str]) -> None:
         self.what = what
@@ -128,8 +127,8 @@ class Outlet:
         self._broken = False
 
     def put(self, failure: Failure) -> None:
-        """Note it; never blocks."""
-        if len(self._waiting) >= ROOM:
+        """Queue a failure; never blocks."""
+        if len(self._waiting) >= MOST_KEPT:
             self.dropped += 1
             return
         self._waiting.append(failure)
@@ -142,7 +141,7 @@ class Outlet:
             await asyncio.sleep(EVERY)
 
     async def flush(self, digest: Callable[[list[Failure], int], Digest]) -> None:
-        """Send what there is. What cannot be sent stays."""
+        """Send the queued failures. Those that cannot be sent stay in the queue."""
         if not self._waiting:
             return
         failures, self._waiting = list(self._waiting), deque()
@@ -151,24 +150,24 @@ class Outlet:
         try:
             await _in_thread(self._send, digest(failures, dropped))
         except Exception as exc:
-            self._say(exc)
+            self._log(exc)
             kept = [*failures, *self._waiting]
-            self._waiting = deque(kept[:ROOM])
-            self.dropped += dropped + max(0, len(kept) - ROOM)
+            self._waiting = deque(kept[:MOST_KEPT])
+            self.dropped += dropped + max(0, len(kept) - MOST_KEPT)
             self._news.set()
         else:
             if self._broken:
                 self._broken = False
-                logger.info("reports by %s go out again", self.what)
+                logger.info("reports by %s are sent again", self.what)
 
-    def _say(self, exc: Exception) -> None:
+    def _log(self, exc: Exception) -> None:
         if self._broken:
             return
         self._broken = True
         text = f"{type(exc).__name__}: {exc}"
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        logger.error("failures cannot be reported by %s (told once): %s", self.what, text)
+        logger.error("failures cannot be reported by %s (logged once): %s", self.what, text)
 
 
 class Reporter(Service, TaskObserver):
@@ -213,7 +212,7 @@ class Reporter(Service, TaskObserver):
 
 
 def outlets(cfg: Settings) -> list[Outlet]:
-    """The ways out that the settings name."""
+    """Return the outlets that the settings name."""
     found = []
     if cfg.report_mail_to:
         found.append(
@@ -229,14 +228,14 @@ def outlets(cfg: Settings) -> list[Outlet]:
 
 
 def send_mail(cfg: Settings, digest: Digest) -> None:
-    """One mail, by the server of `smtp_url`. Blocks; raises what goes wrong."""
+    """Send one mail by the server of `smtp_url`. Blocks; raises what goes wrong."""
     message = EmailMessage()
     message["Subject"] = digest.subject
     message["From"] = cfg.report_mail_from or f"pq@{socket.gethostname() or 'localhost'}"
     message["To"] = ", ".join(cfg.report_mail_to)
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid("pq", socket.gethostname() or "localhost")
-    message["Auto-Submitted"] = "auto-generated"  # so that nobody's vacation answers
+    message["Auto-Submitted"] = "auto-generated"  # so that no absence notice answers
     message.set_content(digest.text)
     parts = urlsplit(cfg.smtp_url)
     host = parts.hostname or "localhost"
@@ -264,12 +263,12 @@ def call_hook(url: str, digest: Digest) -> None:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
             answer.read(1000)
     except urllib.error.HTTPError as exc:
-        exc.close()  # it is an answer too, with a connection
+        exc.close()  # an answer too, with a connection
         raise
 
 
 async def _in_thread(function: Callable[[Digest], None], digest: Digest) -> None:
-    """Run it in a thread that holds up nobody's end: a name server may take minutes to say nothing."""
+    """Run it in a daemon thread, which delays no exit: a name server may take minutes to time out."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
@@ -286,7 +285,7 @@ async def _in_thread(function: Callable[[Digest], None], digest: Digest) -> None
             function(digest)
         except Exception as exc:
             error = exc
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
             loop.call_soon_threadsafe(end, error)
 
     threading.Thread(target=work, name="pq-reporter", daemon=True).start()
@@ -294,5 +293,5 @@ async def _in_thread(function: Callable[[Digest], None], digest: Digest) -> None
 
 
 def _middle(text: str) -> str:
-    """The beginning and the end of a long text."""
+    """Return the beginning and the end of a long text."""
     return text if len(text) <= STACK else f"{text[: STACK // 2]}\n…\n{text[-STACK // 2 :]}"

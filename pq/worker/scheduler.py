@@ -1,12 +1,11 @@
 """The scheduler: queues the tasks of periodic jobs when their ticks come.
 
-Every worker of a server that was started with `--schedule-periodic` has one, and so have those of other
-servers. They do not know of each other and need no leader: all compute the same ticks, and the store gives
-each tick to the first who claims it, in the step in which its task is queued. So one of them is enough, and
-any number does no harm.
+Every worker of every server with `schedule_periodic` has one. They do not know of each other and need no
+leader: all compute the same ticks, and the store gives each tick to the first scheduler that claims it, in the
+step in which its task is queued. So one of them is enough, and any number does no harm.
 
-The store's clock decides what is due. The scheduler's own timer only says when to ask next, and it asks every
-few seconds, so that what changes at run time is seen.
+The store's clock decides what is due. The scheduler's own timer only says when to ask next; it asks every few
+seconds, so that it sees schedules that change at run time.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from .service import Service
 logger = logging.getLogger("pq.worker")
 
 POLL = 2.0
-"""Seconds after which to look for changes at the latest."""
+"""Seconds after which to look for changed schedules at the latest."""
 AT_ONCE = 100
 """Ticks in one call."""
 
 
 @dataclass(slots=True)
 class _Line:
-    """One schedule that is followed: the ticks up to `seen` are dealt with."""
+    """One schedule: the ticks up to `seen` (ms) are claimed, by this scheduler or another; `next` is the next one."""
 
     plan: Plan
     seen: int
@@ -41,7 +40,7 @@ class _Line:
 
 
 class Scheduler(Service):
-    """One of those that claim ticks."""
+    """A service that claims the ticks of all schedules."""
 
     name = "scheduler"
 
@@ -52,12 +51,12 @@ class Scheduler(Service):
         self._lines: list[_Line] = []
         self._version: int | None = None
         self._brought = False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._turning = asyncio.Lock()
 
     @property
     def next(self) -> int | None:
-        """When the next tick comes, ms; as far as it has looked."""
+        """When the next known tick comes, in ms; None when none does."""
         return min((line.next for line in self._lines if line.next is not None), default=None)
 
     async def start(self) -> None:
@@ -74,12 +73,12 @@ class Scheduler(Service):
             except PqError as exc:
                 # The store is away or full. Ticks are not lost by that: they are due until they are claimed.
                 if exc.message != trouble:
-                    logger.warning("nothing can be scheduled now: %s", exc)
+                    logger.warning("scheduling is interrupted: %s", exc)
                 trouble, pause = exc.message, 1.0
             await asyncio.sleep(pause)
 
     async def turn(self) -> float:
-        """Queue what is due; the seconds after which to come again. Who calls it twice at once, waits."""
+        """Queue what is due; return the seconds until the next turn. Of two calls at once the second waits."""
         async with self._turning:
             return await self._turn()
 
@@ -87,7 +86,7 @@ class Scheduler(Service):
         broker = self._context.broker
         if not self._brought:
             for name in await self._schedules.bring_code(broker):
-                logger.warning("the store has %d schedules and takes no more: %s does not run", MOST, name)
+                logger.warning("schedule limit of %d reached: %s does not run", MOST, name)
             self._brought = True
         version, now = await broker.schedules.version()
         if version != self._version:
@@ -110,7 +109,7 @@ class Scheduler(Service):
         try:
             return [self._schedules.tick(plan, at, now) for at in moments]
         except PqError as exc:
-            self._tell(f"{plan.name} {exc}", "the schedule %s queues nothing: %s", plan.name, exc)
+            self._warn_once(f"{plan.name} {exc}", "schedule %s queues nothing: %s", plan.name, exc)
             return []
 
     async def _claim(self, queue: str, claimed: list[tuple[_Line, Tick]], now: int) -> None:
@@ -118,37 +117,37 @@ class Scheduler(Service):
             part = claimed[start : start + AT_ONCE]
             answers = await self._context.broker.work.tick(queue, [tick for _, tick in part])
             for (line, tick), answer in zip(part, answers, strict=True):
-                if answer == TOO_EARLY:  # the store's clock was set back under our hands
+                if answer == TOO_EARLY:  # the store's clock was set back meanwhile
                     continue
                 self._seen(line, tick.at)
-                logger.debug("tick %s: %s", tick.id, "queued" if answer else "somebody else's")
+                logger.debug("tick %s: %s", tick.id, "queued" if answer else "claimed by another scheduler")
 
     def _seen(self, line: _Line, until: int) -> None:
         line.seen = max(line.seen, until)
         line.next = line.plan.schedule.next_after(line.seen)
 
     async def _load(self) -> None:
-        """Take the schedules from the store, and where each of them stands."""
+        """Read the schedules from the store, and the last tick of each."""
         broker = self._context.broker
         version, stored = await broker.schedules.stored()
         unreadable: dict[str, UnreadableMessage] = {}
         plans = load_plans(stored, unreadable)
         for name, error in unreadable.items():
-            self._tell(f"{name} {error}", "%s", error)
+            self._warn_once(f"{name} {error}", "%s", error)
         last = await last_ticks(broker, list(plans.values()))
         lines = []
         for name, plan in plans.items():
             if stored[name].paused:
                 continue
             if not self._schedules.runs_here(plan, stored[name]):
-                logger.debug("the schedule %s is not ours: its job is %s", name, plan.job)
+                logger.debug("schedule %s skipped: its job %s is unknown here", name, plan.job)
                 continue
             seen = max(last[name], stored[name].since)
             lines.append(_Line(plan, seen, plan.schedule.next_after(seen)))
         self._lines, self._version = lines, version
 
-    def _tell(self, key: str, text: str, *values: object) -> None:
-        """Warn, once: this is come upon again at every tick."""
-        if key not in self._told:
-            self._told.add(key)
+    def _warn_once(self, key: str, text: str, *values: object) -> None:
+        """Warn once: the same is found at every tick."""
+        if key not in self._warned:
+            self._warned.add(key)
             logger.warning(text, *values)

@@ -1,11 +1,11 @@
-"""What running tasks stream: the parts of their results, on their way to the store.
+"""The streams of running tasks: the parts of their results, on their way to the store.
 
-Parts wait here until they are sent, those of all tasks in one call, and while it is under way the next ones gather;
-so a part that comes alone leaves at once, and many go together. Who streams faster than the store takes it
-waits: `room` is answered when what is unsent has become less.
+Parts wait here until they are sent, those of all tasks in one call. While a call is under way the next parts gather;
+so a single part leaves at once, and many go together. A job that streams faster than the store takes it waits:
+`space` resolves when fewer parts are unsent.
 
-A task's end must not overtake what it has streamed. So the consumer asks `finish`, which sends the rest and a mark
-that the attempt ends here, before it settles. What has lost its lease sends nothing more: the script refuses it.
+A task's end must not overtake its stream. So the consumer calls `finish` before it settles: that sends the rest, and
+a mark that the attempt ends here. An attempt that lost its lease sends nothing more: the script refuses it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ logger = logging.getLogger("pq.worker")
 
 MOST_PARTS = 10_000
 MOST_BYTES = 16_000_000
-"""What is kept of one attempt's stream, the last of it; and what may wait to be sent."""
-ROOM_PARTS = 1_000
-ROOM_BYTES = 1_000_000
-"""What may wait to be sent before whoever streams has to wait."""
+"""Parts and bytes that are kept of one attempt's stream, its last ones; and that may wait to be sent."""
+UNSENT_PARTS = 1_000
+UNSENT_BYTES = 1_000_000
+"""Parts and bytes that may wait to be sent before the job that streams has to wait."""
 AT_ONCE_PARTS = 500
 AT_ONCE_BYTES = 500_000
-"""What of one task goes in one call."""
+"""Parts and bytes of one task in one call."""
 CALL_BYTES = 4_000_000
-"""What goes in one call of all tasks."""
+"""Bytes of all tasks in one call."""
 AGAIN_AFTER = 0.5
-"""Seconds until a call is made again that the store did not answer."""
+"""Seconds until a call that the store did not answer is repeated."""
 
 
 class Outlet:
     """The stream of one attempt."""
 
-    __slots__ = ("_kept", "_rooms", "_sizes", "error", "number", "oldest", "size", "task", "unsent")
+    __slots__ = ("_kept", "_sizes", "_waiters", "error", "number", "oldest", "size", "task", "unsent")
 
     def __init__(self, task: Task[Any]) -> None:
         self.task = task
@@ -56,9 +56,10 @@ class Outlet:
         self.error: PqError | None = None
         self._sizes: deque[int] = deque()
         self._kept = 0
-        self._rooms: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def put(self, part: bytes) -> None:
+        """Add a part; the oldest ones beyond what is kept are given up."""
         self.number += 1
         self.unsent.append(part)
         self.size += len(part)
@@ -69,38 +70,39 @@ class Outlet:
             self.oldest += 1
 
     @property
-    def has_room(self) -> bool:
-        return len(self.unsent) < ROOM_PARTS and self.size < ROOM_BYTES
+    def has_space(self) -> bool:
+        """Whether another part may be added without a wait."""
+        return len(self.unsent) < UNSENT_PARTS and self.size < UNSENT_BYTES
 
-    def room(self, least: int = ROOM_PARTS) -> asyncio.Future[None]:
-        """Resolved when fewer than `least` parts are unsent, and there is room; or with the stream's error."""
-        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._rooms.append((least, room))
-        return room
+    def space(self, least: int = UNSENT_PARTS) -> asyncio.Future[None]:
+        """Return a future that resolves when fewer than `least` parts are unsent and there is space, or has the error."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((least, waiter))
+        return waiter
 
     def sent(self, count: int) -> None:
-        """The first `count` of what was unsent is in the store."""
+        """Note that the first `count` unsent parts are in the store."""
         for _ in range(count):
             self.size -= len(self.unsent.popleft())
-        if self.has_room:
-            for least, room in self._rooms:
-                if len(self.unsent) < least and not room.done():
-                    room.set_result(None)
-            self._rooms = [(least, room) for least, room in self._rooms if not room.done()]
+        if self.has_space:
+            for least, waiter in self._waiters:
+                if len(self.unsent) < least and not waiter.done():
+                    waiter.set_result(None)
+            self._waiters = [(least, waiter) for least, waiter in self._waiters if not waiter.done()]
 
     def fail(self, error: PqError) -> None:
-        """No more of it gets to the store."""
+        """End the stream with an error: no more of it gets to the store."""
         self.error = self.error or error
         self.unsent.clear()
         self.size = 0
-        rooms, self._rooms = self._rooms, []
-        for _, room in rooms:
-            if not room.done():
-                room.set_exception(error)
-                room.exception()  # whoever does not await it is told by the next part
+        waiters, self._waiters = self._waiters, []
+        for _, waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # retrieved: a job that does not await it gets the error from its next part
 
     def next_call(self) -> list[bytes]:
-        """What of it goes next."""
+        """Return the parts that go next."""
         parts: list[bytes] = []
         size = 0
         for part in self.unsent:
@@ -112,23 +114,26 @@ class Outlet:
 
 
 class Streams(Service):
-    """A service, and what jobs stream to. `holding`: (queue, batch) under which an attempt is held that runs here."""
+    """A service that sends the streams of all tasks.
+
+    `held_under` returns the (queue, batch) under which the attempt of a task is held here, None where none is.
+    """
 
     name = "streams"
 
-    def __init__(self, context: Context, holding: Callable[[Task[Any]], tuple[str, int] | None]) -> None:
+    def __init__(self, context: Context, held_under: Callable[[Task[Any]], tuple[str, int] | None]) -> None:
         super().__init__()
         self._context = context
-        self._holding = holding
+        self._held_under = held_under
         self._ttl = int(context.cfg.kept * 1000)
         self.outlets: dict[str, Outlet] = {}
-        """By task, of those that have streamed something."""
+        """By id, the streams of the tasks that have one."""
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
     def __contains__(self, id: object) -> bool:
-        """Whether a task that runs here has streamed something."""
+        """Return whether a task that runs here has streamed something."""
         return id in self.outlets
 
     async def stop(self) -> None:
@@ -141,11 +146,11 @@ class Streams(Service):
     ) -> Awaitable[None]:
         """See `pq.model.backend.Backend.stream`."""
         if threading.get_ident() == self._thread:
-            room = self._add(task, part)
-            if room is not None and block is not None:
-                block(room)
+            waiter = self._add(task, part)
+            if waiter is not None and block is not None:
+                block(waiter)
                 return NO_WAIT
-            return NO_WAIT if room is None else room
+            return NO_WAIT if waiter is None else waiter
         giving = self._give(task, part)
         try:
             given = asyncio.run_coroutine_threadsafe(giving, self._loop)
@@ -158,15 +163,15 @@ class Streams(Service):
         return NO_WAIT
 
     async def _give(self, task: Task[Any], part: bytes) -> None:
-        room = self._add(task, part)
-        if room is not None:
-            await room
+        waiter = self._add(task, part)
+        if waiter is not None:
+            await waiter
 
     def _add(self, task: Task[Any], part: bytes) -> asyncio.Future[None] | None:
-        """Take in a part; what to wait for, where there is no room for more."""
+        """Take a part; return what to wait for where there is no space for more."""
         outlet = self.outlets.get(task.id)
         if outlet is None or outlet.task is not task:
-            if self._holding(task) is None:
+            if self._held_under(task) is None:
                 raise _ended(task)
             outlet = self.outlets[task.id] = Outlet(task)
         if outlet.error is not None:
@@ -178,37 +183,36 @@ class Streams(Service):
             )
         outlet.put(part)
         self._news.set()
-        return None if outlet.has_room else outlet.room()
+        return None if outlet.has_space else outlet.space()
 
     # ---------------------------------------------------------------------------- from the consumer
     async def finish(self, task: Task[Any]) -> None:
-        """The attempt has ended: note how many parts it had, and see to it that they are in the store."""
+        """End the stream of an attempt: note the number of its parts, and wait until they are in the store."""
         outlet = self.outlets.get(task.id)
         if outlet is None or outlet.task is not task:
             return
-        task.note(
-            streamed=outlet.number
-        )  # before anything can go wrong: so whoever reads knows what is missing
+        # Before anything can fail: so a reader knows how many parts are missing.
+        task.note(streamed=outlet.number)
         try:
             if outlet.error is not None:
                 raise outlet.error
             outlet.put(b"")  # the mark that tells a reader to look for the task's end
             self._news.set()
-            await outlet.room(1)
+            await outlet.space(1)
         except PqError as exc:
-            logger.warning("not all that %s streamed is in the store: %s", task.info(), exc)
+            logger.warning("stream of %s is incomplete in the store: %s", task.info(), exc)
         finally:
             self.drop(task)
 
     def drop(self, task: Task[Any]) -> None:
-        """The attempt is over, and what is unsent of it does not matter."""
+        """Drop the stream of an attempt, with what is unsent of it."""
         outlet = self.outlets.get(task.id)
         if outlet is not None and outlet.task is task:
             del self.outlets[task.id]
             outlet.fail(_ended(task))
 
     def drop_all(self) -> None:
-        """The lease is lost, or the worker stops."""
+        """Drop all streams: the lease is lost, or the worker stops."""
         for outlet in list(self.outlets.values()):
             self.drop(outlet.task)
 
@@ -226,7 +230,7 @@ class Streams(Service):
         for outlet in list(self.outlets.values()):
             if not outlet.unsent:
                 continue
-            held = self._holding(outlet.task)
+            held = self._held_under(outlet.task)
             if held is None:
                 self.drop(outlet.task)
                 continue
@@ -236,7 +240,7 @@ class Streams(Service):
             size += sum(map(len, parts))
             if size >= CALL_BYTES:
                 break
-        # Who was sent now stands last, so that nobody's stream keeps another's waiting.
+        # What was sent now stands last, so that no stream keeps another one waiting.
         for outlet, _ in calls:
             self.outlets[outlet.task.id] = self.outlets.pop(outlet.task.id)
         return calls
@@ -252,7 +256,7 @@ class Streams(Service):
                 outlet.fail(exc)
             return
         except PqError as exc:
-            logger.debug("what tasks stream is sent later: %s", exc)
+            logger.debug("streams are sent later: %s", exc)
             await asyncio.sleep(AGAIN_AFTER)
             return
         for (outlet, call), kept in zip(calls, taken, strict=True):
@@ -261,7 +265,7 @@ class Streams(Service):
             if kept:
                 outlet.sent(len(call.parts))
             else:
-                outlet.fail(PqError("this worker has lost the task, and somebody else has it"))
+                outlet.fail(PqError("this worker lost the task, and another worker has it"))
 
 
 def _ended(task: Task[Any]) -> InvalidValue:

@@ -1,4 +1,4 @@
-"""The sweeper: has large messages removed that no record claims any more; where `large_dir` is set."""
+"""The sweeper: removes large messages that no record refers to any more, where `large_dir` is set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("pq.worker")
 
 
 class Sweeper(Service):
-    """Sweeps now and then. What goes wrong is told, and tried again the next time."""
+    """A service that sweeps now and then. A failure is logged, and the next sweep tries again."""
 
     name = "sweeper"
 
@@ -33,4 +33,4 @@ class Sweeper(Service):
                 logger.warning("large_dir was not swept: %s", exc)
             else:
                 if removed:
-                    logger.info("%d large messages that no task needs any more were removed", removed)
+                    logger.info("large_dir swept: %d messages that no task needs removed", removed)

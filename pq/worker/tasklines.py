@@ -1,10 +1,10 @@
-"""The log lines of each task: kept with it in the store, and told to whoever listens.
+"""The log lines of each task: kept with it in the store, and published.
 
-A handler on the root logger looks at what is logged while a task runs (a context variable says which) and
-puts it aside; twice in a second or so what has come is sent. Logging itself never waits for the store, and a
-task that logs without end costs its own oldest lines.
+A handler on the root logger collects what is logged while a task runs (a context variable says which task). A
+few times a second the collected lines are sent. Logging itself never waits for the store, and a task that logs
+without end loses its own oldest lines.
 
-What a job prints in a child process comes here as well, since the worker logs it under the job's name.
+What a job prints in a child process comes here too, because the worker logs it under the job's name.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ EVERY = 0.25
 LONGEST = 4_000
 """Characters of one line."""
 OWN = frozenset({"pq.worker", "pq.server", "pq.producer", "pq.execution", "pq.tasks"})
-"""Loggers that tell of tasks, and are no part of one."""
+"""Loggers whose records are about tasks, and do not belong to one."""
 
 
 class TaskLines(Service):
-    """A service, and the handler that feeds it."""
+    """A service that sends the lines, and the handler that collects them."""
 
     name = "task lines"
 
@@ -58,11 +58,11 @@ class TaskLines(Service):
         await self._send()
 
     def is_ours(self, task: Task[Any]) -> bool:
-        """False for a task of another worker in this process, and for one that runs without a queue."""
+        """Return False for a task of another worker in this process, and for one that runs without a queue."""
         return (task.worker, task.node) == (self._context.name, self._context.node)
 
     def add(self, task: Task[Any], line: bytes) -> None:
-        """From any thread."""
+        """Collect a line of a task, from any thread."""
         with self._mutex:
             known = self._lines.get(task.id)
             if known is None:
@@ -74,7 +74,7 @@ class TaskLines(Service):
         try:
             self._loop.call_soon_threadsafe(self._news.set)
         except RuntimeError:
-            pass  # the loop is closed: nobody is left to send them
+            pass  # the loop is closed: the worker has ended
 
     async def run(self) -> None:
         while True:
@@ -90,24 +90,24 @@ class TaskLines(Service):
         for task, lines in taken.values():
             kept = lines[-KEPT_LINES:]
             try:
-                told = _telling(task, kept)
+                event = _event(task, kept)
                 async with asyncio.timeout(5.0):
                     await context.broker.channels.keep_lines(task.queue or "", task.id, kept, self._ttl)
-                    await context.broker.channels.publish(context.keys.task_channel, b"log\n" + told)
+                    await context.broker.channels.publish(context.keys.task_channel, b"log\n" + event)
             except (PqError, TimeoutError) as exc:
-                logger.debug("log lines of %s were not kept: %s", task.id[:9], exc)
+                logger.debug("log lines of %s not kept: %s", task.id[:9], exc)
 
 
-def _telling(task: Task[Any], lines: list[bytes]) -> bytes:
-    """The task as event `log` has it: with its new lines, which its record does not keep."""
-    told = copy.copy(task)
-    told._run_info = dict(task.run_info)
-    told.note(log=lines)
-    return records.parcel(told.id, records.live_header(told.priority) + told.to_wire())
+def _event(task: Task[Any], lines: list[bytes]) -> bytes:
+    """Return the task as event `log` has it: with its new lines, which its record does not keep."""
+    shown = copy.copy(task)
+    shown._run_info = dict(task.run_info)
+    shown.note(log=lines)
+    return records.parcel(shown.id, records.live_header(shown.priority) + shown.to_wire())
 
 
 class _Handler(logging.Handler):
-    """Puts aside what is logged within a task."""
+    """Collects what is logged within a task."""
 
     def __init__(self, lines: TaskLines) -> None:
         super().__init__()
@@ -127,4 +127,4 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that cannot be made is lost here; the log itself has it, or has complained."""
+        """Drop a line that cannot be made: the handlers of the log have it, or have reported it."""

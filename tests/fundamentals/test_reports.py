@@ -17,7 +17,7 @@ import pytest
 from pq import api as pq
 from pq.config import Settings
 from pq.worker import reporter as module
-from pq.worker.reporter import ROOM, Digest, Failure, Reporter
+from pq.worker.reporter import MOST_KEPT, Digest, Failure, Reporter
 
 
 @pq.job()
@@ -209,15 +209,15 @@ async def test_a_server_that_says_no(
         await asyncio.sleep(0.01)
     told = [record.getMessage() for record in caplog.records if "cannot be reported" in record.getMessage()]
     assert len(told) == 2
-    assert "by mail (told once): SMTPAuthenticationError" in " ".join(told)
-    assert "by web hook (told once): HTTPError: HTTP Error 403" in " ".join(told)
+    assert "by mail (logged once): SMTPAuthenticationError" in " ".join(told)
+    assert "by web hook (logged once): HTTPError: HTTP Error 403" in " ".join(told)
     assert "hunter2" not in caplog.text
     assert "s3cret" not in caplog.text
     post.refusing = False
     assert post.mails == []
     text = await post.mail()
     assert all(f"KeyError: {n}" in text for n in range(3))
-    while "reports by mail go out again" not in caplog.text:
+    while "reports by mail are sent again" not in caplog.text:
         await asyncio.sleep(0.01)
 
 
@@ -240,13 +240,13 @@ async def test_too_many_are_counted(post: Post) -> None:
     """The queue is bounded; what does not fit is in the next report as a number."""
     reporter = Reporter(Settings(**post.settings()), worker="w1", node="here")
     task: Any = pq.Task("i1", "breaks", "default", exception="KeyError: 1")
-    for _ in range(ROOM + 7):
+    for _ in range(MOST_KEPT + 7):
         reporter.report(task)
     await reporter.start()
     text = await post.mail()
-    assert post.mails[0]["Subject"] == f"[pq] {ROOM + 7} tasks failed on here"
+    assert post.mails[0]["Subject"] == f"[pq] {MOST_KEPT + 7} tasks failed on here"
     assert "7 x not kept" in text
-    assert f"{ROOM} x breaks: KeyError: 1" in text
+    assert f"{MOST_KEPT} x breaks: KeyError: 1" in text
     await reporter.stop()
 
 
@@ -262,7 +262,7 @@ def test_a_subject_is_one_short_line() -> None:
 async def test_without_settings_there_is_no_reporter(make_app: Any, start_worker: Any) -> None:
     """Nothing is paid for what is not used."""
     worker = await start_worker(make_app())
-    assert worker.context.report is None
+    assert "reporter" not in worker.services
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ async def parts_of(api: Producer, task: Any, **options: Any) -> list[Any]:
 @pytest.mark.parametrize("job", ["counts", "counts.plainly"])
 async def test_all_parts_come_in_their_order(serving: Producer, mode: str, job: str) -> None:
     """In every mode, from an `async def` and a plain one; more than fit in what may wait to be sent, and in one call."""
-    upto = 100 if (mode, job) == ("asyncio", "counts.plainly") else 2 * streams.ROOM_PARTS
+    upto = 100 if (mode, job) == ("asyncio", "counts.plainly") else 2 * streams.UNSENT_PARTS
     future = serving.tasks.queue(f"{mode}.{job}", upto=upto)
     assert await parts_of(serving, future) == [{"number": number} for number in range(upto)]
     task = await future
@@ -225,7 +225,7 @@ async def test_an_attempt_that_streams_nothing_after_one_that_did(serving: Produ
 async def test_parts_that_are_not_kept_are_told(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream is bounded: the last of it is kept. Who reads it late is told, and may have the rest."""
     monkeypatch.setattr(streams, "MOST_PARTS", 50)
-    monkeypatch.setattr(streams, "ROOM_PARTS", 10)
+    monkeypatch.setattr(streams, "UNSENT_PARTS", 10)
     task = await serving.tasks.queue("asyncio.counts", upto=200)
     stream = serving.tasks.stream(task)
     async with asyncio.timeout(20):
@@ -304,7 +304,7 @@ async def test_a_full_store_is_the_error_of_the_job(
     finally:
         valkey.client.config_set("maxmemory", "0")
     assert task.run_info["streamed"] == 2
-    assert "not all that" in caplog.text
+    assert "is incomplete in the store" in caplog.text
     with pytest.raises(StreamBroken, match="its last 1 part"):
         await parts_of(serving, task)
     assert issubclass(QueueFull, pq.PqError)

@@ -182,7 +182,7 @@ async def test_a_job_that_blocks_the_loop_is_named(
             task = await api.tasks.queue("blocks", 1.5)
             assert task.status_string == "SUCCESS"
             assert "crashes" not in task.run_info
-    await until(lambda: "the event loop goes on" in caplog.text)
+    await until(lambda: "the event loop answers again" in caplog.text)
     assert "blocks i" in caplog.text
     assert "test_worker.py" in caplog.text
     assert "[loop-blocked]" in caplog.text

@@ -22,6 +22,7 @@ from pq.producer.loop_tasks import LoopTasks
 from pq.producer.streams import TaskStream
 from pq.worker.consumer import Consumer
 from pq.worker.context import Context
+from pq.worker.dispatch import Dispatch
 from pq.worker.quarantine import Quarantine
 from pq.worker.round_trips import RoundTrips
 from pq.worker.streams import Streams
@@ -195,6 +196,6 @@ BREAKAGES = {
         lambda: mock.patch.object(TaskStream, "_gaps", property(lambda self: True, lambda self, value: None), create=True), "S10", (1, 2), STREAMS
     ),
     "who lost his lease at his limit waits for ever": Breakage(
-        put(Consumer, "_look_at_limit", lambda self: None), "S1 L1 L3", (1, 12)
+        put(Dispatch, "look_at_limit", lambda self: None), "S1 L1 L3", (1, 12)
     ),
 }  # fmt: skip

@@ -82,7 +82,7 @@ def case_of(name: str = "plain", task: Task[Any] | None = None, **values: Any) -
     return Case(task or task_of(name), job_named(name), **(facts | values))
 
 
-def admission_of(child_room: int = 8) -> Admission:
+def admission_of(free_children: int = 8) -> Admission:
     cfg: Any = SimpleNamespace(max_crashes=3, largest_message=100_000)
     backend: Any = SimpleNamespace()
     return Admission(
@@ -92,7 +92,7 @@ def admission_of(child_room: int = 8) -> Admission:
         node="here",
         backend=backend,
         finished=lambda attempt, outcome: None,
-        child_room=lambda: child_room,
+        free_children=lambda: free_children,
         time=lambda: NOW,
         chance=lambda: 0.5,
     )
@@ -227,10 +227,10 @@ def test_a_task_that_is_refused_has_its_ending(
     assert found.task.time_started is None
 
 
-@pytest.mark.parametrize(("room", "starts"), [(1, True), (0, False)])
-def test_a_process_task_starts_when_a_child_has_room(room: int, starts: bool) -> None:
-    """Without room it goes back, and the consumer is told why."""
-    found = admission_of(room).admit(reserved(task_of("process")))
+@pytest.mark.parametrize(("free", "starts"), [(1, True), (0, False)])
+def test_a_process_task_starts_when_a_child_is_free(free: int, starts: bool) -> None:
+    """Without one it goes back, and the consumer is told why."""
+    found = admission_of(free).admit(reserved(task_of("process")))
     assert isinstance(found, Attempt) == starts
     if isinstance(found, Refused):
         assert (found.ending.op, found.why, found.task.status) == (RELEASE, NO_FREE_CHILD, QUEUED)

@@ -32,7 +32,7 @@ def test_a_worker_reserves_what_can_start(
 
 
 @pytest.mark.parametrize(
-    ("capacity", "running", "mean_time", "room"),
+    ("capacity", "running", "mean_time", "free"),
     [
         pytest.param(2, 0, 1.0, 2, id="free children"),
         pytest.param(0, 2, 1.0, 0, id="busy children"),
@@ -43,15 +43,17 @@ def test_a_worker_reserves_what_can_start(
         pytest.param(None, 50, 1.0, 8, id="an executor without a limit"),
     ],
 )
-def test_room_for_process_tasks(capacity: int | None, running: int, mean_time: float, room: int) -> None:
+def test_free_children_for_process_tasks(
+    capacity: int | None, running: int, mean_time: float, free: int
+) -> None:
     """Two children and eight slots: the free children, and spare tasks only where they take milliseconds."""
     children = Children(2, 8, lambda: capacity)
     children.running, children.mean_time = running, mean_time
-    assert children.room() == room
+    assert children.free() == free
 
 
 def test_children_limit_nothing_until_a_process_task_is_seen() -> None:
-    """Then the room counts; and with none, one task is reserved until that is a process task."""
+    """Then the free children count; with none, one task is reserved until that is a process task."""
     free = 0
     children = Children(2, 8, lambda: free)
     assert children.wanted() is None

@@ -65,7 +65,7 @@ async def test_slots_in_use_and_the_time_that_tasks_take(worker: Worker, api: Pr
     first = told(worker)
     await asyncio.sleep(0.1)
     second = told(worker)
-    assert second.slots.room == 4
+    assert second.slots.total == 4
     assert second.slots.seconds - first.slots.seconds == pytest.approx(3 * (second.at - first.at))
     assert (second.done, second.children.running, second.children.seconds) == (0, 0, 0.0)
     gate.set()
@@ -81,7 +81,7 @@ async def test_process_jobs_use_children_too(worker: Worker, api: Producer) -> N
     """They are counted as attempts and as users of a child process."""
     assert (await api.tasks.queue("quick")).get() == 1
     load = told(worker)
-    assert (load.done, load.children.running, load.children.room) == (1, 0, 2)
+    assert (load.done, load.children.running, load.children.total) == (1, 0, 2)
     assert 0 < load.children.seconds == pytest.approx(load.slots.seconds, abs=0.05)
 
 

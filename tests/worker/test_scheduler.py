@@ -316,4 +316,4 @@ async def test_arguments_that_no_longer_fit_are_said_once(
         world.hand.advance(1_000)
     assert await world.ticks("catches.up") == []
     assert await world.ticks("every.second") == [1, 2, 3]
-    assert caplog.text.count("the schedule catches.up queues nothing") == 1
+    assert caplog.text.count("schedule catches.up queues nothing") == 1
