@@ -1,128 +1,155 @@
-"""The house: imports point down, never up, and nowhere in a circle."""
+"""The layers of the package: imports point down, never up, and form no cycle."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
+from imports import Import, cycles, graph, imports, plain, sources
 
 import pq
 
-ROOT = Path(pq.__file__).parent
+CODE = sources(Path(pq.__file__).parent)
+MODULES = sorted(plain(module) for module in CODE)
+IMPORTS = imports(CODE)
 
-LAYERS: dict[str, int] = {
-    **dict.fromkeys(("__init__", "errors", "clock", "loops"), 0),
-    **dict.fromkeys(("model", "config"), 1),
-    "logs": 2,
-    **dict.fromkeys(("broker", "execution"), 3),
-    "producer": 4,
-    "worker": 5,
-    "server": 6,
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__init__", "errors", "clock", "loops", "explanations"),
+    ("model", "config"),
+    ("logs",),
+    ("broker", "execution", "local"),
+    ("producer",),
+    ("worker",),
+    ("server",),
+    ("cli", "describe"),
+    ("tui", "web"),
+    ("commands",),
+    ("app",),
+    ("api", "testing"),
+    ("demo", "jobs", "__main__"),
+)
+"""Every package and module of `pq`, lowest layer first. A new one fails until it has a place here."""
+
+SIBLINGS = (frozenset({"broker", "execution"}), frozenset({"broker", "local"}), frozenset({"tui", "web"}))
+"""Packages of one layer that must not import each other."""
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "redis": ("pq.broker.redis",),
+    "hiredis": ("pq.broker.redis",),
+    "starlette": ("pq.web",),
+    "jinja2": ("pq.web",),
+    "uvicorn": ("pq.web", "pq.commands.web"),
+    "textual": ("pq.tui",),
+    "rich": ("pq.tui",),
+    "cronsim": ("pq.model.schedule",),
+    "cryptography": ("pq.model.seal",),
+    "greenlet": ("pq.execution.green_io",),
+    "httpx2": ("pq.execution.http",),
+    "uvloop": ("pq.loops",),
+    "msgpack": ("pq.model", "pq.producer", "pq.worker", "pq.server"),
+    "IPython": ("pq.commands.shell",),
+    "pytest": ("pq.testing",),
 }
-"""Rooms and their floors; whatever is not named here is on the top floor (api, app, cli, jobs, …)."""
-TOP = 7
-SIBLINGS = (("broker", "execution"), ("execution", "broker"))
-
-
-def modules() -> dict[str, Path]:
-    """All modules of the package by their dotted names."""
-    found = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = ("pq", *path.relative_to(ROOT).with_suffix("").parts)
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-MODULES = modules()
+"""Third parties, and the only modules or packages that may import them."""
 
 
 def room(module: str) -> str:
-    """The part of the house a module belongs to: `pq.broker.redis.link` is in `broker`."""
+    """Return the package or module below `pq` that a module belongs to: `broker` of `pq.broker.redis.link`."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def floor(module: str) -> int:
-    return LAYERS.get(room(module), TOP)
+def layer(module: str) -> int:
+    """Return the number of a module's layer; 0 is the lowest."""
+    return next(number for number, rooms in enumerate(LAYERS) if room(module) in rooms)
 
 
-def imports(module: str) -> Iterator[tuple[str, int, bool, bool]]:
-    """What a module imports of the package: (module, line, inside a function, for types alone)."""
-    path = MODULES[module]
-    tree = ast.parse(path.read_text("utf-8"))
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-
-    def walk(node: ast.AST, inside: bool, typing: bool) -> Iterator[tuple[str, int, bool, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                for alias in child.names:
-                    if alias.name.split(".")[0] == "pq":
-                        yield alias.name, child.lineno, inside, typing
-            elif isinstance(child, ast.ImportFrom):
-                base = child.module or ""
-                if child.level:
-                    up = package.split(".")[: len(package.split(".")) - child.level + 1]
-                    base = ".".join([*up, base] if base else up)
-                if base.split(".")[0] == "pq":
-                    for alias in child.names:
-                        deeper = f"{base}.{alias.name}"
-                        yield (deeper if deeper in MODULES else base), child.lineno, inside, typing
-            else:
-                function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-                types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
-                yield from walk(child, inside or function, typing or types)
-
-    yield from walk(tree, False, False)
+def test_all_kinds_of_imports_are_found() -> None:
+    """The reader finds the modules and their imports: relative ones, those inside functions, third parties."""
+    assert {"pq.errors", "pq.model.task", "pq.broker.redis.work"} <= set(MODULES)
+    pairs = {(one.module, one.target) for one in IMPORTS}
+    assert ("pq.broker.redis.link", "pq.errors") in pairs
+    assert ("pq.broker.redis.link", "hiredis") in pairs
+    assert ("pq.commands.web", "uvicorn") in pairs
 
 
-def test_there_is_a_house_to_look_at() -> None:
-    """The parser finds the modules, and imports of all kinds in them."""
-    assert {"pq.errors", "pq.model.task", "pq.broker.redis.broker"} <= MODULES.keys()
-    seen = {name for name, *_ in imports("pq.broker.redis.broker")}
-    assert {"pq.errors", "pq.broker.contract.broker", "pq.config"} <= seen
-    assert any(inside for module in MODULES for _, _, inside, _ in imports(module))
+def test_every_package_has_a_layer_of_its_own() -> None:
+    """`LAYERS` names what there is, each once."""
+    named = [name for rooms in LAYERS for name in rooms]
+    assert sorted(named) == sorted(set(named))
+    assert {room(module) for module in MODULES} - set(named) == set(), "give these a place in LAYERS"
+    assert set(named) - {room(module) for module in MODULES} == set(), (
+        "these are gone: take them out of LAYERS"
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module: str) -> None:
-    """No module imports from a higher floor, nor from a sibling, not even within a function or for types."""
+    """No module imports from a higher layer or from a sibling, not even inside a function or for types."""
     wrong = []
-    for target, line, _, _ in imports(module):
-        if target == "pq":
-            continue  # for the version
-        if floor(target) > floor(module):
-            wrong.append(
-                f"{MODULES[module]}:{line}: floor {floor(module)} imports {target} of floor {floor(target)}"
-            )
-        if (room(module), room(target)) in SIBLINGS:
-            wrong.append(f"{MODULES[module]}:{line}: {room(module)} and {room(target)} are siblings")
+    for _, target, line, inside in (one for one in IMPORTS if one.module == module):
+        if not inside or target == "pq":  # for the version
+            continue
+        if layer(target) > layer(module):
+            wrong.append(f"line {line}: layer {layer(module)} imports {target} of layer {layer(target)}")
+        if {room(module), room(target)} in SIBLINGS:
+            wrong.append(f"line {line}: {room(module)} and {room(target)} are siblings")
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_circles() -> None:
-    """What modules import when they are imported forms no circle."""
-    graph = {
-        module: {
-            target
-            for target, _, inside, typing in imports(module)
-            # A package's __init__ does not depend on itself through its own modules' names.
-            if not inside and not typing and target != module and not module.startswith(target + ".")
-        }
-        for module in MODULES
-    }
-    done: set[str] = set()
-    path: list[str] = []
+def test_no_modules_import_each_other() -> None:
+    """Imports form no cycle: those inside functions and those for types alone are counted too."""
+    assert cycles(graph(IMPORTS)) == []
 
-    def visit(module: str) -> None:
-        if module in done:
-            return
-        assert module not in path, "a circle: " + " → ".join([*path[path.index(module) :], module])
-        path.append(module)
-        for target in sorted(graph.get(module, ())):
-            visit(target)
-        path.pop()
-        done.add(module)
 
-    for module in MODULES:
-        visit(module)
+def test_no_packages_import_each_other() -> None:
+    """The same for the packages as wholes."""
+    edges: dict[str, set[str]] = {}
+    for source, targets in graph(IMPORTS).items():
+        edges.setdefault(room(source), set()).update(
+            room(target) for target in targets if room(target) != room(source)
+        )
+    assert cycles(edges) == []
+
+
+@pytest.mark.parametrize(
+    "importing",
+    [
+        pytest.param("from .b import name", id="at the top"),
+        pytest.param("def f():\n    from .b import name", id="inside a function"),
+        pytest.param("if TYPE_CHECKING:\n    from .b import name", id="for types alone"),
+        pytest.param("import p.b", id="absolute"),
+        pytest.param("from . import b", id="of the package"),
+    ],
+)
+def test_a_planted_cycle_is_found(importing: str) -> None:
+    """Whatever way the import is written."""
+    code = {"p.__init__": "", "p.a": importing, "p.b": "from .c import name", "p.c": "from .a import name"}
+    assert cycles(graph(imports(code))) == [["p.a", "p.b", "p.c"]]
+
+
+def misplaced(found: list[Import]) -> list[str]:
+    """Return the imports of third parties that stand outside of their place."""
+    wrong = []
+    for module, target, line, inside in found:
+        name = target.split(".")[0]
+        if inside or name in sys.stdlib_module_names:
+            continue
+        if not any(module == place or module.startswith(place + ".") for place in PLACES.get(name, ())):
+            wrong.append(f"{module}, line {line}: {target}")
+    return wrong
+
+
+def test_third_parties_are_imported_in_their_place_alone() -> None:
+    """redis-py below `pq.broker.redis`, starlette below `pq.web`, textual below `pq.tui`."""
+    assert misplaced(IMPORTS) == []
+
+
+def test_a_third_party_out_of_place_is_found() -> None:
+    """Also one that has no place."""
+    code = {"pq.worker.service": "import redis\nfrom starlette.applications import Starlette\nimport numpy"}
+    assert misplaced(imports(code)) == [
+        "pq.worker.service, line 1: redis",
+        "pq.worker.service, line 2: starlette.applications",
+        "pq.worker.service, line 3: numpy",
+    ]

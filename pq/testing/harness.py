@@ -22,6 +22,7 @@ from typing import Any
 from ..app import PulsarQueue
 from ..broker.connect import plain_url
 from ..broker.embedded import EmbeddedServer
+from ..broker.redis.clearing import remove_namespace
 from ..cli import find_app
 from ..clock import MovedClock
 from ..errors import AppNotFound
@@ -200,19 +201,11 @@ class Harness:
                 if not loop.is_closed() and not loop.is_running():
                     loop.run_until_complete(api.close())
             api.close()
-        self._remove_keys()
+        remove_namespace(plain_url(self.url), self.app.cfg.namespace)
 
     def _apis(self) -> list[Api]:
         namespace = self.app.cfg.namespace
         return [api for api in open_apis() if api.cfg.namespace == namespace]
-
-    def _remove_keys(self) -> None:
-        import redis
-
-        with redis.Redis.from_url(plain_url(self.url)) as client:
-            keys = list(client.scan_iter(match=f"{self.app.cfg.namespace}:*", count=1000))
-            for start in range(0, len(keys), 1000):
-                client.unlink(*keys[start : start + 1000])
 
 
 class WorkerInTest:
