@@ -13,5 +13,5 @@ task_queues = ["default"]
 # Where the tasks are kept. Not set: a Valkey of the project's own, with its data in `.pq/`.
 # data_store = "redis://localhost:6379/0"
 
-# How many tasks one worker runs at once.
+# Tasks that one worker runs at once.
 # concurrent_tasks = 100

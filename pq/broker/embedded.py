@@ -90,7 +90,7 @@ class EmbeddedServer:
     def __init__(self, directory: Path, *, patience: float = PATIENCE) -> None:
         self.directory = Path(os.path.realpath(directory))
         self.started_here = False
-        """Whether this object started the server, rather than finding it."""
+        """True if this object started the server; False if it found one."""
         self.product = ""
         """`Valkey` or `Redis`, once attached."""
         self.version = ""
@@ -401,7 +401,7 @@ LOADING = "loading"
 
 
 def _ping(path: Path) -> bool | str:
-    """Whether the server at `path` is ready: True, False when it is silent, or `LOADING`."""
+    """Return whether the server at `path` is ready: True, False when it is silent, or `LOADING`."""
     try:
         answer = _ask(path, b"PING", patience=0.25)
     except OSError:
@@ -435,7 +435,7 @@ def _ask(path: Path, command: bytes, patience: float = 5.0) -> bytes:
 
 
 def _is_whole(answer: bytes) -> bool:
-    """Whether `answer` is a whole reply: a line, or a string of the announced length."""
+    """Return True if `answer` is a whole reply: a line, or a string of the announced length."""
     head, end, body = answer.partition(b"\r\n")
     if not end:
         return answer == b""  # nothing at all is a closed connection

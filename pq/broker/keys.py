@@ -60,7 +60,7 @@ class Keys:
     def __init__(self, namespace: str = "pq") -> None:
         self.namespace = namespace
         self.schedules = f"{namespace}:{{@schedules}}:"
-        """What the keys of the schedules begin with."""
+        """The prefix of the keys of the schedules."""
         self.schedule_code = f"{self.schedules}code"
         self.schedule_changes = f"{self.schedules}changed"
         self.schedule_since = f"{self.schedules}since"
@@ -82,7 +82,7 @@ class Keys:
         """Ids of tasks that have streamed something; the parts themselves are in the store."""
 
     def prefix(self, queue: str) -> str:
-        """What all keys of a queue begin with."""
+        """Return the prefix of all keys of a queue."""
         return f"{self.namespace}:{{{queue}}}:"
 
     # ------------------------------------------------------------------------------ of one queue
@@ -157,7 +157,7 @@ class Keys:
 
     # ------------------------------------------------------------------------------------ others
     def reply(self, producer: str) -> str:
-        """The channel on which one producer is told the end of its own tasks."""
+        """Return the channel with the ends of the tasks of one producer."""
         return f"{self.namespace}:reply:{producer}"
 
     def consumer(self, name: str) -> str:

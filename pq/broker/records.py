@@ -1,4 +1,4 @@
-"""What the store keeps of a task: a short text header, a line feed, and the message.
+"""The record of a task in the store: a short text header, a line feed, and the message.
 
 The scripts read the header alone and never look into the message, so they serve every wire format,
 and an encrypted message as well as a plain one.
@@ -38,7 +38,7 @@ _LIMIT = re.compile(r"([cr])(\d+)\.?(\d*):([^,]+)")
 _KEY = re.compile(r"u([flr]):([^,]+)")
 
 NO_KEY = ("", "")
-"""What `unique_key` returns for a task without one."""
+"""The result of `unique_key` for a task without one."""
 
 
 def live_header(priority: int | None = None, token: str = "", demands: str = "") -> bytes:

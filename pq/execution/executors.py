@@ -1,7 +1,7 @@
 """The executors of a worker, by the mode of the job.
 
-Most applications use one mode. So an executor is made, and what it needs is imported, when the first
-attempt of its mode comes; only that of the event loop is there from the start.
+Most applications use one mode. An executor is made, and its modules are imported, at the first attempt of its mode;
+only that of the event loop exists from the start.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..config import Settings
 from ..model.backend import Backend
 from ..model.names import LIMITS
 from ..model.options import ASYNC_IO, CPUBOUND, GREEN_IO, THREAD_IO
@@ -30,7 +31,7 @@ def make_executors(
     idle_time: float = 30.0,
     limit: int = LIMITS.size,
 ) -> dict[str, Executor]:
-    """One executor for each mode of `pq.model.options.CONCURRENCY`.
+    """Return one executor for each mode of `pq.model.options.CONCURRENCY`.
 
     Args:
         task_paths, app_name, settings: what child processes need; `settings` is plain values.
@@ -74,8 +75,23 @@ def make_executors(
     }
 
 
+def executors_of(cfg: Settings, backend: Backend, *, warm: int = 0) -> dict[str, Executor]:
+    """Return the executors that the settings of an application ask for, by mode; `warm` children start at once."""
+    return make_executors(
+        backend=backend,
+        task_paths=cfg.task_paths,
+        app_name=cfg.name,
+        settings=cfg.to_dict(),
+        threads=cfg.concurrent_tasks,
+        processes=cfg.cpu_processes,
+        warm=warm,
+        idle_time=cfg.idle_timeout,
+        limit=cfg.largest_message,
+    )
+
+
 class Lazy:
-    """An executor that is made when the first attempt comes; `eager` makes it when it is started."""
+    """An executor that is made at the first attempt; `eager` makes it at `start`."""
 
     def __init__(self, make: Callable[[], Executor], *, size: int | None, eager: bool = False) -> None:
         self._make = make

@@ -65,7 +65,7 @@ class TaskLog:
 
     @property
     def is_open(self) -> bool:
-        """Whether the next `done` is written: a caller can spare itself the `repr` of a result."""
+        """Return True if the next `done` will be written: a caller can skip the `repr` of a result."""
         return self._done < self._limit
 
     def started(

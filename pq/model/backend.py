@@ -1,4 +1,4 @@
-"""What a job may ask of the program that runs it.
+"""The requests of a job to the program that runs it.
 
 A job queues other jobs, reports progress, reads settings. Producer, worker and child process implement the
 protocol; the job knows only the protocol, so imports keep pointing down.

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class DecoratedFunction(Generic[P, R]):
-    """What the decorator leaves in place of a function: still callable as before, and a job.
+    """A decorated function: callable as before, and a job.
 
     `job_class` is the `Job` subclass that is registered; `name` its name.
     """

@@ -1,4 +1,4 @@
-"""What follows from the end of an attempt: the one place that decides it.
+"""The consequence of an attempt: the one place that decides what follows.
 
 An `Outcome` says how the attempt ended; `conclude` writes that into the task and answers with an
 `Ending`, which the broker carries out and which the rules below decide:
@@ -45,7 +45,7 @@ NEVER_AGAIN = frozenset({"result-not-serializable", "unreadable-message", "bad-a
 
 
 class Ending(NamedTuple):
-    """What the broker is to do; `wait` are the seconds before the next attempt."""
+    """The operation for the store; `wait` are the seconds before the next attempt."""
 
     op: str
     wait: float = 0.0

@@ -57,9 +57,9 @@ class Job:
     abstract: ClassVar[bool] = True
     """An abstract job is not registered. Not inherited: a subclass is concrete unless it says so."""
     name: str = ""
-    """How it is queued. Default: the slug of the class or function name (`process_html` → `process.html`)."""
+    """The name in the queue. Default: the slug of the class or function name (`process_html` → `process.html`)."""
     concurrency: str = ASYNC_IO
-    """How it runs: one of the four modes, `ASYNC_IO`, `THREAD_IO`, `CPUBOUND`, `GREEN_IO`."""
+    """The concurrency mode: `ASYNC_IO`, `THREAD_IO`, `CPUBOUND`, `GREEN_IO`."""
     default_queue: str | None = None
     """The queue of its tasks where none is named; None: the first queue of the settings."""
     timeout: float | None = None
@@ -69,7 +69,7 @@ class Job:
     retry_delay: float | None = None
     """Seconds between attempts; None: as `backoff` has it."""
     backoff: Any = None
-    """How long to wait between attempts: a `Backoff`, or a function of the attempt that failed. None: 1, 2, 4, …
+    """The wait between attempts: a `Backoff`, or a function of the attempt that failed. None: 1, 2, 4, …
     seconds with jitter."""
     retry_on: tuple[Raised, ...] | None = None
     """Classes of the only exceptions after which another attempt is made; None: all."""
@@ -80,11 +80,11 @@ class Job:
     limits: Limit | Sequence[Limit] = ()
     """Further limits, by key or in time: `Concurrency(…)`, `Rate(…)`."""
     on_limit: str = WAIT
-    """What happens to a task at a limit: `'wait'` or `'revoke'` (`TooManyTasksForJob`)."""
+    """The fate of a task at a limit: `'wait'` or `'revoke'` (`TooManyTasksForJob`)."""
     unique: bool | Unique | None = None
     """Queue a task once while an equal one is there: True, or a `Unique`."""
     debounce: float | dt.timedelta | Debounce | None = None
-    """Run once no further call came for so many seconds, with the arguments of the last call: seconds, or a `Debounce`."""
+    """Run once no further call came for N seconds, with the arguments of the last call: seconds, or a `Debounce`."""
     partition_key: Key | None = None
     """Tasks with the same key keep their order, where their queue has partitions: the name of an argument, several
     names, or a function of all arguments."""
@@ -104,7 +104,7 @@ class Job:
     defined_at: ClassVar[str] = ""
     function: ClassVar[Callable[..., Any] | None] = None
     function_object: ClassVar[Any] = None
-    """What the decorator left in place of the function; None for a class."""
+    """The decorated function; None for a class."""
     periodic_schedule: ClassVar[Schedule | None] = None
     flow: ClassVar[Flow | None] = None
     secrets: ClassVar[frozenset[str]] = frozenset()
@@ -322,9 +322,9 @@ class PeriodicJob(Job):
     timezone: str | None = None
     """The zone of a cron line, and of an anchor without one; None: UTC."""
     catch_up: str = SKIP
-    """What happens to runs missed while no scheduler was alive: `'skip'`, `'once'` or `'all'`."""
+    """The fate of runs missed while no scheduler was alive: `'skip'`, `'once'` or `'all'`."""
     catch_up_limit: int = 100
-    """How many missed runs are caught up at most, the last ones; for `'all'`."""
+    """The largest number of missed runs that are caught up, the last ones; for `'all'`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -1,4 +1,4 @@
-"""What is refused when a job is written: options that do not fit, alone or together.
+"""Checks at the definition of a job: options that do not fit, alone or together.
 
 Each function takes what a job states and returns what is worked out of it once, so that no task pays for it. Each
 raises `BadSetting` with the name of the job.

@@ -1,4 +1,4 @@
-"""What becomes of a task after an attempt, as the letter that the store is sent.
+"""Operations of a settlement: the fate of a task after an attempt, as a letter for the store.
 
 The scripts compare these letters (`pq/broker/lua/settle.lua`), so they are part of the protocol: an old and a new
 worker may settle in one store. `pq.model.ending` decides which of them an attempt ends with.

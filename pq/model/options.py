@@ -239,7 +239,7 @@ OPTIONS = (
     Option("unique", "queue a task once while an equal one is there", "bool | Unique | None", listed=True),
     Option(
         "debounce",
-        "run once no further call came for so many seconds",
+        "run once no further call came for N seconds",
         "float | dt.timedelta | Debounce | None",
         listed=True,
     ),
@@ -270,11 +270,11 @@ OPTIONS = (
 )
 
 OF_JOBS = {option.name: option for option in OPTIONS if option.job is not None}
-"""What `@api.job` and the subclasses of `Job` may state."""
+"""Options of `@api.job` and of subclasses of `Job`."""
 PERIODIC = frozenset(option.name for option in OPTIONS if option.periodic)
-"""What only a `PeriodicJob` may state."""
+"""Options of a `PeriodicJob` only."""
 OF_TASKS = {option.name: option for option in OPTIONS if option.task is not None}
-"""What `addition.options` takes."""
+"""Options of `addition.options`."""
 META = tuple(option.name for option in OPTIONS if option.travels in (FIELD, EXTRA) and option.name != "meta")
 """The options of a task that travel in `meta_params`."""
 FIELDS = tuple(option.name for option in OPTIONS if option.travels == FIELD)

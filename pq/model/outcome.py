@@ -1,4 +1,4 @@
-"""How an attempt ended, as a value.
+"""The end of an attempt, as a value.
 
 Executors never raise to say that a task failed: they return an `Outcome`, and one place (the worker's
 settling) turns it into a transition of the broker. So every ending, a return value, an exception, a

@@ -77,7 +77,7 @@ def _explain(value: Any, what: str, exc: BaseException) -> NotSerializable:
         return exc
     path, culprit = _culprit(value)
     if isinstance(exc, UnicodeEncodeError):
-        reason = "is text with a lone surrogate, which is no valid Unicode"
+        reason = "is text with a lone surrogate, which is not valid Unicode"
         hint = "text.encode('utf-8', 'surrogateescape') makes bytes of it"
     else:
         reason = f"is a {type(culprit).__name__} and cannot be sent"

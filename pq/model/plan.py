@@ -131,7 +131,7 @@ def check_schedule_name(name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleInfo:
-    """What the store knows of a schedule. Times are seconds since the epoch.
+    """A schedule as the store has it. Times are seconds since the epoch.
 
     `next` is None for one that is paused, `last` is its last tick that was queued, `by` says where it was stated:
     in the `'code'`, or at `'run time'` (`tasks.schedule`).

@@ -1,4 +1,4 @@
-"""How long a task waits between two attempts, and after which errors there is another one."""
+"""Rules of retries: the wait between two attempts, and the errors after which there is another one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Backoff:
 DEFAULT_BACKOFF = Backoff()
 
 Waits = Backoff | Callable[[int], float]
-"""How a job spaces its attempts: a `Backoff`, or a function of the attempt that failed, from 1."""
+"""The spacing of attempts: a `Backoff`, or a function of the attempt that failed, from 1."""
 
 
 def retry_wait(attempt: int, retry_delay: float | None, chance: float, backoff: Any = None) -> float:

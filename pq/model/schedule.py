@@ -29,7 +29,7 @@ SHORTEST, LONGEST = 1.0, 10 * 366 * 86_400.0
 
 SKIP, ONCE, ALL = "skip", "once", "all"
 CATCH_UP = (SKIP, ONCE, ALL)
-"""What happens to ticks missed while no scheduler was alive."""
+"""The fate of ticks missed while no scheduler was alive."""
 GRACE = 60_000
 """Milliseconds by which a tick may be late before it counts as missed: a restart must not cost a daily run."""
 
@@ -46,7 +46,7 @@ ALIASES = {
 _FIELDS = "minute hour day-of-month month day-of-week, as in '30 3 * * *' (03:30 every day)"
 _HOUR = 3_600_000
 _WINDOWS = (_HOUR, 24 * _HOUR, 40 * 24 * _HOUR, 400 * 24 * _HOUR, 9 * 366 * 24 * _HOUR)
-"""How far back to look for the last ticks, step by step: cron lines are walked forwards only."""
+"""Steps back in search of the last ticks, in seconds: cron lines are walked forwards only."""
 
 
 class Schedule(Protocol):

@@ -1,4 +1,4 @@
-"""What is read once from the function of a job: its signature, whether it is async, and where it is defined."""
+"""Facts read once from the function of a job: its signature, whether it is async, and where it is defined."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SourceText:
 
 
 class Facts(NamedTuple):
-    """What a job class takes from its function."""
+    """The facts that a job class takes from its function."""
 
     is_async: bool
     signature: inspect.Signature

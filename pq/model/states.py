@@ -16,7 +16,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What a task is. The numbers travel on the wire and never change."""
+    """Statuses of a task. The numbers travel on the wire and never change."""
 
     SUCCESS = 1
     FAILURE = 2

@@ -292,7 +292,7 @@ class Task(Generic[R]):
 
     @property
     def result(self) -> R | None:
-        """What the job returned; None while it has not, and for a job that returns nothing."""
+        """The value that the job returned; None before its end, and for a job that returns nothing."""
         if self._result is _UNSET:
             self._result = None if self.result_bytes is None else load_payload(self.format, self.result_bytes)
         result: R | None = self._result
@@ -312,7 +312,7 @@ class Task(Generic[R]):
 
     @property
     def run_info(self) -> dict[str, Any]:
-        """What the worker noted about the run: crashes so far, the process of a process job, progress."""
+        """Notes of the worker about the run: crashes so far, the process of a process job, progress."""
         if self._run_info is None:
             self._run_info = self._load_mapping(self.run_info_bytes)
         info: dict[str, Any] = self._run_info

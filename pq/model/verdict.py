@@ -1,4 +1,4 @@
-"""How a job decides the end of its own attempt: `Retry`, `Snooze`, `Cancel`.
+"""Verdicts: a job decides the end of its own attempt with `Retry`, `Snooze`, `Cancel`.
 
 Each may be raised, at any depth, or returned; both mean the same. They are exceptions of a root of their own, not
 `PqError`s: a job that catches our errors must not catch its own decision by accident.
@@ -12,7 +12,7 @@ from ..errors import InvalidValue
 from .names import LIMITS
 
 SNOOZES = 1_000
-"""How often a task may be snoozed before it fails: a condition that never comes must not run forever."""
+"""Snoozes of a task before it fails: a condition that never comes must not run forever."""
 
 
 class Verdict(Exception):

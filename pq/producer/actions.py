@@ -1,4 +1,4 @@
-"""What is done to tasks and queues that are in the store already: cancel, retry, forget, pause, limit, flush."""
+"""Actions on stored tasks and queues: cancel, retry, forget, pause, limit, flush."""
 
 from __future__ import annotations
 
@@ -120,5 +120,5 @@ def reset(task: Task[Any], now: float) -> None:
 
 
 def share_of(most: int | None, partitions: int) -> int | None:
-    """Return the limit of one of so many partitions, rounded up; None for no limit."""
+    """Return the limit of one of N partitions, rounded up; None for no limit."""
     return None if most is None else -(-most // max(1, partitions))

@@ -1,4 +1,4 @@
-"""What a producer does within one event loop: one connection, one subscription, and what hangs on them.
+"""The part of a producer in one event loop: one connection, one subscription, and their tasks.
 
 - `sending` takes what is queued to the store,
 - `awaiting` resolves the futures of tasks that are done,

@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..config import Settings
 from ..execution.attempt import Attempt
 from ..execution.executor import Executor
-from ..execution.executors import make_executors
+from ..execution.executors import executors_of
 from ..loops import running_loop
 from ..model.backend import Backend, current_backend
 from ..model.ending import Ending, conclude
@@ -108,17 +108,7 @@ class Inline:
 
     def _executor(self, mode: str) -> Executor:
         if not self._executors:
-            settings = self._settings
-            self._executors = make_executors(
-                backend=self._backend,
-                task_paths=settings.task_paths,
-                app_name=settings.name,
-                settings=settings.to_dict(),
-                threads=settings.concurrent_tasks,
-                processes=settings.cpu_processes,
-                idle_time=settings.idle_timeout,
-                limit=settings.largest_message,
-            )
+            self._executors = executors_of(self._settings, self._backend)
         return self._executors[mode]
 
     async def stop(self) -> None:

@@ -34,7 +34,7 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a list is to have; see `Tasks.search`. Raises `InvalidValue` for a status that is none, and for what is no text."""
+    """The filter of a list; see `Tasks.search`. Raises `InvalidValue` for an unknown status, and for a text that is not a str."""
 
     status: str | None
     job: str | None
@@ -51,7 +51,7 @@ class Wanted:
         if self.status is not None and str(self.status).upper() not in _PLACES_OF:
             known = [name.lower() for name in _PLACES_OF]
             raise InvalidValue(
-                f"{self.status!r:.40} is no status",
+                f"{self.status!r:.40} is not a status",
                 hint=did_you_mean(str(self.status).lower(), known) or "use " + ", ".join(known),
             )
 
@@ -61,7 +61,7 @@ class Wanted:
         return PLACES if self.status is None else _PLACES_OF[self.status.upper()]
 
     def has(self, task: Task[Any], now: float) -> bool:
-        """Whether a task is one of those."""
+        """Return True for a task that passes the filter."""
         if self.status is not None:
             name = self.status.upper()
             if status_string(task.status) != ("FAILURE" if name == "DEAD" else name):

@@ -40,7 +40,7 @@ class Making:
         self._max_message_size = settings.max_message_size
         self._largest_message = settings.largest_message
         self._checked_queues = {self._default_queue}
-        self._turns = itertools.count(random.randrange(1 << 20))  # noqa: S311  no secret
+        self._rotation = itertools.count(random.randrange(1 << 20))  # noqa: S311  no secret
 
     def make(
         self,
@@ -152,7 +152,7 @@ class Making:
     def _place(self, task: Task[Any], key: Callable[[], str | None]) -> None:
         queue = task.queue or ""
         if queue in self._partitions:
-            task.queue = partition_of(self._partitions, queue, key(), self._turns)
+            task.queue = partition_of(self._partitions, queue, key(), self._rotation)
         else:
             check_partition(self._partitions, queue)
 

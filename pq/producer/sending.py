@@ -57,7 +57,7 @@ def by_queue(batch: Sequence[Outgoing]) -> dict[str, list[Entry]]:
 
 @dataclass(slots=True)
 class Answers:
-    """What the store answered to a batch."""
+    """The answer of the store to a batch."""
 
     refused_queues: dict[str, Exception] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)

@@ -188,7 +188,7 @@ class Tasks:
         """The tasks of these futures as they finish, each once: `async for` in a loop, `for` elsewhere.
 
         Raises `TimeoutError` when they are not all done within `timeout` seconds, and the error of a future
-        that has one (`QueueFull`, `TaskLost`); a task that failed is no error.
+        that has one (`QueueFull`, `TaskLost`); a failed task is not an error.
         """
         return AsCompleted(futures, timeout)
 
@@ -265,7 +265,7 @@ class Tasks:
         since: float | None = None,
         count: int = 50,
     ) -> LoopFuture[list[Task[Any]]]:
-        """Tasks as they stand now: what runs, what waits, and what has ended of late, in that order.
+        """Return tasks as they are now: running, waiting, recently ended, in that order.
 
         Args:
             status: `'QUEUED'`, `'STARTED'`, `'RETRY'`, `'SUCCESS'`, `'FAILURE'`, `'REVOKED'`, in any case; or
@@ -273,8 +273,8 @@ class Tasks:
             queue: of this one alone; else of all that are known.
             job: of this job alone.
             text: that have this in their arguments, result or error.
-            since: queued or ended in the last so many seconds.
-            count: at most so many.
+            since: queued or ended in the last N seconds.
+            count: the largest number of tasks.
 
         Of what has ended the last thousand of each queue are looked at.
         """
@@ -291,7 +291,7 @@ class Tasks:
         return self._connections.call(self._lookup.by_prefix(prefix))
 
     def stream(self, task: str | Task[Any] | TaskFuture[Any], *, gaps: bool = False) -> TaskStream:
-        """What a task streams (`self.stream(part)` in its job), part by part, until it has ended.
+        """Return the stream of a task (`self.stream(part)` in its job), part by part, until it has ended.
 
             async for part in api.tasks.stream(future):
                 print(part, end="")
@@ -300,7 +300,7 @@ class Tasks:
 
         Args:
             task: its future, the `Task`, or its id.
-            gaps: go on where parts are missing, which else raises `StreamBroken`, and where the task began anew
+            gaps: continue where parts are missing (else `StreamBroken`), and where the task started again
                 after something was read of it, which else raises `StreamRestarted`.
 
         While it is read it raises the error of a task that did not succeed (as `task.get()` does), `TaskLost`, and
@@ -311,30 +311,30 @@ class Tasks:
         return stream_of(self._connections, self._lookup, task, gaps=gaps)
 
     def log(self, id: str) -> LoopFuture[list[LogLine]]:
-        """What a task logged, and printed in a process of its own: its last thousand lines."""
+        """Return the log of a task, with the output of a process job: its last thousand lines."""
         check_name("task id", id)
         return self._connections.call(self._lookup.log(id))
 
     def why(self, id: str) -> LoopFuture[Reason | None]:
-        """Why a task waits: nobody serves its queue, it is paused, a limit is reached, …; None when it does not."""
+        """Return why a task waits: no worker serves its queue, it is paused, a limit is reached, …; None if it does not wait."""
         check_name("task id", id)
         return self._connections.call(self._lookup.why(id))
 
     def queue_states(self) -> LoopFuture[dict[str, QueueState]]:
-        """How much lies where in each queue that was ever used."""
+        """Return the lengths of each queue that was ever used."""
         return self._connections.call(self._lookup.queue_states())
 
     def latency(self, *queues: str) -> LoopFuture[dict[str, float]]:
         """Seconds for which the next task of each queue has been ready to start (of all known ones, when none is named).
 
-        That is what whoever queues notices, and so what to scale on: 0 while workers keep up, however much there is.
+        Callers notice this time, so scale on it: it is 0 while workers keep up, however long the queue.
         """
         for queue in queues:
             check_name("queue name", queue)
         return self._connections.call(self._lookup.latency(queues))
 
     def store(self) -> LoopFuture[dict[str, Any]]:
-        """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
+        """Return facts of the store: kind, version, where, memory, round_trip (s), append_only, policy, now."""
         return self._connections.call(self._lookup.store())
 
     def workers(self) -> LoopFuture[list[dict[str, Any]]]:
@@ -371,7 +371,7 @@ class Tasks:
         return self._schedules.next(jobnames, self._clock.time())
 
     def size(self, *queues: str) -> LoopFuture[dict[str, int]]:
-        """How many tasks wait in these queues (in all known ones, when none is named)."""
+        """Return how many tasks wait in these queues; without a name, in all known ones."""
         for queue in queues:
             check_name("queue name", queue)
         return self._connections.call(self._lookup.size(queues))
@@ -379,7 +379,7 @@ class Tasks:
     def flush_queues(self, *queues: str) -> LoopFuture[int]:
         """Revoke all tasks that wait in these queues (of this application, when none is named).
 
-        Resolves to how many there were. Whoever awaits them is told: they are REVOKED.
+        Resolves to their number. They end REVOKED, so their futures resolve.
         """
         for queue in queues:
             check_name("queue name", queue)
@@ -394,7 +394,7 @@ class Tasks:
         return self._connections.call(self._actions.pause(_named(queues), False))
 
     def limit(self, queue: str, most: int | None) -> LoopFuture[None]:
-        """How many tasks may wait in a queue; None for any number. Lasts over restarts.
+        """Set how many tasks may wait in a queue; None for any number. Survives restarts.
 
         Beyond it queueing fails with `QueueFull`, and nothing is queued. Each partition of a queue gets its share.
         """
@@ -474,7 +474,7 @@ class Tasks:
 
 
 def describe(job: type[Job]) -> dict[str, Any]:
-    """What `job_list` tells of a job."""
+    """Return the entry of a job in `job_list`."""
     doc = (job.__doc__ or "").strip()
     facts: dict[str, Any] = {
         "type": job.type,
@@ -537,6 +537,6 @@ def _options(options: dict[str, Any]) -> None:
     unknown = options.keys() - {"delay", "queue", "timeout", "meta_params"}
     if unknown:
         raise BadArguments(
-            f"{sorted(unknown)[0]!r} is no option",
+            f"{sorted(unknown)[0]!r} is not an option",
             hint="options are callback, delay, queue, timeout, meta_params",
         )

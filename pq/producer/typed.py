@@ -111,7 +111,7 @@ class Options(Generic[P, R]):
 
 
 class JobFunction(DecoratedFunction[C, A], Generic[P, R, C, A]):
-    """What `@api.job` leaves in place of a function: still callable as before, and a job.
+    """A function that `@api.job` decorated: callable as before, and a job.
 
     `job_class` is the `Job` subclass that is registered; `name` its name.
     """
@@ -208,7 +208,7 @@ class _WithJob(Protocol[P, R_co]):
 
 
 class Decorator(Protocol):
-    """What `@api.job(…)` is: it makes a `JobFunction` of a function."""
+    """The decorator `@api.job(…)`: it makes a `JobFunction` of a function."""
 
     # A coroutine is an awaitable too, and its own overload comes first.
     @overload

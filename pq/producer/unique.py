@@ -54,7 +54,7 @@ async def settle(
         holder = (await broker.work.enqueue(queue, [entry])).conflicts.get(task.id)
     raise PqError(
         f"the unique key of {task.info()} changed hands {TRIES} times while it was queued",
-        hint="queue it again; or is one key right for so many tasks?",
+        hint="queue it again; if this repeats, give the tasks different keys",
     )
 
 

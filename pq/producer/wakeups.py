@@ -15,7 +15,7 @@ class LockWaiters:
     """The tasks that wait for locks in one loop. Of those that wait for the same lock only the first asks the store."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._waiters: dict[str, asyncio.Lock] = {}
         self._users: dict[str, int] = {}
         self._released: dict[str, asyncio.Event] = {}
 
@@ -35,7 +35,7 @@ class LockWaiters:
 
         `attempt` returns the fence, or 0 and the seconds to wait at most; `listen` subscribes to releases.
         """
-        turn = self._turns.setdefault(name, asyncio.Lock())
+        turn = self._waiters.setdefault(name, asyncio.Lock())
         self._users[name] = self._users.get(name, 0) + 1
         try:
             async with turn:
@@ -58,7 +58,7 @@ class LockWaiters:
         finally:
             self._users[name] -= 1
             if not self._users[name]:
-                del self._users[name], self._turns[name]
+                del self._users[name], self._waiters[name]
                 self._released.pop(name, None)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # `--help` imports this module, and must not wait for these
 
 
 class Application(Protocol):
-    """How the parts of one application are made: its settings, jobs, store, producers, workers and servers."""
+    """An application: makes its settings, jobs, store, producers, workers and servers."""
 
     manager: type[Manager]
     config: str | None

@@ -36,17 +36,17 @@ class Pool(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many workers there are to be."""
+        """Return the wanted number of workers."""
         ...
 
     @property
     def leaving(self) -> int:
-        """How many workers finish what they run, and end."""
+        """Return the number of workers that drain."""
         ...
 
     @property
     def settled(self) -> bool:
-        """Whether their number may be changed now."""
+        """Return True if their number may be changed now."""
         ...
 
     @property

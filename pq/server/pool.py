@@ -68,17 +68,17 @@ class WorkerPool:
     # ---------------------------------------------------------------------- for the autoscaler
     @property
     def workers(self) -> int:
-        """How many workers there are to be."""
+        """Return the wanted number of workers."""
         return self._wanted
 
     @property
     def leaving(self) -> int:
-        """How many workers finish what they run, and end."""
+        """Return the number of workers that drain."""
         return sum(handle.leaving for handle in self._handles.values())
 
     @property
     def settled(self) -> bool:
-        """Whether the number of workers may be changed: no reload replaces them, and the server does not end."""
+        """Return True if the number of workers may be changed: no reload is under way, and the server does not end."""
         return not self.stopping and not self.replacing.locked()
 
     @property

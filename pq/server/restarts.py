@@ -54,5 +54,5 @@ class Restarts:
 
     @property
     def hopeless(self) -> bool:
-        """Whether no worker could start and another try is useless."""
+        """Return True if no worker could start and another try is useless."""
         return not self._ever_ready and self._failed >= STARTS

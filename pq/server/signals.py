@@ -1,4 +1,4 @@
-"""What a server does at each signal: a table, by the signal and how often it came.
+"""Reactions of a server to signals: a table, by the signal and its count.
 
 | signal | first | second | third and later |
 |---|---|---|---|
@@ -20,7 +20,7 @@ ONE_PRESS = 0.3
 
 
 class Intention(Enum):
-    """What a signal asks for."""
+    """The intention of a signal."""
 
     DRAIN = "drain"
     """Take no more tasks, give running ones `graceful_timeout`, then release them and end."""

@@ -1,4 +1,4 @@
-"""What a server logs and checks at its start, and what it logs at its end."""
+"""Checks and log lines at the start of a server, log lines at its end."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class RunJob:
     @overload
     def __call__(self, job: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> LoopFuture[R]: ...
     def __call__(self, job: Any, /, *args: Any, **kwargs: Any) -> LoopFuture[Any]:
-        """Resolves to what the job returns, as whoever awaits the task would get it; raises what it raises.
+        """Resolve to what the job returns, in the form that a caller of the task gets; raise what it raises.
 
         The error of a process job is a `TaskError` with its text. There is one attempt: no retries.
         Raises what queueing it would raise.

@@ -30,7 +30,7 @@ from ..model.task import Task
 logger = logging.getLogger("pq.worker")
 
 UNKNOWN_JOB_TRIES = 8
-"""How often a task whose job is unknown here is released for a worker that knows it, before it fails."""
+"""Releases of a task whose job is unknown here, for a worker that knows it, before it fails."""
 LONGEST_WAIT = 60.0
 """Seconds of the longest wait between two such tries."""
 
@@ -89,7 +89,7 @@ def check_expiry(case: Case) -> Outcome | None:
     task = case.task
     if task.expires is None or case.now <= (task.expiry or case.now):
         return None
-    text = f"TaskRevoked: it expired: {task.expires:g} s after it was queued nobody had started it"
+    text = f"TaskRevoked: it expired: {task.expires:g} s after it was queued no worker had started it"
     return Outcome(outcomes.REVOKED, None, text, None, "revoked")
 
 
@@ -109,7 +109,7 @@ CHECKS: tuple[Callable[[Case], Outcome | Ending | None], ...] = (
 
 
 def is_plain(reserved: Reserved, task: Task[Any], job: type[Job]) -> bool:
-    """Whether no check can refuse a task. True for nearly every one, which is spared the checks."""
+    """Return True if no check can refuse the task: so for nearly every task, which skips the checks."""
     return not (
         reserved.crashes
         or reserved.limit

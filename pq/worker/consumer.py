@@ -216,7 +216,7 @@ class Consumer(Service):
         """Release what is unknown here, and let other workers come first in the line of those that wait for a task.
 
         A store serves the worker first that has waited for longest. A worker that is woken for the released task
-        waits anew, so it would stand behind this one each time, and this one would take the task till its tries
+        waits again, so it would stand behind this one each time, and this one would take the task until its tries
         are over.
         """
         if self._settling.pending:
@@ -235,7 +235,7 @@ class Consumer(Service):
         """On a new connection: release what the store counts as held here, and is not.
 
         A store that comes back without its last moments (a failover, a power cut) may know of a claim and not of
-        its end any more. The lease is renewed, so no other worker would ever take over what nobody works on.
+        its end any more. The lease is renewed, so no other worker would ever take them over.
         """
         context = self._context
         since = context.broker.connected_since
@@ -247,7 +247,7 @@ class Consumer(Service):
             logger.debug("the tasks that the store counts as held are compared later: %s", exc)
             return
         self._reconciled = since
-        # What a reservation under way has brought, or one that failed, comes again by its batch.
+        # Tasks of a reservation under way, or of one that failed, come again by its batch.
         last = self._round_trips.batch - (self._blocking.task is not None)
         found = strays(held, self._attempts.held, self._settling.pending, last)
         for queue, id, batch in found:

@@ -15,7 +15,7 @@ from ..model.registry import Registry
 
 @dataclass(slots=True)
 class Counts:
-    """What a worker has done since it began."""
+    """Counts of a worker since its start."""
 
     processed: int = 0
     succeeded: int = 0
@@ -41,7 +41,7 @@ class Context:
     clock: Clock = SYSTEM
     counts: Counts = field(default_factory=Counts)
     sending: Callable[[], Awaitable[None] | None] = lambda: None
-    """What to wait for until all tasks that jobs have queued are in the store; None when they are."""
+    """Return an awaitable that ends when all tasks queued by jobs are in the store; None when they are."""
 
     @property
     def keys(self) -> Keys:

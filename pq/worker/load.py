@@ -20,7 +20,7 @@ class Use(NamedTuple):
     running: int
     """Attempts that have one, or wait for one here."""
     total: int
-    """How many there are."""
+    """Their number."""
     seconds: float
     """Seconds that all attempts together have taken so far."""
 

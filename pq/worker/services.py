@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..execution.executor import Executor
-from ..execution.executors import make_executors
+from ..execution.executors import executors_of
 from ..loops import HeldTasks
 from ..model.backend import Backend
 from ..model.observer import TaskObserver
@@ -41,7 +41,7 @@ logger = logging.getLogger("pq.worker")
 
 
 class Startable(Protocol):
-    """What the list of services is made of: a `Service`, or anything with the same verbs."""
+    """An element of the list of services: a `Service`, or an object with the same methods."""
 
     name: str
 
@@ -158,17 +158,6 @@ def _reporter(context: Context) -> Reporter | None:
 
 
 def _executors(context: Context, backend: Backend) -> dict[str, Executor]:
-    """Return the ways to run an attempt, by mode; children are started early where a job needs one."""
-    cfg = context.cfg
+    """Return the ways to run an attempt, by mode; one child starts early where a job needs one."""
     has_processes = any(job.concurrency == CPUBOUND for job in context.registry)
-    return make_executors(
-        backend=backend,
-        task_paths=cfg.task_paths,
-        app_name=cfg.name,
-        settings=cfg.to_dict(),
-        threads=cfg.concurrent_tasks,
-        processes=cfg.cpu_processes,
-        warm=1 if has_processes else 0,
-        idle_time=cfg.idle_timeout,
-        limit=cfg.largest_message,
-    )
+    return executors_of(context.cfg, backend, warm=1 if has_processes else 0)

@@ -71,7 +71,7 @@ class Outlet:
 
     @property
     def has_space(self) -> bool:
-        """Whether another part may be added without a wait."""
+        """Return True if another part may be added without a wait."""
         return len(self.unsent) < UNSENT_PARTS and self.size < UNSENT_BYTES
 
     def space(self, least: int = UNSENT_PARTS) -> asyncio.Future[None]:
@@ -240,7 +240,7 @@ class Streams(Service):
             size += sum(map(len, parts))
             if size >= CALL_BYTES:
                 break
-        # What was sent now stands last, so that no stream keeps another one waiting.
+        # Streams that were sent go last, so that no stream keeps another one waiting.
         for outlet, _ in calls:
             self.outlets[outlet.task.id] = self.outlets.pop(outlet.task.id)
         return calls

@@ -1,4 +1,4 @@
-"""What a broker promises: four ports, and its own life.
+"""The contract of a broker: four ports, and its own life.
 
 A broker keeps tasks and hands them out. `RedisBroker` (Redis, Valkey) and `MemoryBroker` (one process)
 both keep this contract, and one suite of tests holds both to it (`tests/broker/conformance`):
@@ -40,12 +40,12 @@ class Broker(Protocol):
 
     @property
     def work(self) -> Work:
-        """What moves tasks."""
+        """Moves tasks."""
         ...
 
     @property
     def looks(self) -> Looks:
-        """What only reads."""
+        """Reads, changes nothing."""
         ...
 
     @property

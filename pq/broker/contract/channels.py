@@ -71,7 +71,7 @@ class Channels(Protocol):
     async def lock(self, name: str, token: str, ttl: int, *, keep: bool = False) -> Locked:
         """Take a lock for `ttl` ms, or push its deadline where `token` has it already.
 
-        `keep`: push the deadline, and take nothing. A deadline that has passed is no loss as long as
+        `keep`: push the deadline, and take nothing. A deadline that has passed loses nothing as long as
         no other token took the lock.
         """
         ...

@@ -55,7 +55,7 @@ REMEMBERED = 10_000
 
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{2}/[0-9a-f]{32}")
 _FIELDS = 9
-"""Of an envelope, those that a claim shows too: up to which program is told of its end."""
+"""Fields of an envelope that its stub keeps: up to the reply channel."""
 
 
 class _Offloaded(NamedTuple):

@@ -1,4 +1,4 @@
-"""What stands between us and another broker, and changes what passes: the base of both layers.
+"""A layer around a broker that changes records on their way: the base of both layers.
 
 Two layers stand on this one: one seals what goes down (`pq.broker.layers.sealing`), one offloads large messages
 (`pq.broker.layers.large_payloads`). Each says in a `RecordLayer` what becomes of one record; where records pass is
@@ -22,7 +22,7 @@ from ..contract.work import Work
 
 
 class RecordLayer(Protocol):
-    """What a layer does to a record. Down is into the store, up is out of it."""
+    """The change of a record by a layer. Down is into the store, up is out of it."""
 
     async def down(self, record: bytes, queue: str, id: str) -> bytes:
         """Return the record as the inner broker is to have it."""

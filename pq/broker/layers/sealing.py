@@ -102,7 +102,7 @@ class SealedChannels:
         self._seal = seal
         self._record_seal = record_seal
         self._events = Keys(namespace).task_channel
-        # What a worker says of itself and of no task, and names of locks: these are not sealed.
+        # Heartbeats of workers and names of locks are not sealed: they are not about a task.
         self.beat = inner.beat
         self.consumers = inner.consumers
         self.lock = inner.lock

@@ -5,7 +5,7 @@
 -- returns  {fence, 0}, or {0, ms until its holder's time is over} when another token has it
 --
 -- The fence is larger than any before it: by the clock, and by the last one, which stays here for a day
--- after the lock was released, should the clock go back. A deadline that has passed is no loss as long as
+-- after the lock was released, should the clock go back. A deadline that has passed loses nothing as long as
 -- no other token took the lock.
 --@use now
 local now, token, keep = clock(ARGV[1]), ARGV[2], ARGV[4] == '1'

@@ -6,9 +6,9 @@
 --@use wake
 redis.call('HDEL', KEYS[1] .. 'meta', '')  -- a removal first, of nothing: it must work on a full server
 if ARGV[1] then
-  local bell = KEYS[1] .. 'bell:' .. ARGV[1]
-  if redis.call('EXISTS', bell) == 0 then redis.call('RPUSH', bell, '1') end
-  redis.call('PEXPIRE', bell, ARGV[2])
+  local interrupt = KEYS[1] .. 'bell:' .. ARGV[1]
+  if redis.call('EXISTS', interrupt) == 0 then redis.call('RPUSH', interrupt, '1') end
+  redis.call('PEXPIRE', interrupt, ARGV[2])
 else
   wake(KEYS[1])
 end

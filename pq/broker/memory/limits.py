@@ -22,7 +22,7 @@ TIMERS_AT_ONCE = 100
 
 
 class Data(Protocol):
-    """What is needed of a queue's data."""
+    """The part of a queue's data that limits need."""
 
     task: dict[str, bytes]
     tail: int

@@ -1,4 +1,4 @@
-"""What only reads, in memory."""
+"""The reading port, in memory."""
 
 from __future__ import annotations
 

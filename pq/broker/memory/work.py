@@ -1,4 +1,4 @@
-"""What moves tasks, in memory: the reference that the Lua scripts are held against."""
+"""The port that moves tasks, in memory: the reference model of the Lua scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a worker may do in the store what it has to, asked once, at its start.
+"""The rights of a worker in the store, checked once, at its start.
 
 A user of the store with too few rights (ACL) would let a worker start, take tasks and then fail to end them. And what a
 script may not do, Redis 6.2 says without the command's name. So one script tries each command that the scripts use, on keys

@@ -98,7 +98,7 @@ class RedisBroker:
 
     @property
     def time_override(self) -> Callable[[], int | str] | None:
-        """What tells the time that scripts are to take for the store's; None for the store's own."""
+        """Returns the time that scripts take for the store's; None for the store's own clock."""
         return self.calls.time_override
 
     @time_override.setter

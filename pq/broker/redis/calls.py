@@ -37,7 +37,7 @@ class Links(NamedTuple):
 
 
 class Calls:
-    """What the ports of a broker call the store with. `patience`: seconds for which a failing call is repeated."""
+    """Calls of the ports to the store. `patience`: seconds for which a failing call is repeated."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What moves tasks, on a cluster: over several queues it is one call for each, since each is at one node.
+"""The port that moves tasks, on a cluster: over several queues it is one call for each, since each is at one node.
 
 Settlements and renewals go out at once, in one write a node; reservations one after the other in the worker's order
 of preference, as long as it has slots free. An idle worker of several queues waits at each of them, over a connection

@@ -24,7 +24,7 @@ from .link import Command
 from .scripts import script
 
 Time = int | str
-"""What a script is to take for the store's time, in ms; '' is its own."""
+"""The time that a script takes for the store's, in ms; '' is the store's own clock."""
 
 
 def evalsha(name: str, keys: Sequence[str], *args: Any) -> Command:

@@ -1,4 +1,4 @@
-"""What only reads, on Redis or Valkey."""
+"""The reading port, on Redis or Valkey."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ FIRST_PATIENCE = 2.0
 
 
 class Access(NamedTuple):
-    """How a store is reached.
+    """The address of a store, and how to reach it.
 
     `where`: the URL without its password. `stated`: which setting has the URL, and where. `name`: what the server
     calls our connections. `timeout`: seconds for which the answer to one call is waited for.
@@ -40,7 +40,7 @@ class Server(Protocol):
     """Where connections lead, and what differs with that."""
 
     always: str
-    """Whether events are to be published without asking for listeners: `1` where no server knows them all."""
+    """`1` where events are published without asking for listeners, as no server knows them all; else `''`."""
 
     first_patience: float
     """Seconds for which the very first connection is tried."""

@@ -1,4 +1,4 @@
-"""What moves tasks, on one server: each verb is one script call."""
+"""The port that moves tasks, on one server: each verb is one script call."""
 
 from __future__ import annotations
 
