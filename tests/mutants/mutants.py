@@ -196,7 +196,9 @@ MUTANTS = [
     Mutant("reserve", "redis.call('HSET', p .. 'batches', lease, batch)", ""),
     Mutant("reserve", "redis.call('HSET', leased .. 'batches', lease, batch)", ""),
     Mutant(
-        "reserve", "if is_new_batch and taken_before == 0 and leased then", "if taken_before == 0 and leased then"
+        "reserve",
+        "if is_new_batch and taken_before == 0 and leased then",
+        "if taken_before == 0 and leased then",
     ),
     Mutant("reserve", "if its == batch then", "if true then"),
     Mutant("reserve", "if not deadline or tonumber(deadline) == 0 then", "if not deadline then"),
