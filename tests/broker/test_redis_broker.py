@@ -19,7 +19,8 @@ from stores import Hand, Server, token_comes
 from pq.broker import records
 from pq.broker.contract.values import Entry, Message, ReserveCall, Settlement
 from pq.broker.redis.broker import RedisBroker
-from pq.broker.redis.link import Link, ScriptMissing, translate
+from pq.broker.redis.failures import ScriptMissing, translate
+from pq.broker.redis.link import Link
 from pq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
 from pq.model.operations import ACK, FAIL, RELEASE, RETRY
 

@@ -23,6 +23,7 @@ from simulated_loop import Program, SimulatedLoop, here
 from simulated_store import SimulatedBroker, SimulatedStore, SimulatedWire
 
 import pq.broker.redis.calls
+import pq.broker.redis.failures
 import pq.broker.redis.link
 import pq.broker.redis.subscription
 import pq.execution.async_io
@@ -100,13 +101,13 @@ class SimulatedRenewer:
     async def renew(self, lease: str, queues: list[str], ttl: int) -> tuple[Renewal, int]:
         prefixes = [self._broker.keys.prefix(queue) for queue in queues]
         (time,) = await self._link.call([("TIME",)])
-        seconds, micros = pq.broker.redis.link.checked(time, "simulated")
+        seconds, micros = pq.broker.redis.failures.checked(time, "simulated")
         command = ("EVALSHA", script("renew").digest, len(prefixes), *prefixes, "", lease, ttl)
         (reply,) = await self._link.call([command])
         if isinstance(reply, redis.exceptions.NoScriptError):
             await self._link.call([("SCRIPT", "LOAD", script("renew").source)])
             (reply,) = await self._link.call([command])
-        return read_renewal(pq.broker.redis.link.checked(reply, "simulated")), int(seconds) * 1000 + int(
+        return read_renewal(pq.broker.redis.failures.checked(reply, "simulated")), int(seconds) * 1000 + int(
             micros
         ) // 1000
 

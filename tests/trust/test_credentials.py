@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pq.api import PulsarQueue
 from pq.broker.connect import Store
 from pq.broker.redis.broker import RedisBroker
-from pq.broker.redis.link import translate
+from pq.broker.redis.failures import translate
 from pq.config import Settings, load, redact
 from pq.errors import PqError
 

@@ -19,7 +19,8 @@ class Subscription(Protocol):
     async def subscribe(self, *channels: str) -> None:
         """Add channels; returns when the store has confirmed it."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End it, and the iteration over it. Twice is harmless."""
 
 
 class Channels(Protocol):

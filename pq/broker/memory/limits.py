@@ -27,7 +27,9 @@ class Data(Protocol):
     task: dict[str, bytes]
     tail: int
 
-    def place(self, id: str, *, front: bool) -> bool: ...
+    def place(self, id: str, *, front: bool) -> bool:
+        """Put a live task where it waits; False when its record is gone."""
+        ...
 
 
 @dataclass

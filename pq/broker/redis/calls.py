@@ -19,7 +19,8 @@ from ...errors import StoreUnavailable
 from ..keys import Keys
 from .backoff import pause
 from .codec import evalsha, read_time
-from .link import Caller, Command, ScriptMissing, checked
+from .failures import ScriptMissing, checked
+from .link import Caller, Command
 from .scripts import NAMES, script
 
 BLOCK_MARGIN = 5.0

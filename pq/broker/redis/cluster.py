@@ -23,7 +23,8 @@ from .backoff import pause
 from .broker import RedisBroker
 from .calls import Calls, Links
 from .cluster_work import ClusterWork
-from .link import Link, checked
+from .failures import checked
+from .link import Link
 from .queue_wait import QueueWaits
 from .scanning import Keyspace
 from .server import Access, Server, connection_options

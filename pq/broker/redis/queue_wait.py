@@ -20,7 +20,8 @@ from ...errors import StoreUnavailable
 from ..keys import Keys
 from .calls import BLOCK_MARGIN, Calls
 from .codec import evalsha
-from .link import Caller, Command, checked
+from .failures import checked
+from .link import Caller, Command
 
 ANSWER_WITHIN = 2.0
 """Seconds that an interrupted wait gets for its answer; then its connection counts as dead."""

@@ -25,7 +25,8 @@ from ...errors import StoreError, StoreRefused, StoreUnavailable
 from .backoff import LONGEST, pause
 from .broker import RedisBroker
 from .calls import Calls
-from .link import REFUSALS, Caller, Link, translate
+from .failures import REFUSALS, translate
+from .link import Caller, Link
 from .server import Access, Server, connection_options
 from .wire import Maker, Wire
 

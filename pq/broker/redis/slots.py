@@ -23,7 +23,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
 
 from ...errors import StoreError, StoreRefused, StoreUnavailable
-from .link import Command, Link, translate
+from .failures import translate
+from .link import Command, Link
 
 Address = tuple[str, int]
 ASK_NODE = 3.0
@@ -271,9 +272,11 @@ class ClusterLink:
         self._slots.stale = True
 
     def abandon(self, why: str) -> None:
+        """See `Caller.abandon`."""
         for link in self._links.values():
             link.abandon(why)
 
     async def close(self) -> None:
+        """See `Caller.close`."""
         for link in list(self._links.values()):
             await link.close()

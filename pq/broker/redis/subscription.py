@@ -17,7 +17,7 @@ from ...clock import Clock
 from ...errors import StoreError, StoreRefused, StoreUnavailable
 from ..contract.values import Message
 from .backoff import LONGEST, pause
-from .link import translate
+from .failures import translate
 from .wire import Maker, Wire
 
 
@@ -52,6 +52,7 @@ class RedisSubscription:
         self._refused: StoreError | None = None
 
     async def subscribe(self, *channels: str) -> None:
+        """See `Subscription.subscribe`. Raises `StoreUnavailable`, `StoreRefused`."""
         fresh = [channel for channel in channels if channel not in self._channels]
         for channel in fresh:
             self._channels[channel] = asyncio.Event()
@@ -73,6 +74,7 @@ class RedisSubscription:
             self._wire.abandon(why)
 
     async def close(self) -> None:
+        """See `Subscription.close`."""
         self._closed = True
         self._news.set()
         self._on_closed(self)

@@ -100,6 +100,7 @@ class Wire(asyncio.Protocol):
 
     # ------------------------------------------------------------------------ of the transport
     def data_received(self, data: bytes) -> None:
+        """Parse what came (`asyncio.Protocol`)."""
         reader = self._reader
         reader.feed(data)
         try:
