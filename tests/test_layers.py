@@ -68,7 +68,7 @@ def test_all_kinds_of_imports_are_found() -> None:
     """The reader finds the modules and their imports: relative ones, those inside functions, third parties."""
     assert {"pq.errors", "pq.model.task", "pq.broker.redis.work"} <= set(MODULES)
     pairs = {(one.module, one.target) for one in IMPORTS}
-    assert ("pq.broker.redis.link", "pq.errors") in pairs
+    assert ("pq.broker.redis.failures", "pq.errors") in pairs
     assert ("pq.broker.redis.link", "hiredis") in pairs
     assert ("pq.commands.web", "uvicorn") in pairs
 
