@@ -91,7 +91,7 @@ nothing is lost. Mark it @api.job(concurrency="thread") for calls that block, or
     "result-expired": """The store does not know the task, and it was queued longer ago than results are kept (`result_ttl`). Most
 likely it ended, and its result is gone. Fetch results sooner, raise `result_ttl`, or let the job store what it made.""",
     "stream-restarted": """Who reads a stream has had parts of an attempt that does not count any more: it failed, or its worker
-died, and another began anew. Forget what was read, and read on. `gaps=True` takes what comes.""",
+died, and another one started. Forget what was read, and read on. `gaps=True` takes what comes.""",
     "stream-broken": """Parts of a stream are missing: of each task the last 10,000 parts and 16 MB are kept, for `result_ttl`
 after the last. Read sooner, or stream fewer and larger parts; `gaps=True` reads what there is.""",
     "bad-cron": """A cron line has five fields: minute, hour, day of the month, month, day of the week; with six the first is

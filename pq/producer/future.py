@@ -37,13 +37,13 @@ class LoopFuture(asyncio.Future[T]):
         """Block until it is resolved and return what it resolves to. For the shell and for threads.
 
         Args:
-            timeout: seconds; None waits for ever.
+            timeout: seconds; None waits forever.
 
         Raises `WaitInLoop` inside a running event loop (write `await`), `TimeoutError`.
         """
         if running_loop() is not None and not (in_notebook() and running_loop() is not self.get_loop()):
             raise WaitInLoop(
-                "wait() inside a running event loop would block it for ever",
+                "wait() inside a running event loop would block it forever",
                 hint=f"write `await {self._word()}`",
             )
         if not self.done() and not self.get_loop().is_running():

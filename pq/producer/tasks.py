@@ -135,7 +135,7 @@ class Tasks:
     @overload
     def options(self, job: Callable[[], Callable[P, R]], **options: Unpack[TaskOptions]) -> Options[P, R]: ...
     def options(self, job: Any, **options: Any) -> Any:
-        """A job with options of its tasks, typed, to be queued to this api: a decorated function, or a `Job` class.
+        """Return a job with options of its tasks, typed, to be queued to this api: a decorated function, or a `Job` class.
 
             api.tasks.options(Addition, delay=2).queue(a=4, b=6)
 
@@ -185,10 +185,10 @@ class Tasks:
 
     @staticmethod
     def as_completed(futures: Iterable[TaskFuture[Any]], timeout: float | None = None) -> AsCompleted[Any]:
-        """The tasks of these futures as they finish, each once: `async for` in a loop, `for` elsewhere.
+        """Yield the tasks of these futures as they finish, each once: `async for` in a loop, `for` elsewhere.
 
         Raises `TimeoutError` when they are not all done within `timeout` seconds, and the error of a future
-        that has one (`QueueFull`, `TaskLost`); a task that failed is no error.
+        that has one (`QueueFull`, `TaskLost`); a task that failed is not an error.
         """
         return AsCompleted(futures, timeout)
 
@@ -226,7 +226,7 @@ class Tasks:
 
     # ------------------------------------------------------------------------ looking and acting
     def get(self, id: str) -> LoopFuture[Task[Any] | None]:
-        """The task of that id as it stands in the store; resolves to None when it is not there."""
+        """Look up a task as it stands in the store; resolves to None when it is not there."""
         check_name("task id", id)
         return self._connections.call(self._lookup.get(id))
 
@@ -234,7 +234,7 @@ class Tasks:
         """Cancel a task, queued or running; resolves to False when it is finished or unknown.
 
         A queued task is REVOKED at once. A running one is asked to stop: an asyncio or green job gets
-        a `CancelledError`, a process job is killed, a thread job is given up; then it is REVOKED.
+        a `CancelledError`, a process job is killed, a thread job is abandoned; then it is REVOKED.
         """
         check_name("task id", id)
         return self._connections.call(self._actions.cancel(id))
@@ -249,7 +249,7 @@ class Tasks:
         return self._connections.call(self._actions.retry(id, changes))
 
     def dead(self, queue: str | None = None, count: int = 100) -> LoopFuture[list[Task[Any]]]:
-        """The dead set: the last `count` tasks that failed for good, newest first; of all queues, if none is named."""
+        """List the dead set: the last `count` tasks that failed for good, newest first; of all queues, if none is named."""
         if queue is not None:
             check_name("queue name", queue)
         check_number("count", count, 1, 1_000_000, whole=True)
@@ -265,18 +265,18 @@ class Tasks:
         since: float | None = None,
         count: int = 50,
     ) -> LoopFuture[list[Task[Any]]]:
-        """Tasks as they stand now: what runs, what waits, and what has ended of late, in that order.
+        """Find tasks as they stand now: those that run, that wait, and that ended lately, in that order.
 
         Args:
             status: `'QUEUED'`, `'STARTED'`, `'RETRY'`, `'SUCCESS'`, `'FAILURE'`, `'REVOKED'`, in any case; or
                 `'dead'`, for the dead set.
-            queue: of this one alone; else of all that are known.
+            queue: of this queue alone; else of all that are known.
             job: of this job alone.
-            text: that have this in their arguments, result or error.
-            since: queued or ended in the last so many seconds.
-            count: at most so many.
+            text: that have it in their arguments, result or error.
+            since: queued or ended in the last `since` seconds.
+            count: the most tasks to return.
 
-        Of what has ended the last thousand of each queue are looked at.
+        Of the ended tasks the last thousand of each queue are looked at. Raises `InvalidValue`.
         """
         if queue is not None:
             check_name("queue name", queue)
@@ -286,12 +286,12 @@ class Tasks:
         return self._connections.call(self._lookup.search(wanted, queue))
 
     def find(self, prefix: str) -> LoopFuture[Task[Any]]:
-        """The one task whose id begins so. Raises `InvalidValue` where there is none, or more than one."""
+        """Find the one task whose id begins with `prefix`. Raises `InvalidValue` where there is none, or more than one."""
         check_name("task id", prefix)
         return self._connections.call(self._lookup.by_prefix(prefix))
 
     def stream(self, task: str | Task[Any] | TaskFuture[Any], *, gaps: bool = False) -> TaskStream:
-        """What a task streams (`self.stream(part)` in its job), part by part, until it has ended.
+        """Read what a task streams (`self.stream(part)` in its job), part by part, until it has ended.
 
             async for part in api.tasks.stream(future):
                 print(part, end="")
@@ -300,7 +300,7 @@ class Tasks:
 
         Args:
             task: its future, the `Task`, or its id.
-            gaps: go on where parts are missing, which else raises `StreamBroken`, and where the task began anew
+            gaps: go on where parts are missing, which else raises `StreamBroken`, and where the task started again
                 after something was read of it, which else raises `StreamRestarted`.
 
         While it is read it raises the error of a task that did not succeed (as `task.get()` does), `TaskLost`, and
@@ -311,34 +311,34 @@ class Tasks:
         return stream_of(self._connections, self._lookup, task, gaps=gaps)
 
     def log(self, id: str) -> LoopFuture[list[LogLine]]:
-        """What a task logged, and printed in a process of its own: its last thousand lines."""
+        """Read what a task logged, and printed in a process of its own: its last thousand lines."""
         check_name("task id", id)
         return self._connections.call(self._lookup.log(id))
 
     def why(self, id: str) -> LoopFuture[Reason | None]:
-        """Why a task waits: nobody serves its queue, it is paused, a limit is reached, …; None when it does not."""
+        """Find out why a task waits: no worker serves its queue, it is paused, a limit is reached, …; None when it does not."""
         check_name("task id", id)
         return self._connections.call(self._lookup.why(id))
 
     def queue_states(self) -> LoopFuture[dict[str, QueueState]]:
-        """How much lies where in each queue that was ever used."""
+        """Count the tasks of each queue that was ever used, by place."""
         return self._connections.call(self._lookup.queue_states())
 
     def latency(self, *queues: str) -> LoopFuture[dict[str, float]]:
-        """Seconds for which the next task of each queue has been ready to start (of all known ones, when none is named).
+        """Return the seconds for which the next task of each queue has been ready to start (of all, when none is named).
 
-        That is what whoever queues notices, and so what to scale on: 0 while workers keep up, however much there is.
+        Callers notice this, so scale on it: it is 0 while workers keep up, however many tasks there are.
         """
         for queue in queues:
             check_name("queue name", queue)
         return self._connections.call(self._lookup.latency(queues))
 
     def store(self) -> LoopFuture[dict[str, Any]]:
-        """What the store says of itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
+        """Ask the store about itself: kind, version, where, memory, round_trip (s), append_only, policy, now."""
         return self._connections.call(self._lookup.store())
 
     def workers(self) -> LoopFuture[list[dict[str, Any]]]:
-        """The last heartbeat of each worker that lives: node, worker, pid, queues, running, processed, …"""
+        """Return the last heartbeat of each live worker: node, worker, pid, queues, running, processed, …"""
         return self._connections.call(self._lookup.workers())
 
     def forget(self, id: str) -> LoopFuture[bool]:
@@ -347,7 +347,7 @@ class Tasks:
         return self._connections.call(self._actions.forget(id))
 
     def queues(self) -> list[str]:
-        """The queues that a server of this application consumes, the node's own first; with their partitions."""
+        """Return the queues that a server of this application consumes, the node's own first; with their partitions."""
         names = self._manager.queues()
         return list(dict.fromkeys(part for name in names for part in self._partitions.all_of(name)))
 
@@ -357,21 +357,21 @@ class Tasks:
         return self._node_name
 
     def job_list(self, jobnames: Sequence[str] | None = None) -> list[tuple[str, dict[str, Any]]]:
-        """`(name, description)` of all jobs, or of those named. Raises `TaskNotAvailable`."""
+        """Return `(name, description)` of all jobs, or of those named. Raises `TaskNotAvailable`."""
         registry = self._registry()
         jobs = list(registry) if jobnames is None else [registry[name] for name in jobnames]
         return [(job.name, describe(job)) for job in jobs]
 
     def next_scheduled(self, jobnames: Sequence[str] | None = None) -> tuple[str, float] | None:
-        """The periodic job that comes next, and the seconds to it; None when the program has none.
+        """Return the periodic job that comes next, and the seconds to it; None when the program has none.
 
-        This is what the code says, by this machine's clock, so it asks no store and waits for nothing.
+        This is what the code states, by the clock of this machine: the store is not asked.
         What was stated at run time, and what is paused, is in `schedules()`. Raises `TaskNotAvailable`.
         """
         return self._schedules.next(jobnames, self._clock.time())
 
     def size(self, *queues: str) -> LoopFuture[dict[str, int]]:
-        """How many tasks wait in these queues (in all known ones, when none is named)."""
+        """Count the tasks that wait in these queues (in all known ones, when none is named)."""
         for queue in queues:
             check_name("queue name", queue)
         return self._connections.call(self._lookup.size(queues))
@@ -379,22 +379,22 @@ class Tasks:
     def flush_queues(self, *queues: str) -> LoopFuture[int]:
         """Revoke all tasks that wait in these queues (of this application, when none is named).
 
-        Resolves to how many there were. Whoever awaits them is told: they are REVOKED.
+        Resolves to how many there were. Their futures resolve: they are REVOKED.
         """
         for queue in queues:
             check_name("queue name", queue)
         return self._connections.call(self._actions.flush(queues or tuple(self.queues())))
 
     def pause(self, *queues: str) -> LoopFuture[None]:
-        """Hand out no more tasks of these queues, until `resume`; lasts over restarts. Running tasks go on."""
+        """Stop dispatching from these queues, until `resume`; lasts over restarts. Running tasks go on."""
         return self._connections.call(self._actions.pause(_named(queues), True))
 
     def resume(self, *queues: str) -> LoopFuture[None]:
-        """Hand out tasks of these queues again."""
+        """Dispatch from these queues again."""
         return self._connections.call(self._actions.pause(_named(queues), False))
 
     def limit(self, queue: str, most: int | None) -> LoopFuture[None]:
-        """How many tasks may wait in a queue; None for any number. Lasts over restarts.
+        """Limit how many tasks may wait in a queue; None for any number. Lasts over restarts.
 
         Beyond it queueing fails with `QueueFull`, and nothing is queued. Each partition of a queue gets its share.
         """
@@ -404,7 +404,7 @@ class Tasks:
 
     # ------------------------------------------------------------------------------- schedules
     def schedules(self) -> LoopFuture[list[ScheduleInfo]]:
-        """All schedules that the store has, by name: from the code and from run time."""
+        """List all schedules of the store, by name: from the code and from run time."""
         return self._connections.call(self._schedules.infos())
 
     def schedule(
@@ -420,7 +420,7 @@ class Tasks:
         catch_up_limit: int | None = None,
         queue: str | None = None,
     ) -> LoopFuture[ScheduleInfo]:
-        """Have a job run again and again from now on, or change when it does; lasts over restarts.
+        """Run a job by the clock from now on, or change when it runs; lasts over restarts.
 
         Args:
             job: the name of a job, a `Job` class, or a decorated function; it need not be periodic.
@@ -428,7 +428,7 @@ class Tasks:
             kwargs: arguments of each task.
             timezone: of a cron line; UTC when None.
             name: of the schedule, where a job has several; the job's own name when None, which puts this
-                in the place of what the code says.
+                in the place of what the code states.
             anchor, catch_up, catch_up_limit: as in `@api.job`.
             queue: another queue than the job's `default_queue`.
 
@@ -440,7 +440,7 @@ class Tasks:
         return self._connections.call(self._schedules.change(plan))
 
     def unschedule(self, name: str) -> LoopFuture[ScheduleInfo | None]:
-        """Undo `schedule`; resolves to what the code says of it, which counts again, or to None."""
+        """Undo `schedule`; resolves to what the code states, which counts again, or to None."""
         return self._connections.call(self._schedules.remove(checked(name)))
 
     def pause_schedule(self, name: str) -> LoopFuture[ScheduleInfo]:
@@ -448,7 +448,7 @@ class Tasks:
         return self._connections.call(self._schedules.pause(checked(name), True))
 
     def resume_schedule(self, name: str) -> LoopFuture[ScheduleInfo]:
-        """Go on with a schedule. What passed while it was paused was not missed, and is not caught up."""
+        """Resume a schedule. Runs that passed while it was paused were not missed, and are not caught up."""
         return self._connections.call(self._schedules.pause(checked(name), False))
 
     def run_schedule_now(self, name: str) -> LoopFuture[Task[Any]]:
@@ -474,7 +474,7 @@ class Tasks:
 
 
 def describe(job: type[Job]) -> dict[str, Any]:
-    """What `job_list` tells of a job."""
+    """Return what `job_list` shows of a job."""
     doc = (job.__doc__ or "").strip()
     facts: dict[str, Any] = {
         "type": job.type,
@@ -507,7 +507,7 @@ def _name_of(queue: str | bool | None) -> str | None:
 
 
 def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
-    """`(job, args, kwargs)` of one item of `queue_many`."""
+    """Return `(job, args, kwargs)` of one item of `queue_many`."""
     if not isinstance(item, tuple):
         return item, (), {}
     if len(item) == 2 and isinstance(item[1], dict):
@@ -523,12 +523,12 @@ def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
 
 
 def _iterable(call: str, items: Any) -> Iterable[Any]:
-    """`items`, if a plain `for` can go over them."""
+    """Return `items` when a plain `for` can go over them."""
     if isinstance(items, Iterable):
         return items
     collect = "collect it first: [item async for item in …]" if isinstance(items, AsyncIterable) else None
     raise BadArguments(
-        f"{call} takes an iterable, and {type(items).__name__} is none",
+        f"tasks.{call}() expects an iterable, got {items!r:.60} ({type(items).__name__})",
         hint=collect or "give a list, a range or a generator",
     )
 
@@ -537,6 +537,6 @@ def _options(options: dict[str, Any]) -> None:
     unknown = options.keys() - {"delay", "queue", "timeout", "meta_params"}
     if unknown:
         raise BadArguments(
-            f"{sorted(unknown)[0]!r} is no option",
+            f"{sorted(unknown)[0]!r} is not an option",
             hint="options are callback, delay, queue, timeout, meta_params",
         )
