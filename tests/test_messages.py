@@ -363,7 +363,7 @@ async def test_wait_in_loop(api: Producer) -> None:
     """It would block the loop that is to resolve it."""
     future = api.tasks.queue("addition")
     assert caught(future.wait) == (
-        "wait() inside a running event loop would block it for ever [wait-in-loop]\nhint: write `await task`"
+        "wait() inside a running event loop would block it forever [wait-in-loop]\nhint: write `await task`"
     )
 
 

@@ -1,4 +1,4 @@
-"""Lists of tasks, by where they are and what they are: for a person who looks.
+"""Lists of tasks, by where they are and what they are: for people.
 
 What runs is known by the held sets and not by the records, which are not written when a task starts. A list
 is a look at many things one after the other, so a task may be missing in it or stand in an old state.
@@ -74,7 +74,7 @@ class Wanted:
 
 
 def _words(task: Task[Any]) -> str:
-    """All of a task that a person may look for."""
+    """Return all text of a task that may be searched for."""
     try:
         values = (task.args, task.kwargs, task.result, task.meta)
     except UnreadableMessage:
@@ -83,7 +83,7 @@ def _words(task: Task[Any]) -> str:
 
 
 async def tasks(broker: Broker, wanted: Wanted, queues: Sequence[str], now: float) -> list[Task[Any]]:
-    """The tasks of these queues that are wanted: place by place, in each place queue by queue."""
+    """Return the tasks of these queues that are wanted: place by place, in each place queue by queue."""
     found: dict[str, Task[Any]] = {}
     for place in wanted.places:
         for queue in queues:
@@ -99,7 +99,7 @@ async def tasks(broker: Broker, wanted: Wanted, queues: Sequence[str], now: floa
 
 
 async def _read(broker: Broker, queue: str, ids: Sequence[str], place: str) -> list[Task[Any]]:
-    """These tasks, as they stand in that place."""
+    """Return these tasks, as they stand in that place."""
     read: list[Task[Any]] = []
     for id, record in zip(ids, await broker.looks.records(queue, ids), strict=True):
         if record is None:
@@ -139,7 +139,7 @@ async def _note_progress(broker: Broker, queue: str, running: Sequence[Task[Any]
 
 
 async def latency(broker: Broker, queue: str) -> float:
-    """Seconds for which the task that comes next has been ready to start; 0 when none is."""
+    """Return the seconds for which the next task has been ready to start; 0 when none is."""
     ids = await broker.looks.ids(queue, WAITING, 1)
     (record,) = await broker.looks.records(queue, ids) if ids else (None,)
     if record is None:

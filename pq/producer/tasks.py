@@ -135,7 +135,7 @@ class Tasks:
     @overload
     def options(self, job: Callable[[], Callable[P, R]], **options: Unpack[TaskOptions]) -> Options[P, R]: ...
     def options(self, job: Any, **options: Any) -> Any:
-        """A job with options of its tasks, typed, to be queued to this api: a decorated function, or a `Job` class.
+        """Return a job with options of its tasks, typed, to be queued to this api: a decorated function, or a `Job` class.
 
             api.tasks.options(Addition, delay=2).queue(a=4, b=6)
 
@@ -185,7 +185,7 @@ class Tasks:
 
     @staticmethod
     def as_completed(futures: Iterable[TaskFuture[Any]], timeout: float | None = None) -> AsCompleted[Any]:
-        """The tasks of these futures as they finish, each once: `async for` in a loop, `for` elsewhere.
+        """Yield the tasks of these futures as they finish, each once: `async for` in a loop, `for` elsewhere.
 
         Raises `TimeoutError` when they are not all done within `timeout` seconds, and the error of a future
         that has one (`QueueFull`, `TaskLost`); a failed task is not an error.
@@ -226,7 +226,7 @@ class Tasks:
 
     # ------------------------------------------------------------------------ looking and acting
     def get(self, id: str) -> LoopFuture[Task[Any] | None]:
-        """The task of that id as it stands in the store; resolves to None when it is not there."""
+        """Look up a task as it stands in the store; resolves to None when it is not there."""
         check_name("task id", id)
         return self._connections.call(self._lookup.get(id))
 
@@ -234,7 +234,7 @@ class Tasks:
         """Cancel a task, queued or running; resolves to False when it is finished or unknown.
 
         A queued task is REVOKED at once. A running one is asked to stop: an asyncio or green job gets
-        a `CancelledError`, a process job is killed, a thread job is given up; then it is REVOKED.
+        a `CancelledError`, a process job is killed, a thread job is abandoned; then it is REVOKED.
         """
         check_name("task id", id)
         return self._connections.call(self._actions.cancel(id))
@@ -249,7 +249,7 @@ class Tasks:
         return self._connections.call(self._actions.retry(id, changes))
 
     def dead(self, queue: str | None = None, count: int = 100) -> LoopFuture[list[Task[Any]]]:
-        """The dead set: the last `count` tasks that failed for good, newest first; of all queues, if none is named."""
+        """List the dead set: the last `count` tasks that failed for good, newest first; of all queues, if none is named."""
         if queue is not None:
             check_name("queue name", queue)
         check_number("count", count, 1, 1_000_000, whole=True)
@@ -270,13 +270,13 @@ class Tasks:
         Args:
             status: `'QUEUED'`, `'STARTED'`, `'RETRY'`, `'SUCCESS'`, `'FAILURE'`, `'REVOKED'`, in any case; or
                 `'dead'`, for the dead set.
-            queue: of this one alone; else of all that are known.
+            queue: of this queue alone; else of all that are known.
             job: of this job alone.
             text: that have this in their arguments, result or error.
             since: queued or ended in the last N seconds.
             count: the largest number of tasks.
 
-        Of what has ended the last thousand of each queue are looked at.
+        Of the ended tasks the last thousand of each queue are looked at. Raises `InvalidValue`.
         """
         if queue is not None:
             check_name("queue name", queue)
@@ -286,7 +286,7 @@ class Tasks:
         return self._connections.call(self._lookup.search(wanted, queue))
 
     def find(self, prefix: str) -> LoopFuture[Task[Any]]:
-        """The one task whose id begins so. Raises `InvalidValue` where there is none, or more than one."""
+        """Find the one task whose id begins with `prefix`. Raises `InvalidValue` where there is none, or more than one."""
         check_name("task id", prefix)
         return self._connections.call(self._lookup.by_prefix(prefix))
 
@@ -325,7 +325,7 @@ class Tasks:
         return self._connections.call(self._lookup.queue_states())
 
     def latency(self, *queues: str) -> LoopFuture[dict[str, float]]:
-        """Seconds for which the next task of each queue has been ready to start (of all known ones, when none is named).
+        """Return the seconds for which the next task of each queue has been ready to start (of all, when none is named).
 
         Callers notice this time, so scale on it: it is 0 while workers keep up, however long the queue.
         """
@@ -338,7 +338,7 @@ class Tasks:
         return self._connections.call(self._lookup.store())
 
     def workers(self) -> LoopFuture[list[dict[str, Any]]]:
-        """The last heartbeat of each worker that lives: node, worker, pid, queues, running, processed, …"""
+        """Return the last heartbeat of each live worker: node, worker, pid, queues, running, processed, …"""
         return self._connections.call(self._lookup.workers())
 
     def forget(self, id: str) -> LoopFuture[bool]:
@@ -347,7 +347,7 @@ class Tasks:
         return self._connections.call(self._actions.forget(id))
 
     def queues(self) -> list[str]:
-        """The queues that a server of this application consumes, the node's own first; with their partitions."""
+        """Return the queues that a server of this application consumes, the node's own first; with their partitions."""
         names = self._manager.queues()
         return list(dict.fromkeys(part for name in names for part in self._partitions.all_of(name)))
 
@@ -357,15 +357,15 @@ class Tasks:
         return self._node_name
 
     def job_list(self, jobnames: Sequence[str] | None = None) -> list[tuple[str, dict[str, Any]]]:
-        """`(name, description)` of all jobs, or of those named. Raises `TaskNotAvailable`."""
+        """Return `(name, description)` of all jobs, or of those named. Raises `TaskNotAvailable`."""
         registry = self._registry()
         jobs = list(registry) if jobnames is None else [registry[name] for name in jobnames]
         return [(job.name, describe(job)) for job in jobs]
 
     def next_scheduled(self, jobnames: Sequence[str] | None = None) -> tuple[str, float] | None:
-        """The periodic job that comes next, and the seconds to it; None when the program has none.
+        """Return the periodic job that comes next, and the seconds to it; None when the program has none.
 
-        This is what the code says, by this machine's clock, so it asks no store and waits for nothing.
+        This is what the code states, by the clock of this machine: the store is not asked.
         What was stated at run time, and what is paused, is in `schedules()`. Raises `TaskNotAvailable`.
         """
         return self._schedules.next(jobnames, self._clock.time())
@@ -386,11 +386,11 @@ class Tasks:
         return self._connections.call(self._actions.flush(queues or tuple(self.queues())))
 
     def pause(self, *queues: str) -> LoopFuture[None]:
-        """Hand out no more tasks of these queues, until `resume`; lasts over restarts. Running tasks go on."""
+        """Stop dispatching from these queues, until `resume`; lasts over restarts. Running tasks go on."""
         return self._connections.call(self._actions.pause(_named(queues), True))
 
     def resume(self, *queues: str) -> LoopFuture[None]:
-        """Hand out tasks of these queues again."""
+        """Dispatch from these queues again."""
         return self._connections.call(self._actions.pause(_named(queues), False))
 
     def limit(self, queue: str, most: int | None) -> LoopFuture[None]:
@@ -404,7 +404,7 @@ class Tasks:
 
     # ------------------------------------------------------------------------------- schedules
     def schedules(self) -> LoopFuture[list[ScheduleInfo]]:
-        """All schedules that the store has, by name: from the code and from run time."""
+        """List all schedules of the store, by name: from the code and from run time."""
         return self._connections.call(self._schedules.infos())
 
     def schedule(
@@ -420,7 +420,7 @@ class Tasks:
         catch_up_limit: int | None = None,
         queue: str | None = None,
     ) -> LoopFuture[ScheduleInfo]:
-        """Have a job run again and again from now on, or change when it does; lasts over restarts.
+        """Run a job by the clock from now on, or change when it runs; lasts over restarts.
 
         Args:
             job: the name of a job, a `Job` class, or a decorated function; it need not be periodic.
@@ -428,7 +428,7 @@ class Tasks:
             kwargs: arguments of each task.
             timezone: of a cron line; UTC when None.
             name: of the schedule, where a job has several; the job's own name when None, which puts this
-                in the place of what the code says.
+                in the place of what the code states.
             anchor, catch_up, catch_up_limit: as in `@api.job`.
             queue: another queue than the job's `default_queue`.
 
@@ -440,7 +440,7 @@ class Tasks:
         return self._connections.call(self._schedules.change(plan))
 
     def unschedule(self, name: str) -> LoopFuture[ScheduleInfo | None]:
-        """Undo `schedule`; resolves to what the code says of it, which counts again, or to None."""
+        """Undo `schedule`; resolves to what the code states, which counts again, or to None."""
         return self._connections.call(self._schedules.remove(checked(name)))
 
     def pause_schedule(self, name: str) -> LoopFuture[ScheduleInfo]:
@@ -448,7 +448,7 @@ class Tasks:
         return self._connections.call(self._schedules.pause(checked(name), True))
 
     def resume_schedule(self, name: str) -> LoopFuture[ScheduleInfo]:
-        """Go on with a schedule. What passed while it was paused was not missed, and is not caught up."""
+        """Resume a schedule. Runs that passed while it was paused were not missed, and are not caught up."""
         return self._connections.call(self._schedules.pause(checked(name), False))
 
     def run_schedule_now(self, name: str) -> LoopFuture[Task[Any]]:
@@ -507,7 +507,7 @@ def _name_of(queue: str | bool | None) -> str | None:
 
 
 def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
-    """`(job, args, kwargs)` of one item of `queue_many`."""
+    """Return `(job, args, kwargs)` of one item of `queue_many`."""
     if not isinstance(item, tuple):
         return item, (), {}
     if len(item) == 2 and isinstance(item[1], dict):
@@ -523,12 +523,12 @@ def _item(item: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
 
 
 def _iterable(call: str, items: Any) -> Iterable[Any]:
-    """`items`, if a plain `for` can go over them."""
+    """Return `items` when a plain `for` can go over them."""
     if isinstance(items, Iterable):
         return items
     collect = "collect it first: [item async for item in …]" if isinstance(items, AsyncIterable) else None
     raise BadArguments(
-        f"{call} takes an iterable, and {type(items).__name__} is none",
+        f"tasks.{call}() expects an iterable, got {items!r:.60} ({type(items).__name__})",
         hint=collect or "give a list, a range or a generator",
     )
 
