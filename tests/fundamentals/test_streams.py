@@ -268,8 +268,9 @@ async def test_far_too_much_at_once(serving: Producer, monkeypatch: pytest.Monke
     """In the loop a plain function cannot wait: beyond a bound it is told what to write."""
     monkeypatch.setattr(streams, "MOST_PARTS", 50)
     future = serving.tasks.queue("floods", parts=60)
-    assert len(await parts_of(serving, future, gaps=True)) == 49
     assert "await self.stream(part)" in (await future).get()
+    # Read after its end: the end of an attempt takes the place of the oldest part, which a reader before it still gets.
+    assert len(await parts_of(serving, future, gaps=True)) == 49
 
 
 async def test_after_its_end_a_task_streams_nothing(serving: Producer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import redis
+from redis.client import Redis
 
 COUNT = 1000
 """Keys that are looked at, and removed, in one call."""
@@ -10,7 +10,7 @@ COUNT = 1000
 
 def remove_namespace(url: str, namespace: str) -> None:
     """Remove every key of `namespace` from the store at `url`. Blocks; not for a running event loop."""
-    with redis.Redis.from_url(url) as client:
+    with Redis.from_url(url) as client:
         keys = list(client.scan_iter(match=f"{namespace}:*", count=COUNT))
         for start in range(0, len(keys), COUNT):
             client.unlink(*keys[start : start + COUNT])

@@ -1,4 +1,4 @@
-"""What redis-py, sockets and servers raise, as our errors: what may pass, what is refused, what is full.
+"""Translation of the errors of redis-py, sockets and servers: what passes, what is refused, what is full.
 
 `StoreUnavailable` is repeated by `pq.broker.redis.calls`; the other errors reach the caller, with a hint.
 """
