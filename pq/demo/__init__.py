@@ -1,15 +1,9 @@
 """The tour: `./run demo`, `python manage.py demo`, `pq demo`.
 
-It starts a real server with two workers on a store of its own, in a temporary directory, and does with it
-what the documentation says can be done: quick tasks, a hundred at once, a long computation with its
-progress, a worker killed in the middle of a task, a delayed task. Nothing is staged: each line is an
-answer of the public api, each time was measured just now. At the end all of it is stopped and removed.
-
-    tour.py     the steps
-    server.py   the server of the tour: started, watched, stopped
-    screen.py   lines and bars, on a terminal or in a file
-    app.py      the application that the server runs
-    jobs.py     its jobs
+It starts a real server with two workers on a store of its own, in a temporary directory, and shows what the
+documentation describes: quick tasks, a hundred at once, a long computation with its progress, a worker killed in the
+middle of a task, a delayed task. Each line is an answer of the public api, each time is measured. At the end the server
+stops and its data are removed.
 """
 
 from __future__ import annotations

@@ -5,13 +5,9 @@
     queue.add(word_count, "b.txt")    # or any function, with its arguments
     queue.terminate()
 
-The processes are those of process jobs (`pq.execution.cpu_bound`): one task at a time in each, so
-whatever kills one costs that task alone; they die with the program. Here is what a program
-wants around them:
-
-    queue.py    `TaskQueue`, as it is used
-    engine.py   what waits, what runs, and how it ends, in a thread of its own
-    logs.py     where that goes which tasks log and print
+The processes are those of process jobs (`pq.execution.cpu_bound`). Each runs one task at a time, so the death of a
+process costs that task only; all of them die with the program. `queue` has the public class, `engine` the thread that
+starts and ends tasks, `logs` the way of their output to the handlers of the program.
 """
 
 from __future__ import annotations
