@@ -117,3 +117,21 @@ async def test_a_sentinel_that_is_away_is_looked_for_less_and_less(counted: Any)
     await until(lambda: len(failures) >= 6)
     assert failures[:6] == list(range(1, 7))
     await broker.close()
+
+
+async def test_a_job_that_cancels_all_tasks_does_not_end_the_watch_of_sentinels(
+    counted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its Sentinels a worker would follow a failover only when its connections break."""
+    monkeypatch.setattr("pq.loops.RESTART_AFTER", 0.0)
+    failures = counted("sentinel")
+    before = asyncio.all_tasks()
+    broker = SentinelBroker("redis+sentinel://127.0.0.1:1/primary")
+    broker.sentinels.listen()
+    await until(lambda: failures)
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    await asyncio.sleep(0)
+    failures.clear()
+    await until(lambda: failures)
+    await broker.close()

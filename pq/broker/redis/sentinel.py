@@ -13,6 +13,8 @@ may accept tasks for seconds more, until it is demoted, or be silent with its co
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from redis.asyncio.connection import AbstractConnection
 from ...clock import SYSTEM, Clock
 from ...config.hosts import parse_hosts
 from ...errors import StoreError, StoreRefused, StoreUnavailable
+from ...loops import EternalTask
 from .backoff import LONGEST, pause
 from .broker import RedisBroker
 from .calls import Calls
@@ -29,6 +32,8 @@ from .failures import REFUSALS, translate
 from .link import Caller, Link
 from .server import Access, Server, connection_options
 from .wire import Maker, Wire
+
+logger = logging.getLogger("pq.broker")
 
 ASK = 3.0
 """Seconds that one Sentinel gets to answer."""
@@ -74,7 +79,7 @@ class Sentinels:
         self._sentinel.pop("connection_class")
         self.address: Address | None = None
         """Where the primary was found last."""
-        self._listening: list[asyncio.Task[None]] = []
+        self._listening: list[EternalTask] = []
 
     async def connect(self) -> AbstractConnection:
         """Return a connection to the primary, which confirmed that it is one."""
@@ -100,15 +105,21 @@ class Sentinels:
     def listen(self) -> None:
         """Have each Sentinel say when there is another primary, in the running loop."""
         if not self._listening:
-            loop = asyncio.get_running_loop()
-            self._listening = [loop.create_task(self._listen_to(host)) for host in self._hosts]
+            self._listening = [
+                EternalTask(
+                    f"listening to the Sentinel at {_spelt(host)}",
+                    functools.partial(self._listen_to, host),
+                    logger=logger,
+                )
+                for host in self._hosts
+            ]
+            for each in self._listening:
+                each.start()
 
     async def close(self) -> None:
         """Stop listening."""
         listening, self._listening = self._listening, []
-        for each in listening:
-            each.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        await asyncio.gather(*(each.stop() for each in listening))
 
     async def _listen_to(self, host: Address) -> None:
         failures = 0
