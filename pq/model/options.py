@@ -218,7 +218,7 @@ OPTIONS = (
     ),
     # Of a job alone.
     Option("abstract", "an abstract job is not registered", "ClassVar[bool]"),
-    Option("concurrency", "how it runs: one of the four modes", "str", check=_check_concurrency),
+    Option("concurrency", "the concurrency mode", "str", check=_check_concurrency),
     Option(
         "default_queue",
         "the queue of its tasks where none is named",
@@ -226,7 +226,7 @@ OPTIONS = (
         check=_check_queue,
         listed=True,
     ),
-    Option("backoff", "how long to wait between attempts", "Any"),
+    Option("backoff", "the wait between attempts", "Any"),
     Option("retry_on", "classes of the only exceptions after which another attempt is made", _KINDS),
     Option("no_retry_on", "classes of exceptions after which no other attempt is made", _KINDS),
     Option(
@@ -235,7 +235,7 @@ OPTIONS = (
         "Limit | Sequence[Limit]",
         listed=True,
     ),
-    Option("on_limit", "what happens to a task at a limit: `'wait'` or `'revoke'`", "str"),
+    Option("on_limit", "the fate of a task at a limit: `'wait'` or `'revoke'`", "str"),
     Option("unique", "queue a task once while an equal one is there", "bool | Unique | None", listed=True),
     Option(
         "debounce",
@@ -260,12 +260,15 @@ OPTIONS = (
     Option("timezone", "the zone of a cron line, and of an anchor without one", "str | None", periodic=True),
     Option(
         "catch_up",
-        "what happens to runs missed while no scheduler was alive: `'skip'`, `'once'` or `'all'`",
+        "the fate of runs missed while no scheduler was alive: `'skip'`, `'once'` or `'all'`",
         "str",
         periodic=True,
     ),
     Option(
-        "catch_up_limit", "how many missed runs are caught up at most, the last ones", "int", periodic=True
+        "catch_up_limit",
+        "the largest number of missed runs that are caught up, the last ones",
+        "int",
+        periodic=True,
     ),
 )
 
