@@ -44,7 +44,7 @@ NO_KEY = ("", "")
 def live_header(priority: int | None = None, token: str = "", demands: str = "") -> bytes:
     """Return the header of a task that is to be run."""
     if demands:
-        return f"g{priority or ''} {token} {demands}\n".encode("ascii")
+        return f"g{priority or ''} {token} {demands}\n".encode("latin-1")
     if not priority and not token:
         return b"q\n"
     return f"q{priority or ''}{' ' + token if token else ''}\n".encode("ascii")
@@ -100,11 +100,14 @@ def token(record: bytes) -> str:
 
 
 def demands(record: bytes) -> str:
-    """Return what a limited task has to pass before it starts; empty for any other record."""
+    """Return what a limited task has to pass before it starts; empty for any other record.
+
+    Latin-1 has a character for every byte: a foreign header comes back as it was, and raises nothing when it is written.
+    """
     if record[:1] != b"g":
         return ""
     header = record[: max(record.find(b"\n", 0, HEADER), 0)]
-    return (*header.split(b" ", 2), b"", b"")[2].decode("ascii", "replace")
+    return (*header.split(b" ", 2), b"", b"")[2].decode("latin-1")
 
 
 class Limit(NamedTuple):

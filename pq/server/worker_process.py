@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ..broker.connect import Store
 from ..config import Settings
@@ -36,6 +36,8 @@ LAST_WORDS = 3.0
 """Seconds that a stopped worker gets for an orderly exit."""
 FAILED_TO_START = 3
 """Exit code of a worker that could not start and has sent the reason."""
+SERVICE_FAILED = 4
+"""Exit code of a worker one of whose services has ended."""
 
 
 class WorkerSpec(NamedTuple):
@@ -135,10 +137,22 @@ class WorkerProcess:
         stop = asyncio.create_task(self._stop.wait())
         finished = asyncio.create_task(worker.finished.wait())
         await asyncio.wait({stop, finished}, return_when=asyncio.FIRST_COMPLETED)
+        if worker.failed_service is not None:
+            self._die(worker.failed_service)
         if not stop.done():
             self._reason = "recycled"
         stop.cancel()
         finished.cancel()
+
+    def _die(self, service: str) -> NoReturn:
+        """Exit now, without a drain: the end of a service is the death of its worker.
+
+        The supervisor charges a crash to the tasks that were held, so a task that ends the consumer is set aside after
+        `max_crashes`; handed back unspent it would end one worker after the other, forever.
+        """
+        logger.critical("the %s of %s has ended; the worker process exits", service, self._spec.name)
+        logging.shutdown()
+        os._exit(SERVICE_FAILED)
 
     async def _listen(self) -> None:
         async for message in self._mailbox:

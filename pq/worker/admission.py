@@ -157,14 +157,22 @@ class Admission:
         self._chance = chance
 
     def admit(self, reserved: Reserved) -> Attempt | Refused:
-        """Return the attempt to start, or the ending that the task has without one."""
-        record = reserved.record
+        """Return the attempt to start, or the ending that the task has without one. Never raises."""
         try:
-            task = Task.from_wire(records.message(record))
-            if task.id != reserved.id:
-                raise UnreadableMessage(f"the record of {reserved.id} has the message of {task.id}")
+            return self._admit(reserved)
         except UnreadableMessage as exc:
             return self._unreadable(reserved, exc)
+        except Exception as exc:
+            # One record that no check foresees must not end the loop that all others go through: its task would be
+            # released, and end the next worker too.
+            logger.exception("task %s in queue %s cannot be admitted", reserved.id, reserved.queue)
+            return self._set_aside(reserved, _outline(reserved), exc, "not-admitted")
+
+    def _admit(self, reserved: Reserved) -> Attempt | Refused:
+        record = reserved.record
+        task: Task[Any] = Task.from_wire(records.message(record))
+        if task.id != reserved.id:
+            raise UnreadableMessage(f"the record of {reserved.id} has the message of {task.id}")
         if record[:1] == b"g":
             task.demands = records.demands(record)
         job = self._registry.get(task.name)
@@ -202,16 +210,20 @@ class Admission:
     def _unreadable(self, reserved: Reserved, exc: UnreadableMessage) -> Refused:
         """A record that is not a message fails with its reason, and stops no other task."""
         queue, id = reserved.queue, reserved.id
-        task = _known_of(exc, id) or Task(id, "unreadable", queue)
-        task.note(raw=reserved.record[:4096])
+        task = _known_of(exc, id) or _outline(reserved)
         logger.error("task %s in queue %s cannot be read and was set aside: %s", id, queue, exc)
-        text = f"{type(exc).__name__}: {exc}"
-        return Refused(task, self._concluded(task, Outcome(outcomes.FAILED, None, text, None, exc.slug)))
+        return self._set_aside(reserved, task, exc, exc.slug)
+
+    def _set_aside(self, reserved: Reserved, task: Task[Any], exc: Exception, slug: str) -> Refused:
+        """Fail a task for good, with the beginning of its record."""
+        task.note(raw=reserved.record[:4096])
+        outcome = Outcome(outcomes.FAILED, None, f"{type(exc).__name__}: {exc}", None, slug, final=True)
+        return Refused(task, self._concluded(task, outcome))
 
     def _unknown_job(self, task: Task[Any]) -> Refused:
         """In a rolling deploy another worker may know the job: released, later and later, then failed."""
         error = self._registry.unknown(task.name)
-        tries = int(task.run_info.get("unknown", 0)) + 1
+        tries = _count(task, "unknown") + 1
         if tries > UNKNOWN_JOB_TRIES:
             text = f"TaskNotAvailable: {error} on any worker that took it"
             outcome = Outcome(outcomes.FAILED, None, text, None, error.slug)
@@ -223,6 +235,24 @@ class Admission:
 
     def _concluded(self, task: Task[Any], outcome: Outcome) -> Ending:
         return conclude(task, outcome, now=self._time(), chance=self._chance(), limit=self._message_size)
+
+
+def _count(task: Task[Any], name: str) -> int:
+    """Return a count from the notes of a task; 0 for a note that is not a count, as a foreign message may have."""
+    value = task.run_info.get(name)
+    return value if type(value) is int and value > 0 else 0
+
+
+def _outline(reserved: Reserved) -> Task[Any]:
+    """Return a new task with what its message surely says: name and reply channel, so that its caller is notified."""
+    task: Task[Any] = Task(reserved.id, "unreadable", reserved.queue)
+    try:
+        read: Task[Any] = Task.from_wire(records.message(reserved.record))
+    except UnreadableMessage:
+        return task
+    if read.id == reserved.id:
+        task.name, task.reply, task.time_queued = read.name, read.reply, read.time_queued
+    return task
 
 
 def _known_of(exc: UnreadableMessage, id: str) -> Task[Any] | None:

@@ -6,6 +6,7 @@ is: an attempt that has streamed something is settled a little later.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from .load import Load, LoadMeter, Use
 from .quarantine import Quarantine
 from .settling import Settling
 from .streams import Streams
+
+logger = logging.getLogger("pq.worker")
 
 
 class Dispatch:
@@ -170,14 +173,17 @@ class Dispatch:
         now = clock.time()
         meter.done += 1
         meter.seconds += now - (task.time_started or now)
-        ending = conclude(
-            task,
-            outcome,
-            now=now,
-            job=attempt.job_class,
-            chance=0.5 if outcome.kind == outcomes.OK else clock.random(),
-            limit=self._message_size,
-        )
+        chance = 0.5 if outcome.kind == outcomes.OK else clock.random()
+        job, limit = attempt.job_class, self._message_size
+        try:
+            ending = conclude(task, outcome, now=now, job=job, chance=chance, limit=limit)
+        except Exception as exc:  # a foreign message may state any option: its task fails, and frees its slot
+            logger.exception("the end of task %s cannot be concluded", task.id)
+            task.max_retries = None
+            failed = Outcome(
+                outcomes.FAILED, None, f"{type(exc).__name__}: {exc}", None, "not-admitted", final=True
+            )
+            ending = conclude(task, failed, now=now, job=job, limit=limit)
         self._end(task, ending)
 
     def _end(self, task: Task[Any], ending: Ending) -> None:

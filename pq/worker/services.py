@@ -89,6 +89,7 @@ def make_services(
     observer: TaskObserver | None,
     on_lease: Callable[[str], None],
     on_finished: Callable[[], None],
+    on_failure: Callable[[str, BaseException | None], None],
 ) -> Services:
     """Make the services of a worker.
 
@@ -97,7 +98,8 @@ def make_services(
         producer: queues what its jobs queue.
         observer: notified of each attempt.
         on_lease: called with each lease that it takes, before it is taken.
-        on_finished: called when the worker is to be replaced: after `max_requests` tasks, or when a service has ended.
+        on_finished: called when the worker is to be replaced: after `max_requests` tasks.
+        on_failure: called with the name of a service that has ended, and its exception; that is the end of the worker.
     """
     cfg, attempts, beside = context.cfg, Attempts(), HeldTasks("the consumer", logger=logger)
     progress = Progress(context)
@@ -143,7 +145,7 @@ def make_services(
     services = [service for service in ordered if service is not None]
     for service in services:
         if isinstance(service, Service):  # the others have no task that could end
-            service.on_failure = lambda service, error: on_finished()
+            service.on_failure = lambda service, error: on_failure(service.name, error)
     return Services(services, consumer, scheduler)
 
 

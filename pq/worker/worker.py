@@ -67,6 +67,8 @@ class Worker:
         self._started: list[Startable] = []
         self.context: Context | None = None
         self.counts = Counts()
+        self.failed_service: str | None = None
+        """The name of a service that has ended, which none may; the process of the worker is to die then."""
 
     async def start(self) -> None:
         """Start all services. Raises what makes it impossible, with nothing left running."""
@@ -116,7 +118,12 @@ class Worker:
             observer=self._observer,
             on_lease=lambda lease: self._on_lease(lease, context.queues),
             on_finished=self.finished.set,
+            on_failure=self._service_failed,
         )
+
+    def _service_failed(self, name: str, error: BaseException | None) -> None:
+        self.failed_service = name
+        self.finished.set()
 
     @property
     def services(self) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -22,6 +23,7 @@ from pq import api as pq
 from pq import cli
 from pq.broker import records
 from pq.broker.connect import Store, plain_url
+from pq.broker.contract.values import Reserved
 from pq.broker.redis.broker import RedisBroker
 from pq.config import SETTINGS, Settings, load, redact
 from pq.errors import PqError, UnreadableMessage
@@ -33,12 +35,17 @@ from pq.model.limits import Concurrency
 from pq.model.names import check_name
 from pq.model.payloads import dump_payload, load_payload
 from pq.model.plan import check_schedule_name, load_plan
+from pq.model.registry import Registry
 from pq.model.schedule import make_schedule, next_runs
 from pq.model.seal import EVENT, FINISHED, LIVE, SCHEDULE, Seal
 from pq.model.serializers import JSON, MSGPACK
 from pq.model.task import WIRE, Task
 from pq.producer import reasons
 from pq.producer.producer import Producer
+from pq.worker.admission import Admission, Refused
+from pq.worker.attempts import Attempts
+from pq.worker.context import Counts
+from pq.worker.settling import Settling
 
 
 class Chance(random.Random):
@@ -136,6 +143,40 @@ def headers(rng: Chance) -> None:
     records.unique_key(records.demands(record))
     with contextlib.suppress(UnreadableMessage):
         records.message(record)
+
+
+@pq.job(max_concurrency=2, limits=[pq.Concurrency(1, key="customer")], expires=60)
+async def fuzzed(customer: Any = None) -> None: ...
+
+
+_JOBS = Registry()
+_JOBS.add(fuzzed)
+_CONFIG: Any = SimpleNamespace(max_crashes=3, largest_message=100_000)
+
+
+@target
+def admissions(rng: Chance) -> None:
+    """Reserved records: each becomes an attempt, or a task with an ending that can be settled."""
+    record = bad_record(rng)
+    if rng.random() < 0.5:
+        notes = rng.choice((None, b"\xc1", MSGPACK.dumps({"unknown": rng.choice((1, "x", -5, [])), 1: 2})))
+        call = rng.choice((b"\xc1", MSGPACK.dumps([[1], {}]), MSGPACK.dumps([[{"a": [1]}], {"b": 2}])))
+        task: Task[Any] = Task(
+            "i1", rng.choice(("fuzzed", "nowhere")), "default", call, retry=rng.choice((1, 2))
+        )
+        task.run_info_bytes = notes
+        record = records.live_header(0) + task.to_wire()
+    reserved = Reserved("default", "i1", 7, rng.feed(record), rng.choice((0, 0, 2, 3)), rng.choice(("", "g")))
+    attempts = Attempts()
+    admission = Admission(
+        _JOBS, _CONFIG, worker="w1", node="here", backend=SimpleNamespace(), finished=lambda attempt, outcome: None,
+        free_children=lambda: 1, time=lambda: 1000.0, chance=lambda: 0.5,
+    )  # fmt: skip
+    found = admission.admit(reserved)
+    if isinstance(found, Refused):
+        attempts.held["i1"] = ("default", 7)
+        context: Any = SimpleNamespace(lease="L", counts=Counts())
+        assert Settling(context, attempts).settle(found.task, found.ending)
 
 
 @target

@@ -299,3 +299,45 @@ def test_a_plain_task_is_refused_by_no_check(
         needs_child = job.concurrency == pq.CPUBOUND
         case = case_of(name, task, crashes=crashes, limit=limit, has_child=has_child or not needs_child)
         assert [check(case) for check in CHECKS] == [None] * len(CHECKS)
+
+
+# --------------------------------------------------------------------------------- foreign messages
+@pytest.mark.parametrize(
+    "noted",
+    [{"a": 1}, "xx", float("inf"), float("nan"), -(10**12), [1], None, True],
+    ids=repr,
+)
+def test_a_count_that_is_not_a_count_starts_from_zero(noted: Any) -> None:
+    """`int()` of it ended the consumer, and with it one worker after the other."""
+    task = task_of("nowhere")
+    task.note(unknown=noted)
+    found = refused(task)
+    assert (found.why, found.task.run_info["unknown"]) == (UNKNOWN_JOB, 1)
+
+
+@pytest.mark.parametrize("name", ["plain", "limited", "nowhere"])
+@pytest.mark.parametrize("notes", [b"\xc1", MSGPACK.dumps([1]), MSGPACK.dumps({1: 2})], ids=repr)
+def test_notes_that_cannot_be_read_end_no_worker(name: str, notes: bytes) -> None:
+    """The task starts where nothing asks for them; else it fails with its reason."""
+    task = task_of(name, retry=2, run_info_bytes=notes)
+    found = admission_of().admit(reserved(task))
+    if isinstance(found, Refused) and found.ending.op == FAIL:
+        assert found.task.reason == "unreadable-message"
+        assert found.task.name == name
+
+
+def test_a_check_that_raises_sets_its_task_aside(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the fault of one record; the loop goes on, and its caller gets the reason."""
+
+    def broken(case: Case) -> None:
+        raise ZeroDivisionError("no such number")
+
+    monkeypatch.setattr(admission, "CHECKS", (broken,))
+    with caplog.at_level(logging.ERROR):
+        found = refused(task_of("limited", reply="pq:reply:me"))
+    assert (found.ending.op, found.task.reason) == (FAIL, "not-admitted")
+    assert (found.task.name, found.task.reply) == ("limited", "pq:reply:me")
+    assert found.task.exception == "ZeroDivisionError: no such number"
+    assert "task t1 in queue default cannot be admitted" in caplog.text
