@@ -1,8 +1,8 @@
-"""Writes `python.md` and `settings.md` beside this file, from the docstrings and from the declared settings.
+"""Write `python.md` and `settings.md` beside this file, from the docstrings and the declared settings.
 
     ./run python docs/reference/make.py
 
-A test compares what is there with what this would write, so the pages cannot fall behind the code.
+A test compares the pages with the output of this script, so they cannot fall behind the code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GROUPS = (
 
 
 def python_page() -> str:
-    """The page of the public names."""
+    """Return the page of the public names."""
     parts = [
         HEAD
         + "# Python, name by name\n\nAll of `pq.api`, `api.tasks` and `pq.local`, as their docstrings have it. [The public API](api.md) shows them in use.\n"
@@ -84,7 +84,7 @@ def constant(value: Any) -> str:
 
 
 def entry(name: str, thing: Any) -> str:
-    """One name with its signature, its docstring, and those of its methods."""
+    """Return the section of a name with its signature, its docstring, and those of its methods."""
     lines = [f"\n### {name}\n"]
     if not inspect.isclass(thing):
         lines.append(f"\n`{name}{signature(thing)}`\n")
@@ -98,7 +98,7 @@ def entry(name: str, thing: Any) -> str:
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties that the class itself, or a base of ours, documents."""
+    """Yield the public methods and properties that the class, or a base in `pq`, documents."""
     seen = set()
     for base in kind.__mro__:
         if not base.__module__.startswith("pq"):
@@ -115,7 +115,7 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def signature(thing: Any, *, drop_self: bool = False) -> str:
-    """A signature without quotes around its annotations, which are text in the source."""
+    """Return a signature without quotes around its annotations, which are text in the source."""
     try:
         found = inspect.signature(thing)
     except (TypeError, ValueError):
@@ -134,12 +134,12 @@ def first_line(thing: Any) -> str:
 
 
 def short(text: str) -> str:
-    """A docstring in one paragraph, its lists as they are."""
+    """Return a docstring as one paragraph, with its lists."""
     return markdown(text).strip().replace("\n\n", "\n\n")
 
 
 def markdown(text: str) -> str:
-    """A docstring as Markdown: its sections become lists, what is indented becomes a block."""
+    """Return a docstring as Markdown: sections become lists, indented text becomes a block."""
     out: list[str] = []
     block: list[str] = []
     section = False
@@ -176,7 +176,7 @@ def markdown(text: str) -> str:
 
 
 def settings_page() -> str:
-    """The page of the settings."""
+    """Return the page of the settings."""
     lines = [
         HEAD
         + "# Settings, one by one\n\nEach is a keyword of `PulsarQueue`, a name in a config file, a variable and a flag; "
