@@ -111,7 +111,7 @@ def say(
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python bench/fleet.py", description="What many workers cost their store."
+        prog="python bench/fleet.py", description="Measure the load of many workers on a store."
     )
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0)

@@ -180,7 +180,7 @@ def drain_heard(stage: Stage, scale: Scale) -> Iterator[Figure]:
         with stage.listening() as events:
             heard.append(drain_once(stage, server, n).rate)
         if events != [n]:
-            raise RuntimeError(f"of {n} tasks the listener heard {events}")
+            raise RuntimeError(f"the listener got {events} events of {n} tasks")
     yield figure("drain.heard", "drain with a `done` listener", "tasks/s", heard, alone, "without", ">= 70 %")
 
 

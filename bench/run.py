@@ -30,9 +30,9 @@ NOISY = 0.1
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="./run bench", description="Measure pq on this machine.")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
     parser.add_argument(
-        "--quick", action="store_true", help="little of everything: does it work, not how fast"
+        "--quick", action="store_true", help="small amounts of work: check that it runs, not how fast"
     )
     parser.add_argument("--rounds", type=int, help=f"rounds for each figure (default {Scale.rounds})")
     parser.add_argument(
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--redis-url",
         metavar="URL",
-        help="measure on this server (default: a Valkey of our own, not on disk)",
+        help="measure on this server (default: a new Valkey, not on disk)",
     )
     return parser.parse_args(argv)
 
@@ -88,7 +88,7 @@ def heading(facts: dict[str, Any], stage: Stage) -> str:
     """Format the facts about the machine."""
     words = [f"{name} {facts[name]}" for name in ("pq", "uvloop", "redis", "hiredis", "msgpack")]
     store = (
-        "of our own, Unix socket, not on disk (the embedded server writes an append-only file: see its figure)"
+        "started here, Unix socket, not on disk (the embedded server writes an append-only file: see its figure)"
         if stage.has_own_store
         else "as given"
     )
@@ -138,10 +138,10 @@ def main(argv: list[str] | None = None) -> int:
     others = max(facts["busy_before"] or 0.0, facts["busy_after"] or 0.0)
     if others > NOISY:
         print(
-            f"other programs had {others:.0%} of the cores before or after: on a quiet machine it is faster"
+            f"other programs had {others:.0%} of the cores before or after: an idle machine is faster"
         )
     if words.quick:
-        print("--quick: these figures say that it works, and not how fast it is")
+        print("--quick: these figures show that it runs, not how fast it is")
     if words.json:
         told = {**facts, "quick": words.quick, "figures": {f.name: f.plain() for f in figures}}
         words.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")

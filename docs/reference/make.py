@@ -40,7 +40,7 @@ def python_page() -> str:
     """Return the page of the public names."""
     parts = [
         HEAD
-        + "# Python, name by name\n\nAll of `pq.api`, `api.tasks` and `pq.local`, as their docstrings have it. [The public API](api.md) shows them in use.\n"
+        + "# Python, name by name\n\nAll names of `pq.api`, `api.tasks` and `pq.local` with their docstrings. [The public API](api.md) shows them in use.\n"
     ]
     named = {name for _, names in GROUPS for name in names}
     for title, names in GROUPS:
@@ -65,7 +65,7 @@ def python_page() -> str:
     constants = [n for n in rest if n not in errors and n not in others and n not in more]
     parts.append("\n## Constants and other names\n\n| name | value |\n|---|---|\n")
     parts += [f"| `api.{name}` | {constant(getattr(api, name))} |\n" for name in constants]
-    parts.append("\n## Errors\n\n| error | slug | means |\n|---|---|---|\n")
+    parts.append("\n## Errors\n\n| error | slug | meaning |\n|---|---|---|\n")
     for name in errors:
         kind = getattr(api, name)
         if kind.__name__ == name:
@@ -179,8 +179,8 @@ def settings_page() -> str:
     """Return the page of the settings."""
     lines = [
         HEAD
-        + "# Settings, one by one\n\nEach is a keyword of `PulsarQueue`, a name in a config file, a variable and a flag; "
-        "[how they are read](../how-to/settings.md). Times are seconds.\n"
+        + "# Settings, one by one\n\nEach setting is a keyword of `PulsarQueue`, a name in a config file, a variable and a flag; "
+        "[how they are read](../how-to/settings.md). Times are in seconds.\n"
     ]
     group = ""
     depends = {f.name for f in dataclasses.fields(Settings) if f.default_factory is not dataclasses.MISSING}
@@ -188,7 +188,7 @@ def settings_page() -> str:
         if setting.group != group:
             group = setting.group
             lines.append(
-                f"\n## {group.capitalize()}\n\n| setting | flag | variable | default | is the |\n|---|---|---|---|---|\n"
+                f"\n## {group.capitalize()}\n\n| setting | flag | variable | default | meaning |\n|---|---|---|---|---|\n"
             )
         default = "depends on the machine" if setting.name in depends else shown(setting.default)
         unit = f" ({setting.unit})" if setting.unit else ""
