@@ -137,9 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     facts["busy_after"] = machine.busy()
     others = max(facts["busy_before"] or 0.0, facts["busy_after"] or 0.0)
     if others > NOISY:
-        print(
-            f"other programs had {others:.0%} of the cores before or after: an idle machine is faster"
-        )
+        print(f"other programs had {others:.0%} of the cores before or after: an idle machine is faster")
     if words.quick:
         print("--quick: these figures show that it runs, not how fast it is")
     if words.json:
