@@ -1,4 +1,4 @@
-"""The application that is measured. A server is told its store and its namespace by variables (`PQ_…`)."""
+"""The measured application. Variables (`PQ_…`) name the store and the namespace of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pq.api import PulsarQueue
 
 
 def app(**settings: Any) -> PulsarQueue:
-    """Default settings, but for what is said here, or by a flag or a variable."""
+    """Return an application with default settings, except for those here and in flags and variables."""
     return PulsarQueue(**{"task_paths": ["jobs"], **settings})
 
 

@@ -1,9 +1,8 @@
-"""How the workers follow a burst: `python bench/autoscale.py`, by hand, for a timeline.
+"""Print a timeline of the workers during a burst: `python bench/autoscale.py`.
 
 2,000 tasks that sleep for 50 ms are queued at once, for a server of 1 to 8 workers that run one task at a
-time: they wait for time and not for a core, so eight workers are eight times one on any machine. Printed is
-second by second how many wait, how many workers are ready, and how many tasks are done. The store is one of
-its own, and gone afterwards.
+time: they sleep and need no core, so eight workers are eight times as fast as one on any machine. Each second it
+prints the numbers of waiting tasks, ready workers and done tasks. It uses a store of its own and removes it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pq.loops import run
 
 
 def alive(pid: int) -> bool:
-    """True for a process that lives (a zombie does not)."""
+    """Return True for a live process; a zombie is not alive."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -31,12 +30,12 @@ def alive(pid: int) -> bool:
 
 
 def decisions(server: Server) -> list[str]:
-    """What the server said that it decided."""
+    """Return the decisions in the log of the server."""
     return [line for line in server.log.read_text("utf-8").splitlines() if re.search(r"\d → \d", line)]
 
 
 async def watch(store: Store, server: Server, tasks: int, seconds: float, end: float) -> None:
-    """Queue the burst and print the timeline, until the workers are as few as they were, or `end` seconds."""
+    """Queue the burst and print the timeline until the initial number of workers, or for `end` seconds."""
     async with store.application().api() as api:
         before, told = len(server.workers()), 0
         began = time.monotonic()

@@ -1,8 +1,8 @@
-"""What many workers cost their store: `python bench/fleet.py [--workers 200] [--seconds 20]`, by hand.
+"""Measure the load of many workers on a store: `python bench/fleet.py [--workers 200] [--seconds 20]`.
 
-All workers are real ones, each with its connections, lease thread, heartbeat and services, fifty to a process, on
-one store. Measured is what the store has to do for them while nothing is queued, and while tasks come at a
-steady rate that keeps all of them busy now and then: requests, CPU time and memory, for each worker.
+All workers are real, each with its connections, lease thread, heartbeat and services, fifty to a process, on
+one store. The script measures requests, CPU time and memory of the store for each worker, while nothing is queued and
+while tasks come at a steady rate that gives all of them some work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that was not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone that is not installed
 
 import machine
 import redis
@@ -30,18 +30,18 @@ EACH = 50
 
 
 def application(url: str, **settings: Any) -> PulsarQueue:
-    """The application that is measured."""
+    """Return the measured application."""
     return PulsarQueue(
         name="fleet", data_store=url, task_paths=["jobs"], concurrent_tasks=10, processes=1, **settings
     )
 
 
-def crew(url: str, first: int, count: int, up: Any, over: Event) -> None:
-    """A process of workers."""
-    run(_crew(url, first, count, up, over))
+def run_group(url: str, first: int, count: int, up: Any, over: Event) -> None:
+    """Run one process of workers."""
+    run(_run_group(url, first, count, up, over))
 
 
-async def _crew(url: str, first: int, count: int, up: Any, over: Event) -> None:
+async def _run_group(url: str, first: int, count: int, up: Any, over: Event) -> None:
     app = application(url, node_name=f"host{first}")
     workers = [app.worker(f"w{first + n}") for n in range(count)]
     for worker in workers:
@@ -52,31 +52,31 @@ async def _crew(url: str, first: int, count: int, up: Any, over: Event) -> None:
 
 
 class Meter:
-    """What the store has done between two looks."""
+    """Counters of the store between two samples."""
 
     def __init__(self, store: OwnStore) -> None:
         self._client = redis.Redis.from_url(store.url)
         self._pid = store.process.pid
 
     def look(self) -> tuple[float, int, float]:
-        """Time, requests (what came in one go, be it one command or several), seconds of CPU."""
+        """Return the time, the requests (commands of one write count once) and the seconds of CPU."""
         requests = int(self._client.info("stats")["total_reads_processed"])
         return time.monotonic(), requests, machine.cpu_seconds(self._pid)
 
     def memory(self) -> float:
-        """MB."""
+        """Return the memory of the store in MB."""
         return float(self._client.info("memory")["used_memory"]) / 1e6
 
     def clients(self) -> int:
-        """Connections."""
+        """Return the number of connections."""
         return int(self._client.info("clients")["connected_clients"])
 
 
 async def measure(store: OwnStore, workers: int, seconds: float, rate: float) -> None:
-    """Idle, then at `rate` tasks a second for all of them together."""
+    """Measure idle workers, then `rate` tasks a second for all of them together."""
     meter = Meter(store)
     print(f"{workers} workers, {meter.clients()} connections, {meter.memory():.1f} MB in the store")
-    await asyncio.sleep(5)  # until all of them have gone to wait
+    await asyncio.sleep(5)  # until all of them are idle
     before = meter.look()
     await asyncio.sleep(seconds)
     say("idle", workers, before, meter.look())
@@ -98,7 +98,7 @@ async def measure(store: OwnStore, workers: int, seconds: float, rate: float) ->
 def say(
     what: str, workers: int, before: tuple[float, int, float], after: tuple[float, int, float], tasks: int = 0
 ) -> None:
-    """One line."""
+    """Print one line of the table."""
     seconds, requests, cpu = (b - a for a, b in zip(before, after, strict=True))
     line = (
         f"{what}: each worker {requests / seconds / workers:.2f} requests/s and"
@@ -111,7 +111,7 @@ def say(
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python bench/fleet.py", description="What many workers cost their store."
+        prog="python bench/fleet.py", description="Measure the load of many workers on a store."
     )
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -121,7 +121,7 @@ def main() -> int:
     store = OwnStore()
     up, over = context.Semaphore(0), context.Event()
     crews = [
-        context.Process(target=crew, args=(store.url, n, min(EACH, args.workers - n), up, over))
+        context.Process(target=run_group, args=(store.url, n, min(EACH, args.workers - n), up, over))
         for n in range(0, args.workers, EACH)
     ]
     try:

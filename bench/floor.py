@@ -1,12 +1,12 @@
-"""The floor: what the store and the libraries cost when nothing is added to them.
+"""The floor: the cost of the store and the libraries without a task server.
 
     python floor.py tasks URL PREFIX N        queue N tasks, then drain them; rates as JSON
     python floor.py burn ROUNDS UNITS N       N bare processes share UNITS pieces of work; seconds as JSON
 
 *tasks* is the bare protocol of a task server in one process with one connection: a task has a record and a
-place in a list; it is taken under a lease, run as a coroutine, and ended by whoever holds it, which stores
-the result with a TTL and publishes it. Its messages are what one would write at first: a map. There are no options, limits, retries, events, time-outs or logs.
-Whatever does more than this is slower than this; how much slower is the figure to watch.
+place in a list; it is taken under a lease, run as a coroutine, and ended by its holder, which stores
+the result with a TTL and publishes it. A message is a plain map. There are no options, limits, retries, events,
+time-outs or logs. Every task server does more and is slower; the ratio is the figure to watch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ for at = 1, #ARGV, 2 do
 end
 """
 
-# One script for both ends of an attempt: first what ended, then what may begin.
+# One script settles ended tasks and takes new ones, in this order.
 END = """
 local lost = 0
 for at = 3, #ARGV, 2 do
@@ -78,7 +78,7 @@ class Floor:
         self.put, self.end, self.take = [await self.client.script_load(text) for text in (PUT, END, TAKE)]
 
     def new(self, number: int) -> tuple[str, bytes]:
-        """The id and the record of a task."""
+        """Return the id and the record of a task."""
         id = uuid.uuid4().hex
         task = {
             "id": id,
@@ -95,7 +95,7 @@ class Floor:
         return id, pack(task)
 
     async def queue(self, n: int, batch: int = BATCH) -> float:
-        """Queue `n` tasks, `batch` of them in a call; tasks a second."""
+        """Queue `n` tasks, `batch` in a call; return tasks a second."""
         started = time.perf_counter()
         for first in range(0, n, batch):
             arguments: list[Any] = []
@@ -105,7 +105,7 @@ class Floor:
         return n / (time.perf_counter() - started)
 
     async def drain(self, n: int) -> dict[str, float]:
-        """Run all of `n` tasks; what it took."""
+        """Run `n` tasks; return the time."""
         ended: list[Any] = []
         running = finished = 0
         loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Floor:
 
 
 async def chunks(client: redis.asyncio.Redis, pattern: str) -> Any:
-    """The keys that match, in handfuls."""
+    """Yield the matching keys in batches."""
     cursor: Any = None
     while cursor != 0:
         cursor, names = await client.scan(cursor or 0, match=pattern, count=5000)
@@ -154,13 +154,13 @@ async def chunks(client: redis.asyncio.Redis, pattern: str) -> Any:
 
 
 async def server_cpu(client: redis.asyncio.Redis) -> float:
-    """Seconds of CPU that the server has used."""
+    """Return the CPU time of the server in seconds."""
     told = await client.info("cpu")
     return float(told["used_cpu_user"] + told["used_cpu_sys"])
 
 
 async def tasks(url: str, prefix: str, n: int) -> dict[str, float]:
-    """The figures of the bare protocol, warm."""
+    """Measure the bare protocol after a warm-up."""
     client = redis.asyncio.Redis.from_url(url)
     floor = Floor(client, prefix)
     await floor.open()
@@ -179,7 +179,7 @@ async def tasks(url: str, prefix: str, n: int) -> dict[str, float]:
 
 
 def share(barrier: Any, rounds: int, units: int) -> None:
-    """One bare process: its part of the work, once all are there."""
+    """Do the share of one bare process, after all have started."""
     for _ in range(4):
         burn(rounds)
     barrier.wait(30)
@@ -189,7 +189,7 @@ def share(barrier: Any, rounds: int, units: int) -> None:
 
 
 def burning(rounds: int, units: int, processes: int) -> dict[str, float]:
-    """The same work as the job `burning`, without any queue."""
+    """Do the work of the job `burning` without a queue."""
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(processes + 1)
     parts = [units // processes + (i < units % processes) for i in range(processes)]

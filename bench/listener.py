@@ -1,6 +1,6 @@
-"""A program that hears of every finished task: `python listener.py`, until its standard input ends.
+"""Count the events of finished tasks until standard input ends: `python listener.py`.
 
-It says `listening` once its subscription stands, and at the end how many tasks it heard of.
+It prints `listening` after its subscription, and the number of events at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def main() -> None:
         print("listening", flush=True)
         await asyncio.to_thread(sys.stdin.read)
         before = -1
-        while before != heard:  # what is under way still
+        while before != heard:  # events that are still on their way
             before = heard
             await asyncio.sleep(0.1)
     print(heard, flush=True)

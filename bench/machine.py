@@ -1,4 +1,4 @@
-"""What it was measured with, and what a process uses."""
+"""Facts about the machine and the libraries, and the resources of a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pq.config.settings import cores
 
 
 def facts() -> dict[str, Any]:
-    """The machine and the libraries."""
+    """Return the facts about the machine and the libraries."""
     return {
         "date": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
         "cores": cores(),
@@ -30,7 +30,7 @@ def facts() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The name of the processor."""
+    """Return the name of the processor."""
     if sys.platform == "darwin":
         return _said("sysctl", "-n", "machdep.cpu.brand_string")
     try:
@@ -43,7 +43,7 @@ def cpu_model() -> str:
 
 
 def busy(seconds: float = 0.5) -> float | None:
-    """The part of all cores that is in use now, by whatever runs beside us; None where nobody says."""
+    """Return the share of all cores that other programs use now; None if it is unknown."""
 
     def used() -> tuple[int, int]:
         spent = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -59,7 +59,7 @@ def busy(seconds: float = 0.5) -> float | None:
 
 
 def version(package: str) -> str:
-    """The version of an installed package; "-" when it is not."""
+    """Return the version of a package; "-" if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -67,7 +67,7 @@ def version(package: str) -> str:
 
 
 def cpu_seconds(*pids: int) -> float:
-    """CPU time that these processes have used, all threads; to the nanosecond where the kernel says it."""
+    """Return the CPU time of these processes, all threads; in nanoseconds if the kernel has them."""
     total = 0.0
     for pid in pids:
         threads = Path(f"/proc/{pid}/task")
@@ -87,7 +87,7 @@ def cpu_seconds(*pids: int) -> float:
 
 
 def resident(pid: int) -> float:
-    """Resident memory of a process in MB."""
+    """Return the resident memory of a process in MB."""
     return int(_said("ps", "-o", "rss=", "-p", str(pid)) or 0) / 1024
 
 

@@ -1,8 +1,7 @@
-"""The figures: one function for each group of them that is measured together.
+"""The figures: one function for each group that is measured together.
 
-Each takes a `Stage` and a `Scale` and yields `Figure`s. Where there is something to compare with, both are
-measured in turn, round by round, so that whatever else the machine does meets both; what counts is the
-median of the rounds' ratios.
+Each takes a `Stage` and a `Scale` and yields `Figure`s. A figure and its comparison are measured in turn, round by
+round, so that other load of the machine affects both; the result is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from work import calibrate
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done for each figure."""
+    """The amount of work for each figure."""
 
     rounds: int = 5
     drained: int = 40_000
@@ -59,7 +58,7 @@ QUICK = Scale(
 
 @dataclass
 class Figure:
-    """One figure: the median of its rounds, and what it is compared with."""
+    """One figure: the median of its rounds, and its comparison."""
 
     name: str
     about: str
@@ -72,7 +71,7 @@ class Figure:
     rounds: list[float] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the figure as data for JSON."""
         return asdict(self)
 
 
@@ -85,7 +84,7 @@ def figure(
     against: str = "",
     goal: str = "",
 ) -> Figure:
-    """The figure of some rounds. Its ratio is the median of the ratios, round by round."""
+    """Return the figure of some rounds. Its ratio is the median of the rounds' ratios."""
     made = Figure(name, about, statistics.median(values), unit, goal, rounds=list(values))
     if references:
         made.reference = statistics.median(references)
@@ -101,7 +100,7 @@ Measure = Callable[[Stage, Scale], Iterator[Figure]]
 # ------------------------------------------------------------------------------------------ draining
 @dataclass
 class Drained:
-    """What one drain took."""
+    """The cost of one drain."""
 
     rate: float
     server_us: float
@@ -111,7 +110,7 @@ class Drained:
 def drain_once(
     stage: Stage, server: Server, n: int, job: str = "addition", store: Store | None = None
 ) -> Drained:
-    """Fill the queue while it is paused, let it go, and see how long it takes."""
+    """Fill the queue while it is paused, resume it, and measure the drain."""
     where = store or stage.store
     stage.run(stage.preload(((job, {"a": number, "b": 2}) for number in range(n)), store=store))
     pids = server.workers()
@@ -123,7 +122,7 @@ def drain_once(
 
 
 def drain(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """One worker drains a queue of tasks that do next to nothing."""
+    """Measure a drain by one worker, of tasks that do almost nothing."""
     floors, ours, plain = [], [], []
     n = scale.drained
     server = stage.server(1)
@@ -171,7 +170,7 @@ def drain(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 
 def drain_heard(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """The same while another program hears each task's `done` event."""
+    """Measure a drain while another program listens to each `done` event."""
     alone, heard = [], []
     n = scale.drained
     server = stage.server(1)
@@ -181,12 +180,12 @@ def drain_heard(stage: Stage, scale: Scale) -> Iterator[Figure]:
         with stage.listening() as events:
             heard.append(drain_once(stage, server, n).rate)
         if events != [n]:
-            raise RuntimeError(f"of {n} tasks the listener heard {events}")
+            raise RuntimeError(f"the listener got {events} events of {n} tasks")
     yield figure("drain.heard", "drain with a `done` listener", "tasks/s", heard, alone, "without", ">= 70 %")
 
 
 def drain_two(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """Two workers at one queue."""
+    """Measure a drain by two workers on one queue."""
     floors, ours = [], []
     n = scale.drained
     server = stage.server(2)
@@ -198,9 +197,9 @@ def drain_two(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 
 def drain_append_only(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """One worker, and a store that writes what it does to disk, as the embedded server."""
+    """Measure a drain by one worker on a store with an append-only file, like the embedded server."""
     if not stage.has_own_store:
-        return  # the store that was given has the settings that it has
+        return  # settings of a given store are not changed
     store = stage.append_only_store()
     without, ours = [], []
     n = scale.drained
@@ -218,7 +217,7 @@ def _warm(stage: Stage, n: int, store: Store | None) -> Server:
 
 # ------------------------------------------------------------------------------------------ queueing
 def queueing(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """What a producer does in a second, with nobody draining."""
+    """Measure how many tasks a producer queues in a second, without workers."""
     stage.end_server()
     found: dict[str, list[float]] = {"one": [], "gathered": [], "many": []}
     floors = []
@@ -267,7 +266,7 @@ def queueing(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 
 def backlog(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """What a queued task takes of the server's memory."""
+    """Measure the memory of a queued task in the store."""
     stage.end_server()
     n, used = scale.backlog, []
     for _ in range(min(scale.rounds, 3)):
@@ -281,7 +280,7 @@ def backlog(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 # ------------------------------------------------------------------------------------------- calling
 def calling(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """Queue, and await the result, from an idle worker in another process."""
+    """Measure the latency of a call to an idle worker in another process."""
     stage.server(1)
     p50, p99, trips = [], [], []
 
@@ -318,7 +317,7 @@ def calling(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 
 def naps(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """Many tasks that wait, on one worker that runs a thousand at a time."""
+    """Measure many sleeping tasks on one worker that runs a thousand at a time."""
     at_once = max(1, scale.naps // 5)
     stage.server(1, "--concurrent-tasks", str(at_once))
     ideal = scale.nap * scale.naps / at_once
@@ -333,7 +332,7 @@ def naps(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 # ----------------------------------------------------------------------------------------- processes
 def processes(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """Process mode on two children, against two bare processes that do the same work."""
+    """Compare process mode on two children with two bare processes that do the same work."""
     stage.server(1, "--processes", "2", PQ_TASK_PATHS="process_jobs")
     rounds = calibrate(0.02)
     ours, bare, trifles = [], [], []
@@ -344,7 +343,7 @@ def processes(stage: Stage, scale: Scale) -> Iterator[Figure]:
         stage.store.delete_finished()
         return seconds
 
-    spend("burning", {"rounds": rounds}, 8)  # both children are there and warm
+    spend("burning", {"rounds": rounds}, 8)  # until both children are warm
     spend("trifle", {}, scale.trifles // 5)
     for _ in range(min(scale.rounds, 3)):
         bare.append(stage.floor("burn", rounds, scale.burns, 2)["seconds"])
@@ -365,7 +364,7 @@ async def _preload_process_jobs(stage: Stage, job: str, arguments: dict[str, Any
 
 # --------------------------------------------------------------------------------------- small things
 def idle(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """A worker that has nothing to do."""
+    """Measure an idle worker."""
     stage.end_server()
     (pid, *_) = stage.server(1).workers()
     stage.run(_one_call(stage))
@@ -385,7 +384,7 @@ async def _one_call(stage: Stage) -> None:
 
 
 def starting(stage: Stage, scale: Scale) -> Iterator[Figure]:
-    """How long until there is something to see."""
+    """Measure the start-up times."""
     stage.end_server()
     bare: list[float] = []
     help_, import_, first = [], [], []
@@ -394,7 +393,7 @@ def starting(stage: Stage, scale: Scale) -> Iterator[Figure]:
         help_.append(_wall(stage, "-m", "pq", "--help") - bare[-1])
         import_.append(_wall(stage, "-c", "import pq.api") - bare[-1])
         first.append(_start_to_done(stage))
-    cold = slice(1, None)  # the first of each fills the caches
+    cold = slice(1, None)  # the first one fills the caches
     against = "bare interpreter"
     yield figure("start.bare", "a bare interpreter", "ms", bare[cold])
     yield figure("start.help", f"--help, over {against}", "ms", help_[cold], goal="<= 100 ms")
@@ -404,7 +403,7 @@ def starting(stage: Stage, scale: Scale) -> Iterator[Figure]:
 
 def _wall(stage: Stage, *words: str) -> float:
     started = time.perf_counter()
-    # With its output in a pipe the end is seen at once; a wait with a time-out alone would poll, seldom.
+    # A pipe reports the end at once; a wait with a time-out alone would poll at long intervals.
     subprocess.run(
         [sys.executable, *words],
         cwd=stage.directory,
@@ -417,7 +416,7 @@ def _wall(stage: Stage, *words: str) -> float:
 
 
 def _start_to_done(stage: Stage) -> float:
-    """Milliseconds from starting a server to the end of a task that waited for it."""
+    """Return the milliseconds from the start of a server to the end of a task that waited for it."""
 
     async def first() -> float:
         async with stage.api() as api:
@@ -449,4 +448,4 @@ MEASURES: dict[str, Measure] = {
     "idle": idle,
     "starting": starting,
 }
-"""In this order, so that those which want the same server follow one another."""
+"""Groups that use the same server follow one another."""

@@ -1,4 +1,4 @@
-"""Jobs of process mode. Apart from the others, because a worker that has such jobs keeps children warm."""
+"""Jobs of process mode, in a module of their own: a worker with such jobs keeps children warm."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pq import api
 
 @api.job(concurrency=api.CPUBOUND)
 def burning(self: api.Job, rounds: int) -> int:
-    """Pure Python on one core."""
+    """Compute in pure Python on one core."""
     return burn(rounds)
 
 
 @api.job(concurrency=api.CPUBOUND)
 def trifle(self: api.Job, a: int = 0) -> int:
-    """Next to nothing, in another process."""
+    """Do almost nothing, in another process."""
     return a

@@ -1,6 +1,6 @@
-"""The benchmark: `./run bench`, or `python bench/run.py --help`.
+"""Run the benchmark: `./run bench`, or `python bench/run.py --help`.
 
-Prints a table of figures, with the ratio of each to what it is compared with, and what it was measured with.
+It prints a table of figures with their ratios to a comparison, and the facts about the machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone that was not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a clone that is not installed
 
 import machine
 from measures import MEASURES, QUICK, Figure, Scale
@@ -24,15 +24,15 @@ from stage import BenchError, Stage
 from pq.errors import PqError
 
 NOISY = 0.1
-"""Part of the cores that others may use before the figures are called disturbed."""
+"""Share of the cores that other programs may use before the figures are marked as disturbed."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="./run bench", description="Measure pq on this machine.")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
     parser.add_argument(
-        "--quick", action="store_true", help="little of everything: does it work, not how fast"
+        "--quick", action="store_true", help="small amounts of work: check that it runs, not how fast"
     )
     parser.add_argument("--rounds", type=int, help=f"rounds for each figure (default {Scale.rounds})")
     parser.add_argument(
@@ -41,20 +41,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--redis-url",
         metavar="URL",
-        help="measure on this server (default: a Valkey of our own, not on disk)",
+        help="measure on this server (default: a new Valkey, not on disk)",
     )
     return parser.parse_args(argv)
 
 
 def number(value: float) -> str:
-    """With as many digits as say something."""
+    """Format a number with its significant digits."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{1 if value >= 100 else 2 if value >= 1 else 3}f}"
 
 
 def compared(figure: Figure) -> str:
-    """The ratio: in percent where more is better, as a multiple where less is."""
+    """Format a ratio: in percent if more is better, as a multiple if less is better."""
     if figure.ratio is None:
         return ""
     if figure.unit == "tasks/s":
@@ -63,14 +63,14 @@ def compared(figure: Figure) -> str:
 
 
 def spread(figure: Figure) -> str:
-    """From the least round to the greatest."""
+    """Format the range from the smallest to the largest round."""
     if len(figure.rounds) < 2:
         return ""
     return f"{number(min(figure.rounds))} … {number(max(figure.rounds))}"
 
 
 def table(figures: list[Figure]) -> str:
-    """All figures, one a line."""
+    """Format the figures, one a line."""
     rows = [("", "median", "", "compared", "goal", "rounds")]
     rows += [
         (f.about, number(f.value), f.unit, compared(f), f.goal, spread(f)) for f in figures
@@ -85,10 +85,10 @@ def table(figures: list[Figure]) -> str:
 
 
 def heading(facts: dict[str, Any], stage: Stage) -> str:
-    """What it was measured with."""
+    """Format the facts about the machine."""
     words = [f"{name} {facts[name]}" for name in ("pq", "uvloop", "redis", "hiredis", "msgpack")]
     store = (
-        "of our own, Unix socket, not on disk (the embedded server writes an append-only file: see its figure)"
+        "started here, Unix socket, not on disk (the embedded server writes an append-only file: see its figure)"
         if stage.has_own_store
         else "as given"
     )
@@ -102,12 +102,12 @@ def heading(facts: dict[str, Any], stage: Stage) -> str:
 
 
 def stop(number: int, frame: object) -> None:
-    """SIGTERM ends us as Ctrl-C does: with everything put away."""
+    """Make SIGTERM end the benchmark like Ctrl-C: with a clean-up."""
     raise KeyboardInterrupt
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; the exit code."""
+    """Measure; return the exit code."""
     words = parse(argv)
     scale = QUICK if words.quick else Scale()
     if words.rounds:
@@ -137,11 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     facts["busy_after"] = machine.busy()
     others = max(facts["busy_before"] or 0.0, facts["busy_after"] or 0.0)
     if others > NOISY:
-        print(
-            f"other programs had {others:.0%} of the cores before or after: on a quiet machine it is faster"
-        )
+        print(f"other programs had {others:.0%} of the cores before or after: an idle machine is faster")
     if words.quick:
-        print("--quick: these figures say that it works, and not how fast it is")
+        print("--quick: these figures show that it runs, not how fast it is")
     if words.json:
         told = {**facts, "quick": words.quick, "figures": {f.name: f.plain() for f in figures}}
         words.json.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")

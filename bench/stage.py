@@ -1,6 +1,6 @@
-"""Where the measuring takes place: the store, the servers, and what cleans up after them.
+"""The environment of a measurement: the store, the servers, and their clean-up.
 
-Everything that is started here is ended by `Stage.close`, and every wait has an end.
+`Stage.close` ends everything that is started here, and every wait has a time-out.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ T = TypeVar("T")
 
 HERE = Path(__file__).parent
 LONG = 120.0
-"""Seconds that any one step may take."""
+"""Longest time of one step in seconds."""
 
 
 class BenchError(Exception):
-    """Something did not do what it should; the text says what."""
+    """A step failed; the text has the reason."""
 
 
 class OwnStore:
-    """A Valkey of our own on a Unix socket in a directory of its own; on disk only where asked for."""
+    """A Valkey of the benchmark on a Unix socket in its own directory; on disk only on request."""
 
     def __init__(self, *, append_only: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pq-bench-"))
@@ -83,38 +83,38 @@ class OwnStore:
 
 
 class Store:
-    """A store, and the keys on it that are ours."""
+    """A store, and the keys of the benchmark on it."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self.url = url
         self.namespace = namespace
-        # A listener or a slow disk may hold up the server for a moment; a dead one must not hold us up.
+        # A listener or a slow disk may delay the server; a dead server must not block the benchmark.
         self.client = redis.Redis.from_url(plain_url(url), protocol=2, socket_timeout=LONG)
         self.client.ping()
 
     def application(self, **settings: Any) -> PulsarQueue:
-        """The application on this store."""
+        """Return the application on this store."""
         return app(data_store=self.url, namespace=self.namespace, **settings)
 
     @property
     def product(self) -> str:
-        """Name and version of the server."""
+        """Return the name and version of the server."""
         told = self.client.info("server")
         if "valkey_version" in told:
             return f"Valkey {told['valkey_version']}"
         return f"Redis {told.get('redis_version', '?')}"
 
     def cpu(self) -> float:
-        """Seconds of CPU that the server has used."""
+        """Return the CPU time of the server in seconds."""
         told = self.client.info("cpu")
         return float(told["used_cpu_user"] + told["used_cpu_sys"])
 
     def memory(self) -> int:
-        """Bytes that the server uses."""
+        """Return the memory of the server in bytes."""
         return int(self.client.info("memory")["used_memory"])
 
     def delete(self, pattern: str = "*") -> None:
-        """Delete those of our keys that match."""
+        """Delete the matching keys of the benchmark."""
         batch: list[Any] = []
         for name in self.client.scan_iter(match=f"{self.namespace}:{pattern}", count=5000):
             batch.append(name)
@@ -125,11 +125,11 @@ class Store:
             self.client.unlink(*batch)
 
     def delete_finished(self) -> None:
-        """Forget the records of tasks; only while none is queued or runs."""
+        """Delete the records of tasks; only while none is queued or runs."""
         self.delete("{*}:task:*")
 
     def commands(self, seconds: float) -> float:
-        """Commands a second that clients send, without those that scripts call and without our own."""
+        """Return the commands a second of clients, without those of scripts and of the benchmark."""
         link = redis.Redis.from_url(plain_url(self.url), protocol=2)
         try:
             with link.monitor() as monitor:
@@ -160,23 +160,23 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to answer
+                start_new_session=True,  # the benchmark handles Ctrl-C
             )
 
     def ready(self, workers: int) -> Server:
-        """Wait for so many workers."""
+        """Wait for N ready workers."""
         wait_until(lambda: len(self.workers()) >= workers, 30.0, self._failure)
         return self
 
     def workers(self) -> list[int]:
-        """The process ids of workers that said they were ready."""
+        """Return the process ids of workers that have logged `ready`."""
         return [int(pid) for pid in re.findall(r"ready · pid (\d+)", self.log.read_text("utf-8", "replace"))]
 
     def _failure(self) -> str:
         return f"the server is not ready:\n{self.log.read_text('utf-8', 'replace')[-2000:]}"
 
     def stop(self) -> None:
-        """End it; what is left of its session is killed."""
+        """Stop the server, and kill the rest of its session."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -187,11 +187,11 @@ class Server:
 
 
 class Stage:
-    """The store, at most one server at a time, and a loop for what we do ourselves."""
+    """The store, at most one server at a time, and a loop for the producer."""
 
     def __init__(self, redis_url: str | None) -> None:
         for name in [name for name in os.environ if name.startswith("PQ_")]:
-            del os.environ[name]  # what the user has set for his own application
+            del os.environ[name]  # set by the user for another application
         self._stack = contextlib.ExitStack()
         self._server: Server | None = None
         self._wanted: tuple[Any, ...] = ()
@@ -219,11 +219,11 @@ class Stage:
         return store
 
     def append_only_store(self) -> Store:
-        """Another store of our own, with its append-only file synced every second as the embedded one's."""
+        """Start another store with an append-only file that is synced every second, like the embedded one."""
         return self._own_store(append_only=True)
 
     def close(self) -> None:
-        """End all that was started."""
+        """Stop everything that was started."""
         try:
             self.end_server()
         finally:
@@ -231,7 +231,7 @@ class Stage:
 
     # ------------------------------------------------------------------------------- processes
     def server(self, workers: int, *arguments: str, store: Store | None = None, **settings: str) -> Server:
-        """A server with so many workers that are ready; the running one, if it is such a server."""
+        """Return a server with N ready workers; the running one, if it fits."""
         wanted = (workers, arguments, store, tuple(settings.items()))
         if self._server is None or self._wanted != wanted:
             self.end_server()
@@ -243,22 +243,22 @@ class Stage:
     def start_server(
         self, workers: int, *arguments: str, store: Store | None = None, **settings: str
     ) -> Server:
-        """A server that was just started; whoever asks for it stops it."""
+        """Start a new server; the caller stops it."""
         words = ("-w", str(workers), *arguments)
         return Server(words, store or self.store, self.directory, **settings)
 
     def end_server(self) -> None:
-        """Stop the server that runs."""
+        """Stop the running server."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
 
     def floor(self, *words: object, store: Store | None = None) -> dict[str, float]:
-        """Run the floor in a process of its own."""
+        """Run the floor in another process."""
         return self.script("floor.py", *words, store=store)
 
     def bare_tasks(self, n: int, *, store: Store | None = None) -> dict[str, float]:
-        """The rates of the bare protocol."""
+        """Return the rates of the bare protocol."""
         where = store or self.store
         return self.floor("tasks", plain_url(where.url), f"{where.namespace}:floor:", n, store=where)
 
@@ -279,7 +279,7 @@ class Stage:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[list[int]]:
-        """A program that hears every `done` event; afterwards the list has how many it heard."""
+        """Run a listener to every `done` event; afterwards the list has their number."""
         heard: list[int] = []
         process = subprocess.Popen(
             [sys.executable, str(HERE / "listener.py")],
@@ -302,9 +302,9 @@ class Stage:
                 process.kill()
             process.communicate(timeout=10)
 
-    # ----------------------------------------------------------------------------- in our loop
+    # ----------------------------------------------------------------------------- in this loop
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine here, within bounded time."""
+        """Run a coroutine in this process with a time-out."""
 
         async def bounded() -> T:
             async with asyncio.timeout(LONG):
@@ -314,14 +314,14 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def api(self, store: Store | None = None) -> Any:
-        """A producer on a store, in the running loop."""
+        """Open a producer on a store, in the running loop."""
         async with (store or self.store).application().api() as api:
             yield api
 
     async def preload(
         self, items: Iterable[tuple[str, dict[str, Any]]], queue: str = "default", store: Store | None = None
     ) -> int:
-        """Fill a queue that hands nothing out; how many there are. Nobody awaits their results."""
+        """Fill a paused queue and return its size. The results are not awaited."""
         number = 0
         async with self.api(store) as api:
             await (await api.broker()).work.pause(queue, True)
@@ -332,7 +332,7 @@ class Stage:
         return number
 
     async def drain(self, n: int, queue: str = "default", store: Store | None = None) -> float:
-        """Let a filled queue go; seconds until all of its `n` tasks are settled."""
+        """Resume a filled queue; return the seconds until all of its `n` tasks are settled."""
         broker = await (store or self.store).application().store.broker(name="pq-bench")
         await broker.open()
         try:
@@ -345,7 +345,7 @@ class Stage:
                 left = state.waiting + state.held
                 if not left:
                     return now - started
-                # Looking costs the server: seldom at first, often when the end is near.
+                # A poll costs the server: poll rarely at first, often near the end.
                 rate = (n - left) / (now - started)
                 await asyncio.sleep(min(0.25, max(0.001, 0.5 * left / rate if rate else 0.002)))
         finally:
@@ -353,7 +353,7 @@ class Stage:
 
 
 def environment(store: Store) -> dict[str, str]:
-    """The variables for a process of ours that is to use this store."""
+    """Return the environment of a child process that uses this store."""
     return {
         **os.environ,
         "PQ_DATA_STORE": store.url,
@@ -364,7 +364,7 @@ def environment(store: Store) -> dict[str, str]:
 
 
 def wait_until(come_true: Any, seconds: float, failure: Any) -> None:
-    """Wait, but not for ever; `failure` is the text of the error, or a function that makes it."""
+    """Wait with a time-out; `failure` is the text of the error, or a function that makes it."""
     deadline = time.monotonic() + seconds
     while not come_true():
         if time.monotonic() > deadline:

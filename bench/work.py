@@ -1,4 +1,4 @@
-"""Work of a known size: the same function for the job and for the bare processes it is compared with."""
+"""Work of a known size, for the job and for the bare processes of the comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 def burn(rounds: int) -> int:
-    """Pure Python that holds one core."""
+    """Compute in pure Python on one core."""
     total = 0
     for number in range(rounds):
         total += number & 7
@@ -14,7 +14,7 @@ def burn(rounds: int) -> int:
 
 
 def calibrate(seconds: float) -> int:
-    """How many rounds of `burn` take that long here; the fastest of some tries, since noise only slows."""
+    """Return the rounds of `burn` in that time on this machine; the best of some tries, since noise only slows."""
     probe = 200_000
     fastest = float("inf")
     for _ in range(7):

@@ -1,1 +1,1 @@
-"""The jobs of the tutorial, one file for each idea."""
+"""The jobs of the tutorial, one file for each topic."""

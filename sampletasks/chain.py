@@ -1,4 +1,4 @@
-"""A job that queues others, and waits for what they bring."""
+"""A job that queues others, and waits for their results."""
 
 from pq import api
 
@@ -7,7 +7,7 @@ from pq import api
 async def sum_of_squares(self: api.Job, numbers: list[float]) -> float:
     """Queue one task for each number and add up their results.
 
-    While it waits it holds one of the worker's `concurrent_tasks`, and no thread and no process.
+    While it waits it occupies one of the worker's `concurrent_tasks`, but no thread or process.
     """
     futures = [self.queue("square", number=number) for number in numbers]
     squares: list[float] = [(await future).get() for future in futures]

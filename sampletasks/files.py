@@ -7,6 +7,6 @@ from pq import api
 
 @api.job(concurrency=api.THREAD_IO, timeout=30)
 def count_lines(self: api.Job, path: str) -> int:
-    """Count the lines of a file. A missing file is an error, and the task a FAILURE that shows it."""
+    """Count the lines of a file. If the file is missing, the task is a FAILURE with its name."""
     with Path(path).open("rb") as file:
         return sum(1 for _ in file)

@@ -1,4 +1,4 @@
-"""A green job: plain, synchronous code that can wait without blocking anybody (extra `green`)."""
+"""A green job: plain, synchronous code that waits without blocking other tasks (extra `green`)."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ from pq import api
 
 @api.job(concurrency=api.GREEN_IO)
 def three_naps(self: api.Job, lag: float = 0.1) -> list[str]:
-    """Sleep three times. There is no `async` and no `await` here; `self.wait` does it."""
+    """Sleep three times, with `self.wait` instead of `async` and `await`."""
     return [self.wait(nap(number, lag)) for number in (1, 2, 3)]
 
 
 async def nap(number: int, lag: float) -> str:
-    """What is waited for: any awaitable."""
+    """Sleep and return; any awaitable works."""
     await asyncio.sleep(lag)
     return f"nap {number}"

@@ -1,4 +1,4 @@
-"""Step two of the tutorial: the two jobs that it queues."""
+"""The two jobs of the tutorial."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ def addition(self: api.Job, a: float = 0, b: float = 0) -> float:
 
 @api.job()
 async def asynchronous(self: api.Job, lag: float = 1) -> float:
-    """Sleep for `lag` seconds without holding anybody up; return how long it took."""
+    """Sleep for `lag` seconds without blocking other tasks; return the elapsed time."""
     start = time.time()
     await asyncio.sleep(lag)
     return time.time() - start

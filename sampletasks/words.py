@@ -1,4 +1,4 @@
-"""Count the words of books: a process job for one file, and a job that has all files of a directory counted."""
+"""Count the words of books: a process job for one file, and a job that counts all files of a directory."""
 
 import json
 import os
@@ -26,10 +26,10 @@ COMMON_WORDS = frozenset(
 
 @api.job(concurrency=api.CPUBOUND, timeout=600)
 def count_words(self: api.Job, path: str, output_dir: str = "output", most: int = 10) -> dict[str, Any]:
-    """Count the words of a text file, the common ones left out, and save the counts as JSON.
+    """Count the words of a text file without the common ones, and save the counts as JSON.
 
-    Bytes that are no UTF-8 are a gap between words, so a file of any kind can be counted. A missing file is
-    an error, and the task a FAILURE that names it.
+    Bytes that are not UTF-8 separate words, so any file can be counted. If the file is missing, the task is a
+    FAILURE with its name.
     """
     counts: Counter[str] = Counter()
     with Path(path).open(encoding="utf-8", errors="replace") as file:
@@ -37,7 +37,7 @@ def count_words(self: api.Job, path: str, output_dir: str = "output", most: int 
             counts.update(WORD.findall(line.lower().replace("’", "'")))
     for word in COMMON_WORDS:
         del counts[word]
-    # The id keeps apart what was counted twice, and lets another attempt replace what the first one saved.
+    # The id separates two counts of one file; a retry overwrites the file of the attempt before.
     name = f"{Path(path).name[:50]}_{self.task.id}.json"
     output = save_file(Path(output_dir), name, json.dumps(dict(ranked(counts)), ensure_ascii=False, indent=0))
     print(f"Processed {path} with process id: {os.getpid()}")  # reaches the log of the worker
@@ -48,7 +48,7 @@ def count_words(self: api.Job, path: str, output_dir: str = "output", most: int 
 async def count_texts(
     self: api.Job, directory: str, output_dir: str = "output", most: int = 10
 ) -> dict[str, Any]:
-    """Count all `*.txt` files of a directory, one task for each, and add up what they saved."""
+    """Count all `*.txt` files of a directory, one task for each, and add up the saved counts."""
     paths = await self.run_in_executor(texts_in, directory)
     futures = [self.queue("count.words", path=path, output_dir=output_dir) for path in paths]
     results: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ async def count_texts(
         task = await future
         if task.status == api.SUCCESS:
             results.append(task.result)
-        else:  # one bad file is no reason to lose the others
+        else:  # keep the counts of the other files
             failed[path] = task.exception or task.status_string
         self.progress(len(results) + len(failed), len(paths))
     totals = await self.run_in_executor(merged, [result["output"] for result in results])
@@ -66,12 +66,12 @@ async def count_texts(
 
 
 def texts_in(directory: str) -> list[str]:
-    """The text files of a directory, by name."""
+    """Return the text files of a directory, sorted by name."""
     return sorted(str(path) for path in Path(directory).iterdir() if path.suffix == ".txt")
 
 
 def merged(outputs: list[str]) -> Counter[str]:
-    """The sum of saved counts."""
+    """Return the sum of saved counts."""
     totals: Counter[str] = Counter()
     for output in outputs:
         totals.update(json.loads(Path(output).read_text("utf-8")))
@@ -79,17 +79,17 @@ def merged(outputs: list[str]) -> Counter[str]:
 
 
 def ranked(counts: Counter[str]) -> list[tuple[str, int]]:
-    """The most frequent first, those of equal number by the alphabet."""
+    """Sort words by frequency, highest first, then by the alphabet."""
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def summary(counts: Counter[str], most: int) -> dict[str, Any]:
-    """What is small enough to be a result."""
+    """Return counts that are small enough for a result."""
     return {"words": counts.total(), "different": len(counts), "most_common": ranked(counts)[:most]}
 
 
 def save_file(directory: Path, name: str, text: str) -> Path:
-    """Write a file so that nobody ever sees half of it: it gets its name when it is whole."""
+    """Write a file atomically: it is renamed when it is complete, so readers never see a part of it."""
     directory.mkdir(parents=True, exist_ok=True)
     part = directory / f".{name}.{os.getpid()}"
     try:

@@ -1,10 +1,10 @@
-"""Makes `first-contact.svg`, the picture of README.md: `python docs/pictures/make.py`.
+"""Make `first-contact.svg`, the picture of README.md: `python docs/pictures/make.py`.
 
-It runs `python manage.py demo` at a terminal of its own and draws what that prints, each line at the moment at
-which it came. So the picture is a recording, and what it shows was measured. `tests/docs/test_picture.py` holds the
-committed one against what the tour prints now.
+It runs `python manage.py demo` in a pseudo-terminal and draws its output, each line at the time when it was printed.
+So the picture is a recording with measured times. `tests/docs/test_picture.py` compares the committed picture with
+the output of the tour.
 
-It moves by CSS alone, and once. Whoever shows no motion, or does not want any, gets the last state at once.
+CSS moves it, once. Without motion, or with reduced motion, it shows the last state at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMAND = ["manage.py", "demo"]
 LONGEST = 120.0
 
 COLUMN, LINE, MARGIN = 8.0, 19, 18
-CLASSES = {"1": "b", "2": "d", "32": "g"}  # of the colours that the tour uses
+CLASSES = {"1": "b", "2": "d", "32": "g"}  # colours of the tour
 
 STYLE = """\
 text{font:13.3px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;fill:#1f2328;white-space:pre}
@@ -38,7 +38,7 @@ text{font:13.3px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",m
 
 @dataclass
 class Line:
-    """A line of the terminal: what it says at last, when it said so, and what it said before."""
+    """A line of the terminal: its last text, the time of that, and its earlier texts."""
 
     text: str = ""
     at: float = 0.0
@@ -46,7 +46,7 @@ class Line:
 
 
 def record() -> list[Line]:
-    """Run the tour at a terminal. Raises `RuntimeError` when it fails."""
+    """Run the tour in a pseudo-terminal. Raise `RuntimeError` if it fails."""
     ours, theirs = pty.openpty()
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PQ_", "NO_COLOR"))
@@ -63,7 +63,7 @@ def record() -> list[Line]:
         while time.monotonic() - began < LONGEST:
             try:
                 data = os.read(ours, 65536)
-            except OSError:  # how Linux says that the other end of a terminal is closed
+            except OSError:  # on Linux: the other end of the terminal is closed
                 data = b""
             if not data:
                 break
@@ -84,7 +84,7 @@ def record() -> list[Line]:
 
 
 def _write(lines: list[Line], text: str, now: float) -> None:
-    """What a terminal does with `text`, as far as the tour goes: lines, and lines that are written again."""
+    """Apply `text` to the lines like a terminal, as far as the tour needs: new lines and overwritten ones."""
     for part in re.split(r"(\r\n|\r\x1b\[K|\n)", text):
         line = lines[-1]
         if part in ("\r\n", "\n"):
@@ -100,7 +100,7 @@ def _write(lines: list[Line], text: str, now: float) -> None:
 
 
 def draw(lines: list[Line]) -> str:
-    """The recording as an SVG."""
+    """Return the recording as an SVG."""
     command = Line(f"\x1b[2m$\x1b[0m \x1b[1mpython {' '.join(COMMAND)}\x1b[0m")
     shown = [command, *lines]
     columns = max(len(plain(line.text)) for line in shown)
@@ -123,13 +123,13 @@ def draw(lines: list[Line]) -> str:
 
 
 def _texts(text: str, y: int) -> str:
-    """The words of a line, each piece of one colour at its column, as wide as its columns are."""
+    """Return the text of a line, each piece of one colour at its column with a fixed width."""
     found, column, kind = [], 0, ""
     for part in re.split(r"(\x1b\[\d*m)", text):
         if part.startswith("\x1b["):
             kind = CLASSES.get(part[2:-1], "")
             continue
-        for piece in re.finditer(r"\S+(?: \S+)*", part):  # what two spaces part has places of its own
+        for piece in re.finditer(r"\S+(?: \S+)*", part):  # pieces between two spaces get their own position
             words, start = piece[0], column + piece.start()
             style = f' class="{kind}"' if kind else ""
             found.append(
@@ -141,12 +141,12 @@ def _texts(text: str, y: int) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` without its colours."""
+    """Return `text` without colours."""
     return re.sub(r"\x1b\[\d*m", "", text)
 
 
 def words_of(picture: str) -> list[str]:
-    """What a picture says when it has come to rest, line by line, with single spaces; the command left out."""
+    """Return the last state of a picture, line by line, with single spaces and without the command."""
     import xml.etree.ElementTree as tree
 
     groups = tree.fromstring(picture).iter("{http://www.w3.org/2000/svg}g")
@@ -155,7 +155,7 @@ def words_of(picture: str) -> list[str]:
 
 
 def main() -> None:
-    """Record and write."""
+    """Record the tour and write the picture."""
     picture = draw(record())
     PICTURE.write_text(picture, "utf-8")
     print(f"{PICTURE.relative_to(ROOT)}: {len(picture.encode()):,} bytes")

@@ -1,8 +1,8 @@
-"""Writes `python.md` and `settings.md` beside this file, from the docstrings and from the declared settings.
+"""Write `python.md` and `settings.md` beside this file, from the docstrings and the declared settings.
 
     ./run python docs/reference/make.py
 
-A test compares what is there with what this would write, so the pages cannot fall behind the code.
+A test compares the pages with the output of this script, so they cannot fall behind the code.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ GROUPS = (
 
 
 def python_page() -> str:
-    """The page of the public names."""
+    """Return the page of the public names."""
     parts = [
         HEAD
-        + "# Python, name by name\n\nAll of `pq.api`, `api.tasks` and `pq.local`, as their docstrings have it. [The public API](api.md) shows them in use.\n"
+        + "# Python, name by name\n\nAll names of `pq.api`, `api.tasks` and `pq.local` with their docstrings. [The public API](api.md) shows them in use.\n"
     ]
     named = {name for _, names in GROUPS for name in names}
     for title, names in GROUPS:
@@ -65,7 +65,7 @@ def python_page() -> str:
     constants = [n for n in rest if n not in errors and n not in others and n not in more]
     parts.append("\n## Constants and other names\n\n| name | value |\n|---|---|\n")
     parts += [f"| `api.{name}` | {constant(getattr(api, name))} |\n" for name in constants]
-    parts.append("\n## Errors\n\n| error | slug | means |\n|---|---|---|\n")
+    parts.append("\n## Errors\n\n| error | slug | meaning |\n|---|---|---|\n")
     for name in errors:
         kind = getattr(api, name)
         if kind.__name__ == name:
@@ -84,7 +84,7 @@ def constant(value: Any) -> str:
 
 
 def entry(name: str, thing: Any) -> str:
-    """One name with its signature, its docstring, and those of its methods."""
+    """Return the section of a name with its signature, its docstring, and those of its methods."""
     lines = [f"\n### {name}\n"]
     if not inspect.isclass(thing):
         lines.append(f"\n`{name}{signature(thing)}`\n")
@@ -98,7 +98,7 @@ def entry(name: str, thing: Any) -> str:
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties that the class itself, or a base of ours, documents."""
+    """Yield the public methods and properties that the class, or a base in `pq`, documents."""
     seen = set()
     for base in kind.__mro__:
         if not base.__module__.startswith("pq"):
@@ -115,7 +115,7 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def signature(thing: Any, *, drop_self: bool = False) -> str:
-    """A signature without quotes around its annotations, which are text in the source."""
+    """Return a signature without quotes around its annotations, which are text in the source."""
     try:
         found = inspect.signature(thing)
     except (TypeError, ValueError):
@@ -134,12 +134,12 @@ def first_line(thing: Any) -> str:
 
 
 def short(text: str) -> str:
-    """A docstring in one paragraph, its lists as they are."""
+    """Return a docstring as one paragraph, with its lists."""
     return markdown(text).strip().replace("\n\n", "\n\n")
 
 
 def markdown(text: str) -> str:
-    """A docstring as Markdown: its sections become lists, what is indented becomes a block."""
+    """Return a docstring as Markdown: sections become lists, indented text becomes a block."""
     out: list[str] = []
     block: list[str] = []
     section = False
@@ -176,11 +176,11 @@ def markdown(text: str) -> str:
 
 
 def settings_page() -> str:
-    """The page of the settings."""
+    """Return the page of the settings."""
     lines = [
         HEAD
-        + "# Settings, one by one\n\nEach is a keyword of `PulsarQueue`, a name in a config file, a variable and a flag; "
-        "[how they are read](../how-to/settings.md). Times are seconds.\n"
+        + "# Settings, one by one\n\nEach setting is a keyword of `PulsarQueue`, a name in a config file, a variable and a flag; "
+        "[how they are read](../how-to/settings.md). Times are in seconds.\n"
     ]
     group = ""
     depends = {f.name for f in dataclasses.fields(Settings) if f.default_factory is not dataclasses.MISSING}
@@ -188,7 +188,7 @@ def settings_page() -> str:
         if setting.group != group:
             group = setting.group
             lines.append(
-                f"\n## {group.capitalize()}\n\n| setting | flag | variable | default | is the |\n|---|---|---|---|---|\n"
+                f"\n## {group.capitalize()}\n\n| setting | flag | variable | default | meaning |\n|---|---|---|---|---|\n"
             )
         default = "depends on the machine" if setting.name in depends else shown(setting.default)
         unit = f" ({setting.unit})" if setting.unit else ""
