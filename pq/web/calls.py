@@ -48,7 +48,8 @@ class Calls:
             "next_scheduled": self.next_scheduled,
             "schedules": self.schedules,
             "queues": self.queues,
-            "consumers": self.consumers,
+            "workers": self.workers,
+            "consumers": self.workers,  # the name of version 0.1
         }
 
     async def call(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -176,8 +177,8 @@ class Calls:
         late = await tasks.latency(*states) if states else {}
         return {name: {**state._asdict(), "latency": round(late[name], 3)} for name, state in states.items()}
 
-    async def consumers(self) -> Any:
-        """The workers that live."""
+    async def workers(self) -> Any:
+        """Return the live workers."""
         return plain(await self._api.tasks.workers())
 
 

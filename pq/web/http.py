@@ -93,7 +93,8 @@ def asgi(app: Any, *, token: str | None = None) -> Starlette:
 
     async def health(request: Request) -> Response:
         await api.tasks.store()
-        return JSONResponse({"ok": True, "consumers": len(await api.tasks.workers())})
+        living = len(await api.tasks.workers())
+        return JSONResponse({"ok": True, "workers": living, "consumers": living})
 
     routes = [
         Route("/rpc", json_rpc, methods=["POST"]),
@@ -109,7 +110,8 @@ def asgi(app: Any, *, token: str | None = None) -> Starlette:
         Route("/schedules", resource("schedules")),
         Route("/schedules/next", resource("next_scheduled")),
         Route("/queues", resource("queues")),
-        Route("/consumers", resource("consumers")),
+        Route("/workers", resource("workers")),
+        Route("/consumers", resource("workers")),
     ]
     return Starlette(
         routes=routes,

@@ -117,8 +117,9 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
     assert (name, 0 < seconds <= 3600) == ("hourly", True)
     assert (await http.get("/schedules")).json() == []
     async with asyncio.timeout(20):
-        while not (await http.get("/health")).json()["consumers"]:
+        while not (await http.get("/health")).json()["workers"]:
             await asyncio.sleep(0.005)
+    assert (await http.get("/workers")).json()[0]["worker"] == "w1"
     assert (await http.get("/consumers")).json()[0]["worker"] == "w1"
 
 
@@ -326,7 +327,7 @@ async def test_the_verb_serves_until_it_is_told_to_stop(project: Path) -> None:
                 except httpx2.ConnectError:
                     await asyncio.sleep(0.05)
             told = await http.get("/health", headers={"Authorization": f"Bearer {TOKEN}"})
-            assert told.json() == {"ok": True, "consumers": 0}
+            assert told.json() == {"ok": True, "workers": 0, "consumers": 0}
             second = await start(project, "--port", str(port))
             _, err = await second.communicate()
             assert second.returncode == 1
