@@ -186,6 +186,7 @@ def find_app(name: str | None) -> Application:
 
 def _guarded(program: str, argv: Sequence[str], get_app: Callable[[str | None], Application]) -> int:
     """Run a command line; explain a mistake in a few lines."""
+    _open_standard_streams()
     try:
         code = _dispatch(program, argv, get_app)
         sys.stdout.flush()  # here, where BrokenPipeError is handled
@@ -203,6 +204,21 @@ def _guarded(program: str, argv: Sequence[str], get_app: Callable[[str | None], 
         # The reader (`| head`) has ended. Python flushes stdout at exit and would raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _open_standard_streams() -> None:
+    """Open the standard streams that are closed, on the null device.
+
+    A service manager may start a program without them. The next file or socket would get such a descriptor, and a child
+    process, whose standard input and output these are, would read or close it. Python has None for such a stream.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, so this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the program runs
 
 
 def _dispatch(program: str, argv: Sequence[str], get_app: Callable[[str | None], Application]) -> int:

@@ -18,6 +18,7 @@ from ..broker.contract.broker import Broker
 from ..broker.keys import Keys
 from ..config import Settings
 from ..loops import EternalTask
+from . import reaping
 from .application import Application
 from .autoscaling import Scaling
 from .pool import WorkerPool
@@ -39,6 +40,7 @@ class Supervisor:
         self._scaling: Scaling | None = None
         self._reloader = Reloader(app, self.pool, self._apply)
         self._pinging = EternalTask("the ping of the workers", self.pool.ping, logger=logger)
+        self._reaping: EternalTask | None = None
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
@@ -46,6 +48,11 @@ class Supervisor:
         for number in INTENTIONS:
             loop.add_signal_handler(number, functools.partial(self._received, number))
         self._pinging.start()
+        if reaping.is_wanted():
+            self._reaping = EternalTask(
+                "the reaping of orphans", functools.partial(reaping.reap, reaping.children()), logger=logger
+            )
+            self._reaping.start()
         self._follow_demand()
         self._reloader.follow_sources()
         try:
@@ -55,6 +62,8 @@ class Supervisor:
                 await pool.changed.wait()
         finally:
             await self._pinging.stop()
+            if self._reaping is not None:
+                await self._reaping.stop()
             if self._scaling is not None:
                 await self._scaling.stop()
             await pool.end()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Serve, alive, of_session
+from servers import Serve, alive, clean_environment, of_session
 
 from pq.api import Producer, PulsarQueue
 
@@ -313,3 +315,19 @@ def test_a_mistake_at_the_start_is_a_few_lines(
     assert "Traceback" not in server.log
     assert "geheim" not in server.log
     assert len(server.lines) <= 6
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_a_server_without_standard_descriptors(project: Path, api: Producer, closed: str) -> None:
+    """A service manager may close them: tasks run, a child process too, and the server ends in order."""
+    environment = clean_environment() | {"PQ_LOG_DIR": str(project / "logs")}
+    command = f'exec "$0" manage.py -w 1 {closed}'
+    process = subprocess.Popen(["sh", "-c", command, sys.executable], cwd=project, env=environment)
+    try:
+        assert api.tasks.queue("nap.process", "k", 0.01).wait(30).status_string == "SUCCESS"
+        assert api.tasks.queue("quick", 1).wait(30).status_string == "SUCCESS"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+    finally:
+        process.kill()
+        process.wait()
