@@ -1,9 +1,10 @@
 """Isolation of a child process: it depends on its parent alone, and dies with it.
 
 *Loose*: a session and process group of its own, so that Ctrl-C in the terminal reaches the server
-alone; SIGINT and SIGTERM ignored, because a service manager signals every process of a service and a
-running task may finish while its server drains. Standard output and error become pipes to the parent,
-at the level of descriptors, so that C libraries and programs that a job starts write there too.
+alone. SIGINT and SIGTERM have no effect, because a service manager signals every process of a service and a
+running task may finish while its server drains; what the job starts reacts to them as usual. Standard output
+and error become pipes to the parent, at the level of descriptors, so that C libraries and programs that a job
+starts write there too.
 
 *Dies with it*: a parent that is killed cannot end its children, and a child that goes on computing would work
 beside the second attempt of its own task. So the child holds the read end of a pipe whose write end
@@ -23,6 +24,8 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import TextIO
+
+from .signals import disregard
 
 
 def isolate(stdout: Connection, stderr: Connection) -> None:
@@ -48,8 +51,7 @@ def _reset_signals() -> None:
         # A handler that a Python program installed came along in the fork, and belongs to the parent.
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    disregard(signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

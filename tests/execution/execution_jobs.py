@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -311,9 +312,35 @@ def descriptors(self):
 
 @job(concurrency=CPUBOUND)
 def signals(self):
-    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN, signal.getsignal(
-        signal.SIGTERM
-    ) == signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+    return "went on"
+
+
+@job(concurrency=CPUBOUND)
+def ends_a_program(self, number):
+    program = subprocess.Popen(["sleep", "60"])
+    program.send_signal(number)
+    return program.wait()
+
+
+@job(concurrency=CPUBOUND)
+def ends_a_process(self):
+    # At once: the signal may come before the new process has run its first line.
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join()
+    return process.exitcode
+
+
+@job(concurrency=CPUBOUND)
+def leaves_a_busy_pool(self):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map_async(time.sleep, [60, 60])
+        time.sleep(0.1)
+    return "left"
 
 
 @job(concurrency=CPUBOUND)

@@ -300,7 +300,23 @@ async def test_what_waits_can_be_cancelled(bench, pool):
 
 async def test_children_ignore_the_signals_of_their_service(bench, pool, tmp_path):
     """A service manager signals all processes; the running task may still finish."""
-    assert result(await bench.run(pool, jobs.signals)) == (True, True)
+    assert result(await bench.run(pool, jobs.signals)) == "went on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_program_that_a_job_starts_obeys_signals(bench, pool, number):
+    """`Popen.terminate()` and `send_signal(SIGINT)` end it; it has not inherited an ignored signal."""
+    assert result(await bench.run(pool, jobs.ends_a_program, number)) == -number
+
+
+async def test_a_process_that_a_job_forks_obeys_sigterm(bench, pool):
+    """`Process.terminate(); join()` returns, also where the signal comes right after the fork."""
+    assert result(await bench.run(pool, jobs.ends_a_process)) == -signal.SIGTERM
+
+
+async def test_a_job_leaves_a_busy_pool(bench, pool):
+    """The end of `with multiprocessing.Pool()` terminates what still runs, and joins it."""
+    assert result(await bench.run(pool, jobs.leaves_a_busy_pool)) == "left"
 
 
 async def test_the_fork_server_may_die(bench, pool):
