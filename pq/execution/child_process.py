@@ -64,7 +64,7 @@ class Child:
     """One child process.
 
     Attributes:
-        attempt: what it runs. ready: it has imported its modules. done: how many tasks it has finished.
+        attempt: what it runs. number: of the task that it was sent last. ready: it has imported its modules. done: how many tasks it has finished.
         doomed: it was killed, or told to end; it gets nothing more.
         levels: the levels of loggers that were sent to it last.
         idle_since: when it was last without work, by the loop's clock.
@@ -73,6 +73,7 @@ class Child:
 
     def __init__(self, spec: ChildSpec, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.attempt: Attempt | None = None
+        self.number = 0
         self.ready = False
         self.doomed = False
         self.done = 0

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 
+from pq.execution.frames import DONE
 from pq.model.decorator import job
 from pq.model.job import Job
 from pq.model.options import CPUBOUND, GREEN_IO, THREAD_IO
+from pq.model.serializers import MSGPACK
 
 flavour = contextvars.ContextVar("flavour", default="none")
 
@@ -333,6 +335,45 @@ def ends_a_process(self):
     process.terminate()
     process.join()
     return process.exitcode
+
+
+@job(concurrency=CPUBOUND)
+def forks(self, how):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == "logs":
+        logging.getLogger("lib").warning("from the fork")
+        self.progress(1, 2)
+    if how == "queues":
+        self.queue("addition", a=1, b=2)
+    if how == "raises":
+        raise OSError("no file in the fork")
+    return "the result of the fork"
+
+
+@job(concurrency=CPUBOUND)
+async def forks_in_a_loop(self):
+    return forks.job_class.__call__(self, "returns")
+
+
+@job(concurrency=CPUBOUND)
+def forges_an_answer(self):
+    channel = self.backend._channel
+    channel.send(DONE, 0, 0, MSGPACK.dumps("forged"), None, None, None, None, None, False)
+    time.sleep(60)
+
+
+@job(concurrency=CPUBOUND)
+def forges_a_later_answer(self):
+    channel = self.backend._channel
+
+    def send():
+        time.sleep(0.3)
+        channel.send(DONE, 0, 0, MSGPACK.dumps("forged"), None, None, None, None, None, False)
+
+    threading.Thread(target=send, daemon=True).start()
+    return os.getpid()
 
 
 @job(concurrency=CPUBOUND)

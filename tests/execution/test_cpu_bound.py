@@ -319,6 +319,61 @@ async def test_a_job_leaves_a_busy_pool(bench, pool):
     assert result(await bench.run(pool, jobs.leaves_a_busy_pool)) == "left"
 
 
+@pytest.mark.parametrize(("how", "code"), [("returns", 0), ("raises", 1), ("queues", 1), ("logs", 0)])
+async def test_a_fork_of_a_child_is_not_the_child(bench, pool, how, code):
+    """It ends where the job ends, its result and its error go nowhere, and the child goes on."""
+    one = make(bench, size=1)
+    try:
+        outcome = await bench.run(one, jobs.forks, how)
+        assert result(outcome) == code
+        assert [result(await bench.run(one, jobs.square, n)) for n in (2, 3, 4)] == [4, 9, 16]
+        assert (await bench.run(one, jobs.square, 5)).info == outcome.info
+        assert (bench.backend.queued, bench.backend.reports) == ([], [])
+    finally:
+        await one.stop()
+
+
+async def test_a_fork_of_a_child_in_its_loop_ends(bench, pool):
+    """The same in an async job."""
+    assert result(await bench.run(pool, jobs.forks_in_a_loop)) == 0
+    assert result(await bench.run(pool, jobs.square, 2)) == 4
+
+
+async def test_what_a_fork_logs_is_printed(bench, caplog):
+    """It has no connection for its records; the pipes of the child take its lines, and its error."""
+    lines = []
+    pool = make(bench, on_log=lambda task, level, text: lines.append((level, text)))
+    try:
+        await bench.run(pool, jobs.forks, "logs")
+        await bench.run(pool, jobs.forks, "raises")
+    finally:
+        await pool.stop()
+    assert lines == [
+        (logging.WARNING, "from the fork"),
+        (logging.WARNING, "a process that the job forked ended with OSError: no file in the fork"),
+    ]
+
+
+async def test_an_answer_to_another_task_is_refused(bench, pool):
+    """The task is charged, the child replaced."""
+    outcome = await bench.run(pool, jobs.forges_an_answer)
+    assert (outcome.kind, outcome.reason) == (CRASHED, "worker-lost")
+    assert "sent an answer to another task (0 in place of" in outcome.error
+    assert (await bench.run(pool, jobs.square, 2)).info != outcome.info
+
+
+async def test_an_answer_that_no_task_waits_for_replaces_the_child(bench):
+    """An idle child that answers would otherwise be given two tasks at once."""
+    pool = make(bench, size=1)
+    try:
+        pid = result(await bench.run(pool, jobs.forges_a_later_answer))
+        await until(lambda: not running(pid), "the end of the child")
+        outcomes = await asyncio.gather(*(bench.run(pool, jobs.works, 0.05) for _ in range(3)))
+        assert len({result(outcome) for outcome in outcomes} - {pid}) == 1
+    finally:
+        await pool.stop()
+
+
 async def test_the_fork_server_may_die(bench, pool):
     """The child that runs goes on, and others can be started."""
     _, outcome = bench.start(pool, jobs.works, 0.3)
