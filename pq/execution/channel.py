@@ -33,6 +33,8 @@ class Channel:
 
     def __init__(self, connection: socket.socket, limit: int) -> None:
         connection.set_inheritable(False)
+        # Where `socket.setdefaulttimeout` was called, both ends were made with that time-out.
+        connection.settimeout(None)
         self._socket = connection
         self._frames = FrameReader(limit)
         self._sending = threading.Lock()

@@ -32,7 +32,7 @@ from .channel import Channel
 from .child_backend import ChildBackend
 from .child_output import Allowance, shorten
 from .frames import BROKEN, DONE, LOG, READY, RECORD, SLACK
-from .isolation import isolate
+from .isolation import isolate, leave_removed_directory
 
 LEFTOVER_TIME = 1.0
 """Seconds that asyncio tasks which an async job left running get to end after they were cancelled."""
@@ -75,6 +75,7 @@ def child_main(connection: socket.socket, stdout: Connection, stderr: Connection
             if os.getpid() != pid:
                 _end_fork(outcome)
             _flush(forward)
+            leave_removed_directory()
             channel.send(
                 DONE, number, outcome.kind, outcome.encoded, outcome.error, outcome.stacktrace, outcome.reason,
                 info, outcome.wait, outcome.final,

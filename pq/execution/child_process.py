@@ -29,6 +29,9 @@ from .attempt import Attempt
 from .child import ChildSpec, child_main
 from .child_output import Allowance, Lines
 from .frames import SLACK, FrameReader
+from .isolation import leave_removed_directory
+
+logger = logging.getLogger("pq.execution")
 
 PRELOAD = ["pq.execution.child", "pq.execution.pickled"]
 """Modules of pq that the fork server imports once for all children. Modules of the user are imported by each child,
@@ -110,6 +113,9 @@ class Child:
         error: str | None = None
         try:
             with _multiprocessing, _main_module(hidden="__main__" not in self._paths):
+                home = leave_removed_directory()
+                if home is not None:
+                    logger.warning("the current directory was removed; this process goes on in %s", home)
                 multiprocessing.set_forkserver_preload(PRELOAD)
                 self._process.start()
         except BaseException as exc:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -37,6 +37,22 @@ def isolate(stdout: Connection, stderr: Connection) -> None:
     sys.stderr = _redirect(2, stderr)
     # A child that segfaults says where; the parent finds these last words in the pipe.
     faulthandler.enable(all_threads=False)
+
+
+def leave_removed_directory() -> str | None:
+    """Go to the directory that the program started in, where the current one was removed; return it then.
+
+    multiprocessing starts no process without a current directory, and a job in a warm child would have none either.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        home = getattr(multiprocessing.process, "ORIGINAL_DIR", None)
+        if home is None or not os.path.isdir(home):
+            home = os.sep
+        os.chdir(home)
+        return str(home)
+    return None
 
 
 def _redirect(descriptor: int, pipe: Connection) -> TextIO:

@@ -377,6 +377,18 @@ def forges_a_later_answer(self):
 
 
 @job(concurrency=CPUBOUND)
+def removes_its_directory(self, path):
+    os.makedirs(path)
+    os.chdir(path)
+    os.rmdir(path)
+
+
+@job(concurrency=CPUBOUND)
+def directory(self):
+    return os.getcwd(), os.getpid()
+
+
+@job(concurrency=CPUBOUND)
 def leaves_a_busy_pool(self):
     with multiprocessing.get_context("fork").Pool(2) as pool:
         pool.map_async(time.sleep, [60, 60])

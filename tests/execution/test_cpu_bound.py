@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -370,6 +371,42 @@ async def test_an_answer_that_no_task_waits_for_replaces_the_child(bench):
         await until(lambda: not running(pid), "the end of the child")
         outcomes = await asyncio.gather(*(bench.run(pool, jobs.works, 0.05) for _ in range(3)))
         assert len({result(outcome) for outcome in outcomes} - {pid}) == 1
+    finally:
+        await pool.stop()
+
+
+async def test_a_default_timeout_of_sockets_does_not_reach_children(bench):
+    """`socket.setdefaulttimeout()` in a job module; the connection of a child waits as long as it takes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    pool = make(bench, size=1)
+    try:
+        pid = result(await bench.run(pool, jobs.works, 0.0))
+        await asyncio.sleep(0.3)
+        assert result(await bench.run(pool, jobs.works, 0.2)) == pid
+    finally:
+        socket.setdefaulttimeout(before)
+        await pool.stop()
+
+
+async def test_a_removed_directory_keeps_no_child_from_starting(bench, pool, tmp_path, monkeypatch, caplog):
+    """A job in a thread left the worker in a directory that is gone: it goes back to where it started."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(tmp_path))
+    assert result(await bench.run(pool, jobs.directory))[0] == str(tmp_path) == os.getcwd()
+    assert f"the current directory was removed; this process goes on in {tmp_path}" in caplog.text
+
+
+async def test_a_child_leaves_a_directory_that_its_job_removed(bench, tmp_path):
+    """The next task of the same child has a current directory."""
+    pool = make(bench, size=1)
+    try:
+        before = result(await bench.run(pool, jobs.directory))
+        assert (await bench.run(pool, jobs.removes_its_directory, str(tmp_path / "gone"))).kind == OK
+        assert result(await bench.run(pool, jobs.directory)) == before
     finally:
         await pool.stop()
 
