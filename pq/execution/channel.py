@@ -3,6 +3,9 @@
 Sending blocks until the worker has taken the bytes, which it always does; any thread may send. Only
 the main thread reads: between tasks it waits for the next one, and while an async job awaits an
 answer its loop reads instead. Nothing is read in between, since nothing is sent unasked.
+
+The connection belongs to the child alone. A process that a job forks has none: frames of two processes would mix, and
+the worker would take what a fork sends for the child's own.
 """
 
 from __future__ import annotations
@@ -22,18 +25,38 @@ _CHUNK = 262_144
 
 
 class Channel:
-    """Frames to and from the worker. `limit` is the largest frame that is believed."""
+    """Frames to and from the worker. `limit` is the largest frame that is believed.
+
+    Attributes:
+        forked: this process is a fork of the child, and has no connection.
+    """
 
     def __init__(self, connection: socket.socket, limit: int) -> None:
         connection.set_inheritable(False)
+        # Where `socket.setdefaulttimeout` was called, both ends were made with that time-out.
+        connection.settimeout(None)
         self._socket = connection
         self._frames = FrameReader(limit)
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
+        self.forked = False
+
+    def disconnect_fork(self) -> None:
+        """Close the copy of the connection that a fork of the child has."""
+        self.forked = True
+        self._socket.close()
 
     def send(self, *fields: Any) -> None:
-        """Send one frame. Fields that cannot be packed raise, and nothing is sent."""
+        """Send one frame. Fields that cannot be packed raise, and nothing is sent.
+
+        Raises `PqError` in a fork of the child.
+        """
+        if self.forked:
+            raise PqError(
+                "a process that a job forks has no connection to the worker",
+                hint="call self.queue, self.lock and self.stream in the job's own process",
+            )
         data = frame(*fields)
         try:
             with self._sending:
@@ -41,14 +64,14 @@ class Channel:
         except OSError:
             os._exit(1)  # the worker has closed the connection or ended: nothing is left to do
 
-    def next_task(self) -> bytes | None:
-        """Wait for a task and return its wire bytes; None at the end."""
+    def next_task(self) -> tuple[int, bytes] | None:
+        """Wait for a task; return its number and its wire bytes, None at the end."""
         while data := self._socket.recv(_CHUNK):
             for fields in self._frames.feed(data):
                 # Answers to a job that did not stay to hear them pass by.
                 if fields[0] == TASK:
-                    body: bytes = fields[1]
-                    return body
+                    _, number, body = fields
+                    return number, body
                 if fields[0] == LEVELS:
                     log_records.set_levels(fields[1])
         return None

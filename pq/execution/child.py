@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from ..errors import NotSerializable, PayloadTooLarge, PqError, ResultNotSerializable
 from ..model.backend import current_backend
@@ -32,7 +32,7 @@ from .channel import Channel
 from .child_backend import ChildBackend
 from .child_output import Allowance, shorten
 from .frames import BROKEN, DONE, LOG, READY, RECORD, SLACK
-from .isolation import isolate
+from .isolation import isolate, leave_removed_directory
 
 LEFTOVER_TIME = 1.0
 """Seconds that asyncio tasks which an async job left running get to end after they were cancelled."""
@@ -54,7 +54,9 @@ class ChildSpec:
 def child_main(connection: socket.socket, stdout: Connection, stderr: Connection, spec: ChildSpec) -> None:
     """Run until the worker closes the connection."""
     isolate(stdout, stderr)
+    pid = os.getpid()
     channel = Channel(connection, spec.limit + SLACK)
+    os.register_at_fork(after_in_child=channel.disconnect_fork)
     forward = _forward_logs(channel, spec)
     try:
         registry = Registry.from_paths(spec.task_paths)
@@ -65,13 +67,17 @@ def child_main(connection: socket.socket, stdout: Connection, stderr: Connection
     settings = {**spec.settings, "name": spec.app_name}
     backend = ChildBackend(channel, registry, settings=settings, node_name=spec.node_name, limit=spec.limit)
     channel.send(READY)
-    info = {"pid": os.getpid()}
+    info = {"pid": pid}
     with asyncio.Runner() as runner:
-        while (body := channel.next_task()) is not None:
+        while (received := channel.next_task()) is not None:
+            number, body = received
             outcome = _run(body, registry, backend, runner, spec.limit)
+            if os.getpid() != pid:
+                _end_fork(outcome)
             _flush(forward)
+            leave_removed_directory()
             channel.send(
-                DONE, outcome.kind, outcome.encoded, outcome.error, outcome.stacktrace, outcome.reason,
+                DONE, number, outcome.kind, outcome.encoded, outcome.error, outcome.stacktrace, outcome.reason,
                 info, outcome.wait, outcome.final,
             )  # fmt: skip
     backend.close()
@@ -96,6 +102,14 @@ def _run(
         return _packed(task, value, limit)
     except BaseException as exc:
         return raised(exc, job_class)
+
+
+def _end_fork(outcome: Outcome) -> NoReturn:
+    """End a process that the job forked and that came to the end of the job: it must not go on as this child."""
+    if outcome.error is not None:
+        _write_line(sys.stderr, f"a process that the job forked ended with {outcome.error}")
+    _flush_streams()
+    os._exit(0 if outcome.error is None else 1)
 
 
 def _packed(task: Task[Any], value: Any, limit: int) -> Outcome:
@@ -143,13 +157,17 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if self._whole:
+            if self._whole and not self._channel.forked:
                 data = log_records.pack(record)
                 if self._allowance.take(len(data)):
                     self.report()
                     self._channel.send(RECORD, data)
                 return
             text = self.format(record)
+            if self._channel.forked:
+                # The pipes of the child take lines of every process that it starts.
+                _write_line(sys.stderr if record.levelno >= logging.WARNING else sys.stdout, text)
+                return
             # The worker logs it as the job; a record of another logger carries that name in its text.
             if not record.name.startswith(self._prefix):
                 text = f"{record.name}: {text}"
@@ -178,10 +196,21 @@ def _forward_logs(channel: Channel, spec: ChildSpec) -> _Forward:
 
 
 def _flush(forward: _Forward) -> None:
-    """Before a task is done: what it printed must be in the pipe by then, and its log be told to its end."""
+    """Before a task is done: what it printed must be in the pipe by then, and its log be sent to its end."""
+    _flush_streams()
+    forward.report()
+
+
+def _write_line(stream: TextIO, line: str) -> None:
+    try:
+        stream.write(f"{line}\n")
+    except (AttributeError, OSError, ValueError):
+        pass  # the job replaced it, or closed it
+
+
+def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             pass  # the job replaced it, or closed it
-    forward.report()

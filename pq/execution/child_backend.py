@@ -105,6 +105,8 @@ class ChildBackend:
 
     def progress(self, task: Any, done: float, total: float | None, message: str | None) -> None:
         # The worker knows which task this child has; the one given here is the same.
+        if self._channel.forked:
+            return  # progress is a courtesy: a fork has no connection, and goes on without
         try:
             self._channel.send(
                 PROGRESS,

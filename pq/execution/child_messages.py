@@ -55,8 +55,8 @@ class Pool(Protocol):
     def child_broken(self, child: Child, outcome: Outcome) -> None:
         """It cannot import them; `outcome` says why."""
 
-    def child_done(self, child: Child, outcome: Outcome) -> None:
-        """Its attempt ended."""
+    def child_done(self, child: Child, number: int, outcome: Outcome) -> None:
+        """The task that it got under that number ended."""
 
 
 class ChildMessages:
@@ -89,7 +89,7 @@ class ChildMessages:
                 _report_progress(child, progress)
                 progress = None
             if word == DONE:
-                self._pool.child_done(child, _outcome(fields))
+                self._pool.child_done(child, fields[0], _outcome(fields))
             elif word == LOG:
                 self.printed(child, *fields)
             elif word == RECORD:
@@ -151,7 +151,7 @@ def notify(call: Callable[..., None], *args: Any) -> None:
 
 
 def _outcome(fields: list[Any]) -> Outcome:
-    kind, encoded, error, stack, reason, _, wait, final = fields
+    _, kind, encoded, error, stack, reason, _, wait, final = fields
     return Outcome(kind, None, error, stack, reason, encoded, None, wait, final)
 
 

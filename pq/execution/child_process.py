@@ -29,6 +29,9 @@ from .attempt import Attempt
 from .child import ChildSpec, child_main
 from .child_output import Allowance, Lines
 from .frames import SLACK, FrameReader
+from .isolation import leave_removed_directory
+
+logger = logging.getLogger("pq.execution")
 
 PRELOAD = ["pq.execution.child", "pq.execution.pickled"]
 """Modules of pq that the fork server imports once for all children. Modules of the user are imported by each child,
@@ -64,7 +67,7 @@ class Child:
     """One child process.
 
     Attributes:
-        attempt: what it runs. ready: it has imported its modules. done: how many tasks it has finished.
+        attempt: what it runs. number: of the task that it was sent last. ready: it has imported its modules. done: how many tasks it has finished.
         doomed: it was killed, or told to end; it gets nothing more.
         levels: the levels of loggers that were sent to it last.
         idle_since: when it was last without work, by the loop's clock.
@@ -73,6 +76,7 @@ class Child:
 
     def __init__(self, spec: ChildSpec, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.attempt: Attempt | None = None
+        self.number = 0
         self.ready = False
         self.doomed = False
         self.done = 0
@@ -109,6 +113,9 @@ class Child:
         error: str | None = None
         try:
             with _multiprocessing, _main_module(hidden="__main__" not in self._paths):
+                home = leave_removed_directory()
+                if home is not None:
+                    logger.warning("the current directory was removed; this process goes on in %s", home)
                 multiprocessing.set_forkserver_preload(PRELOAD)
                 self._process.start()
         except BaseException as exc:

@@ -87,6 +87,7 @@ class CpuBound:
         self._unused: asyncio.TimerHandle | None = None  # the next look for children that are not needed
         self._waiting: deque[Attempt] = deque()
         self._wanted = self._warm  # children to keep: there once was work for this number
+        self._number = 0  # of the last task that was sent to a child
         self._failures = 0
         self._pause: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -147,7 +148,8 @@ class CpuBound:
             attempt = self._waiting.popleft()
             try:
                 attempt.arm(self._loop)
-                body = frame(TASK, attempt.task.to_wire())
+                self._number += 1
+                body = frame(TASK, self._number, attempt.task.to_wire())
                 levels = self._observer.levels() if self._observer is not None else None
             except Exception as exc:  # a foreign message whose numbers or texts are not valid
                 self._loop.call_soon(attempt.finish, failed(exc))
@@ -159,6 +161,7 @@ class CpuBound:
                     child.levels = levels
                 if child.send(body):
                     child.attempt = attempt
+                    child.number = self._number
                     attempt.handle = child
                     if self._observer is not None and child.pid is not None:
                         notify(self._observer.began, attempt, child.pid)
@@ -271,8 +274,16 @@ class CpuBound:
         child.retire()
         self._failed_start(outcome)
 
-    def child_done(self, child: Child, outcome: Outcome) -> None:
-        """End its attempt and give it the next one, or replace it after `max_tasks_per_child` tasks."""
+    def child_done(self, child: Child, number: int, outcome: Outcome) -> None:
+        """End its attempt and give it the next one, or replace it after `max_tasks_per_child` tasks.
+
+        An answer to another task than the one that it has is refused, and the child replaced: the next answers
+        would be those of other tasks, too.
+        """
+        if child.attempt is None or number != child.number:
+            if not child.doomed:
+                self._refuse_answer(child, number)
+            return
         child.done += 1
         self._failures = 0
         self._finish(child, outcome)
@@ -283,6 +294,14 @@ class CpuBound:
             child.retire()
         else:
             self._rest(child)
+        self._pump()
+
+    def _refuse_answer(self, child: Child, number: int) -> None:
+        text = f"the process that ran the task sent an answer to another task ({number} in place of {child.number})"
+        logger.warning("child %s is replaced: %s", child.pid, text)
+        self._dismiss(child)
+        child.kill()
+        self._finish(child, Outcome(CRASHED, None, text, None, TaskCrashed.slug))
         self._pump()
 
     # ---------------------------------------------------------------------------- idle and failing children

@@ -5,12 +5,12 @@ and results travel in it as the bytes they already are. Nothing of a frame is pi
 runs wild can at worst send nonsense, which ends that child. (`pickled.py` puts pickles into those bytes,
 and reads them, for a program whose children run its own functions alone.)
 
-    to the child    TASK    the wire bytes of a task: run it
+    to the child    TASK    its number, the wire bytes of a task: run it
                     LEVELS  of loggers, by name: from here on, where log records are sent whole
                     ANSWER  number, wire bytes of a task or a number | None, error text, its slug
     to the worker   READY   its modules are imported
                     BROKEN  they cannot be: error text, traceback, slug
-                    DONE    kind, encoded result, error, traceback, reason, info, wait, final
+                    DONE    number of the TASK, kind, encoded result, error, traceback, reason, info, wait, final
                     LOG     level, text
                     RECORD  a packed log record, in place of LOG where the parent wants it whole
                     PROGRESS  done, total, message

@@ -1,9 +1,10 @@
 """Isolation of a child process: it depends on its parent alone, and dies with it.
 
 *Loose*: a session and process group of its own, so that Ctrl-C in the terminal reaches the server
-alone; SIGINT and SIGTERM ignored, because a service manager signals every process of a service and a
-running task may finish while its server drains. Standard output and error become pipes to the parent,
-at the level of descriptors, so that C libraries and programs that a job starts write there too.
+alone. SIGINT and SIGTERM have no effect, because a service manager signals every process of a service and a
+running task may finish while its server drains; what the job starts reacts to them as usual. Standard output
+and error become pipes to the parent, at the level of descriptors, so that C libraries and programs that a job
+starts write there too.
 
 *Dies with it*: a parent that is killed cannot end its children, and a child that goes on computing would work
 beside the second attempt of its own task. So the child holds the read end of a pipe whose write end
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import TextIO
+
+from .signals import disregard
 
 
 def isolate(stdout: Connection, stderr: Connection) -> None:
@@ -34,6 +37,22 @@ def isolate(stdout: Connection, stderr: Connection) -> None:
     sys.stderr = _redirect(2, stderr)
     # A child that segfaults says where; the parent finds these last words in the pipe.
     faulthandler.enable(all_threads=False)
+
+
+def leave_removed_directory() -> str | None:
+    """Go to the directory that the program started in, where the current one was removed; return it then.
+
+    multiprocessing starts no process without a current directory, and a job in a warm child would have none either.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        home = getattr(multiprocessing.process, "ORIGINAL_DIR", None)
+        if home is None or not os.path.isdir(home):
+            home = os.sep
+        os.chdir(home)
+        return str(home)
+    return None
 
 
 def _redirect(descriptor: int, pipe: Connection) -> TextIO:
@@ -48,8 +67,7 @@ def _reset_signals() -> None:
         # A handler that a Python program installed came along in the fork, and belongs to the parent.
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    disregard(signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 from ..broker.connect import Store
 from ..config import Settings
 from ..errors import PqError
+from ..execution.signals import restore_in_forks
 from ..logs import files as logfiles
 from ..logs.tasks import observer
 from ..loops import loop_factory
@@ -56,6 +57,8 @@ def main(spec: WorkerSpec, end: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(other, signal.SIG_IGN)
+    # `terminate()` of a process that a job forks must end that process, and not drain this worker.
+    restore_in_forks(signal.SIGTERM)
     cfg = Settings.from_dict(spec.settings)
     logfiles.set_up(cfg, spec.name, f"worker-{spec.name.removeprefix('w')}")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,9 +16,11 @@ import sys
 import threading
 import time
 
+from pq.execution.frames import DONE
 from pq.model.decorator import job
 from pq.model.job import Job
 from pq.model.options import CPUBOUND, GREEN_IO, THREAD_IO
+from pq.model.serializers import MSGPACK
 
 flavour = contextvars.ContextVar("flavour", default="none")
 
@@ -311,9 +314,86 @@ def descriptors(self):
 
 @job(concurrency=CPUBOUND)
 def signals(self):
-    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN, signal.getsignal(
-        signal.SIGTERM
-    ) == signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+    return "went on"
+
+
+@job(concurrency=CPUBOUND)
+def ends_a_program(self, number):
+    program = subprocess.Popen(["sleep", "60"])
+    program.send_signal(number)
+    return program.wait()
+
+
+@job(concurrency=CPUBOUND)
+def ends_a_process(self):
+    # At once: the signal may come before the new process has run its first line.
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join()
+    return process.exitcode
+
+
+@job(concurrency=CPUBOUND)
+def forks(self, how):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == "logs":
+        logging.getLogger("lib").warning("from the fork")
+        self.progress(1, 2)
+    if how == "queues":
+        self.queue("addition", a=1, b=2)
+    if how == "raises":
+        raise OSError("no file in the fork")
+    return "the result of the fork"
+
+
+@job(concurrency=CPUBOUND)
+async def forks_in_a_loop(self):
+    return forks.job_class.__call__(self, "returns")
+
+
+@job(concurrency=CPUBOUND)
+def forges_an_answer(self):
+    channel = self.backend._channel
+    channel.send(DONE, 0, 0, MSGPACK.dumps("forged"), None, None, None, None, None, False)
+    time.sleep(60)
+
+
+@job(concurrency=CPUBOUND)
+def forges_a_later_answer(self):
+    channel = self.backend._channel
+
+    def send():
+        time.sleep(0.3)
+        channel.send(DONE, 0, 0, MSGPACK.dumps("forged"), None, None, None, None, None, False)
+
+    threading.Thread(target=send, daemon=True).start()
+    return os.getpid()
+
+
+@job(concurrency=CPUBOUND)
+def removes_its_directory(self, path):
+    os.makedirs(path)
+    os.chdir(path)
+    os.rmdir(path)
+
+
+@job(concurrency=CPUBOUND)
+def directory(self):
+    return os.getcwd(), os.getpid()
+
+
+@job(concurrency=CPUBOUND)
+def leaves_a_busy_pool(self):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map_async(time.sleep, [60, 60])
+        time.sleep(0.1)
+    return "left"
 
 
 @job(concurrency=CPUBOUND)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -300,7 +301,114 @@ async def test_what_waits_can_be_cancelled(bench, pool):
 
 async def test_children_ignore_the_signals_of_their_service(bench, pool, tmp_path):
     """A service manager signals all processes; the running task may still finish."""
-    assert result(await bench.run(pool, jobs.signals)) == (True, True)
+    assert result(await bench.run(pool, jobs.signals)) == "went on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_program_that_a_job_starts_obeys_signals(bench, pool, number):
+    """`Popen.terminate()` and `send_signal(SIGINT)` end it; it has not inherited an ignored signal."""
+    assert result(await bench.run(pool, jobs.ends_a_program, number)) == -number
+
+
+async def test_a_process_that_a_job_forks_obeys_sigterm(bench, pool):
+    """`Process.terminate(); join()` returns, also where the signal comes right after the fork."""
+    assert result(await bench.run(pool, jobs.ends_a_process)) == -signal.SIGTERM
+
+
+async def test_a_job_leaves_a_busy_pool(bench, pool):
+    """The end of `with multiprocessing.Pool()` terminates what still runs, and joins it."""
+    assert result(await bench.run(pool, jobs.leaves_a_busy_pool)) == "left"
+
+
+@pytest.mark.parametrize(("how", "code"), [("returns", 0), ("raises", 1), ("queues", 1), ("logs", 0)])
+async def test_a_fork_of_a_child_is_not_the_child(bench, pool, how, code):
+    """It ends where the job ends, its result and its error go nowhere, and the child goes on."""
+    one = make(bench, size=1)
+    try:
+        outcome = await bench.run(one, jobs.forks, how)
+        assert result(outcome) == code
+        assert [result(await bench.run(one, jobs.square, n)) for n in (2, 3, 4)] == [4, 9, 16]
+        assert (await bench.run(one, jobs.square, 5)).info == outcome.info
+        assert (bench.backend.queued, bench.backend.reports) == ([], [])
+    finally:
+        await one.stop()
+
+
+async def test_a_fork_of_a_child_in_its_loop_ends(bench, pool):
+    """The same in an async job."""
+    assert result(await bench.run(pool, jobs.forks_in_a_loop)) == 0
+    assert result(await bench.run(pool, jobs.square, 2)) == 4
+
+
+async def test_what_a_fork_logs_is_printed(bench, caplog):
+    """It has no connection for its records; the pipes of the child take its lines, and its error."""
+    lines = []
+    pool = make(bench, on_log=lambda task, level, text: lines.append((level, text)))
+    try:
+        await bench.run(pool, jobs.forks, "logs")
+        await bench.run(pool, jobs.forks, "raises")
+    finally:
+        await pool.stop()
+    assert lines == [
+        (logging.WARNING, "from the fork"),
+        (logging.WARNING, "a process that the job forked ended with OSError: no file in the fork"),
+    ]
+
+
+async def test_an_answer_to_another_task_is_refused(bench, pool):
+    """The task is charged, the child replaced."""
+    outcome = await bench.run(pool, jobs.forges_an_answer)
+    assert (outcome.kind, outcome.reason) == (CRASHED, "worker-lost")
+    assert "sent an answer to another task (0 in place of" in outcome.error
+    assert (await bench.run(pool, jobs.square, 2)).info != outcome.info
+
+
+async def test_an_answer_that_no_task_waits_for_replaces_the_child(bench):
+    """An idle child that answers would otherwise be given two tasks at once."""
+    pool = make(bench, size=1)
+    try:
+        pid = result(await bench.run(pool, jobs.forges_a_later_answer))
+        await until(lambda: not running(pid), "the end of the child")
+        outcomes = await asyncio.gather(*(bench.run(pool, jobs.works, 0.05) for _ in range(3)))
+        assert len({result(outcome) for outcome in outcomes} - {pid}) == 1
+    finally:
+        await pool.stop()
+
+
+async def test_a_default_timeout_of_sockets_does_not_reach_children(bench):
+    """`socket.setdefaulttimeout()` in a job module; the connection of a child waits as long as it takes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    pool = make(bench, size=1)
+    try:
+        pid = result(await bench.run(pool, jobs.works, 0.0))
+        await asyncio.sleep(0.3)
+        assert result(await bench.run(pool, jobs.works, 0.2)) == pid
+    finally:
+        socket.setdefaulttimeout(before)
+        await pool.stop()
+
+
+async def test_a_removed_directory_keeps_no_child_from_starting(bench, pool, tmp_path, monkeypatch, caplog):
+    """A job in a thread left the worker in a directory that is gone: it goes back to where it started."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(tmp_path))
+    assert result(await bench.run(pool, jobs.directory))[0] == str(tmp_path) == os.getcwd()
+    assert f"the current directory was removed; this process goes on in {tmp_path}" in caplog.text
+
+
+async def test_a_child_leaves_a_directory_that_its_job_removed(bench, tmp_path):
+    """The next task of the same child has a current directory."""
+    pool = make(bench, size=1)
+    try:
+        before = result(await bench.run(pool, jobs.directory))
+        assert (await bench.run(pool, jobs.removes_its_directory, str(tmp_path / "gone"))).kind == OK
+        assert result(await bench.run(pool, jobs.directory)) == before
+    finally:
+        await pool.stop()
 
 
 async def test_the_fork_server_may_die(bench, pool):
