@@ -33,7 +33,7 @@ from .isolation import leave_removed_directory
 
 logger = logging.getLogger("pq.execution")
 
-PRELOAD = ["pq.execution.child", "pq.execution.pickled"]
+PRELOAD = ["pq.execution.preloaded", "pq.execution.child", "pq.execution.pickled"]
 """Modules of pq that the fork server imports once for all children. Modules of the user are imported by each child,
 so a child that starts after a change has the change."""
 

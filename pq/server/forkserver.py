@@ -25,5 +25,5 @@ def prepare() -> None:
     # Made here, the directory belongs to the supervisor and its workers share it. A worker that made one of
     # its own and was killed would leave it behind.
     multiprocessing.util.get_temp_dir()
-    forkserver.set_forkserver_preload(["pq.server.worker_process"])
+    forkserver.set_forkserver_preload(["pq.execution.preloaded", "pq.server.worker_process"])
     forkserver.ensure_running()

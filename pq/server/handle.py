@@ -14,10 +14,16 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from ..worker.load import Load
 from .mailbox import Mailbox
+
+ORPHANED = 255
+"""The exit code that `multiprocessing` reports for a child whose fork server has died."""
+POLL = 0.2
+"""Seconds between two looks whether a worker without its fork server has ended."""
 
 
 class WorkerHandle:
@@ -97,6 +103,18 @@ class WorkerHandle:
         self._news.clear()
         await self._news.wait()
 
+    async def gone(self) -> bool:
+        """Wait until the process has really ended; return True if it outlived its fork server.
+
+        `multiprocessing` reports exit code 255 for every child when the fork server dies. Such a worker goes on, and
+        its tasks must not be handed back while it runs them. No parent waits for it, so its process id is polled.
+        """
+        if self.process.exitcode != ORPHANED or not is_alive(self.process.pid):
+            return False
+        while is_alive(self.process.pid):  # noqa: ASYNC110  its end sets nothing that could be awaited
+            await asyncio.sleep(POLL)
+        return True
+
     async def ended(self) -> int | None:
         """Wait for the last messages of a process that has ended, and join it; return its exit code.
 
@@ -106,6 +124,22 @@ class WorkerHandle:
             await asyncio.wait({self.listening}, timeout=2.0)
         await asyncio.to_thread(self.process.join, 2.0)
         return self.process.exitcode
+
+
+def is_alive(pid: int | None) -> bool:
+    """Return True for a process that runs; a zombie does not."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True  # there is no /proc, or it ended just now: the next look says so
 
 
 def exit_text(code: int | None) -> str:

@@ -234,6 +234,8 @@ class WorkerPool:
 
     async def _remove(self, handle: WorkerHandle) -> None:
         """A worker process has ended: take in its last messages, hand back its tasks, decide what follows."""
+        if await handle.gone():
+            logger.warning("%s outlived its fork server, and has ended now", handle.name)
         code = await handle.ended()
         self._handles.pop(handle.name, None)
         await handle.mailbox.close()
