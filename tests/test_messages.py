@@ -363,7 +363,7 @@ async def test_wait_in_loop(api: Producer) -> None:
     """It would block the loop that is to resolve it."""
     future = api.tasks.queue("addition")
     assert caught(future.wait) == (
-        "wait() inside a running event loop would block it for ever [wait-in-loop]\nhint: write `await task`"
+        "wait() inside a running event loop would block it forever [wait-in-loop]\nhint: write `await task`"
     )
 
 
@@ -378,8 +378,11 @@ async def gone(api: Producer, valkey: Any, age: float) -> str:
     return told(found.value)
 
 
-async def test_task_lost_and_result_expired(api: Producer, valkey: Any) -> None:
-    """The same emptiness, told apart by the age of the task."""
+async def test_task_lost_and_result_expired(
+    api: Producer, valkey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of the task decides between the two errors of a missing record."""
+    monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 0.1)
     assert await gone(api, valkey, 0) == (
         "task ID is not in the store any more: deleted, or lost with the store's data [task-lost]\n"
         "hint: for durability see docs/explain/guarantees.md"

@@ -264,8 +264,11 @@ async def test_a_subscription_comes_back_and_says_that_it_was_away(store: Any, b
         await listening
 
 
-async def test_subscribing_while_the_connection_is_gone(store: Any, broker: RedisBroker) -> None:
+async def test_subscribing_while_the_connection_is_gone(
+    store: Any, broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A channel that is added during a break is heard once `subscribe` has returned."""
+    monkeypatch.setattr("pq.broker.redis.backoff.LONGEST", 0.1)
     subscription, listening, heard = await listen(broker, "one")
     for n in range(10):
         store.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

@@ -41,6 +41,12 @@ async def api(app: PulsarQueue) -> AsyncIterator[Producer]:
 
 
 @pytest.fixture
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start afterwards send their heartbeat 50 times as often: name this fixture before `serving`."""
+    monkeypatch.setattr("pq.worker.heartbeat.EVERY", 0.1)
+
+
+@pytest.fixture
 async def serving(app: PulsarQueue, start_worker: Any, api: Producer) -> Producer:
     """A producer whose tasks are consumed by one worker."""
     await start_worker(app)

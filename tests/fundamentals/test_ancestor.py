@@ -471,7 +471,7 @@ async def test_a_manager(valkey: Any, start_worker: Any) -> None:
     assert sorted(Manager.saved) == ["addition QUEUED", "addition STARTED", "addition SUCCESS"]
 
 
-async def test_consumers_tell_of_themselves(serving: Producer) -> None:
+async def test_consumers_tell_of_themselves(quick_heartbeat: None, serving: Producer) -> None:
     """Channel `consumer`, event `status`: node, cores, queues and what was processed."""
     heard: list[dict[str, Any]] = []
     await serving.on_events("consumer", "status", lambda channel, event, info: heard.append(info))

@@ -128,7 +128,7 @@ def test_taking_away_in_a_plain_shell(app: PulsarQueue) -> None:
     api.close()
 
 
-async def test_a_consumer_is_heard_by_pattern_too(serving: Producer) -> None:
+async def test_a_consumer_is_heard_by_pattern_too(quick_heartbeat: None, serving: Producer) -> None:
     """`'*'` and `'status'` are the heartbeat; other words are not."""
     heard: list[tuple[str, str]] = []
     others: list[Any] = []

@@ -298,7 +298,7 @@ async def test_a_process_job_that_gives_up_gets_it_no_more(serving: Producer) ->
 
 async def test_a_lost_connection_loses_no_lock(api: Producer) -> None:
     """Who holds it keeps it, and who waits hears of its end over the next connection, or asks."""
-    async with api.lock("door", ttl=5) as lock:
+    async with api.lock("door", ttl=1) as lock:
         waiting = asyncio.ensure_future(api.lock("door", wait=30).acquire())
         await asyncio.sleep(0.05)
         api_broker = await api.broker()

@@ -145,7 +145,7 @@ async def test_what_is_no_text_is_told(api: Producer, what: str) -> None:
 
 async def test_a_wrong_status_is_told(api: Producer) -> None:
     """With the nearest one."""
-    with pytest.raises(pq.InvalidValue, match="'failled' is no status") as caught:
+    with pytest.raises(pq.InvalidValue, match="'failled' is not a status") as caught:
         await api.tasks.search("failled")
     assert "failure" in (caught.value.hint or "")
 

@@ -132,7 +132,7 @@ def broken() -> Iterator[int]:
         (lambda t: t.queue_many([("double", (1,)), ("double", 2)]), pq.BadArguments, "cannot read ('double', 2)"),
         (lambda t: t.map("double", broken()), RuntimeError, "the file ended early"),
         (lambda t: t.map("duoble", []), pq.TaskNotAvailable, "no job named 'duoble'"),
-        (lambda t: t.map("double", [], dealy=1), pq.BadArguments, "'dealy' is no option"),
+        (lambda t: t.map("double", [], dealy=1), pq.BadArguments, "'dealy' is not an option"),
         (lambda t: t.map("double", 5), pq.BadArguments, "map takes an iterable, and int is none"),
         (lambda t: t.queue_many(None), pq.BadArguments, "queue_many takes an iterable, and NoneType is none"),
         (lambda t: t.queue_many("double"), pq.BadArguments, "'double' is a text"),

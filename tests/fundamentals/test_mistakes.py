@@ -43,11 +43,11 @@ def addition(self: Job, a: float = 0, b: float = 0) -> float:
         (lambda t: t.queue("addition", delay="soon"), pq.InvalidValue, "delay is 'soon'", None),
         (lambda t: t.queue("addition", timeout=0), pq.InvalidValue, "timeout is 0", None),
         (lambda t: t.queue("addition", queue="a b"), pq.InvalidValue, "'a b' is not a valid queue name", "letters, digits"),
-        (lambda t: t.queue("addition", queue=True), pq.InvalidValue, "queue=True is no queue", "False to run without"),
+        (lambda t: t.queue("addition", queue=True), pq.InvalidValue, "queue=True is not a queue", "False to run without"),
         (lambda t: t.queue("addition", meta_params={"max_retries": 1e9}), pq.InvalidValue, "max_retries is", None),
         (lambda t: t.queue("addition", meta_params={"f": open}), pq.NotSerializable, "meta data", None),
         (lambda t: t.queue_many([("addition", 1)]), pq.BadArguments, "queue_many cannot read", "an item is a job"),
-        (lambda t: t.queue_many(["addition"], dealy=1), pq.BadArguments, "'dealy' is no option", "options are callback"),
+        (lambda t: t.queue_many(["addition"], dealy=1), pq.BadArguments, "'dealy' is not an option", "options are callback"),
         (lambda t: t.get("../../etc"), pq.InvalidValue, "is not a valid task id", None),
     ],
 )  # fmt: skip

@@ -36,8 +36,9 @@ gate: dict[str, asyncio.Event] = {}
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     gate.clear()
+    monkeypatch.setattr("pq.tui.screens.AGAIN", 0.1)
 
 
 @pq.job()

@@ -168,8 +168,9 @@ async def test_mistakes(
     )
 
 
-async def test_a_store_that_is_away_is_503(valkey: Any) -> None:
-    """With the address, and without its password."""
+async def test_a_store_that_is_away_is_503(valkey: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer has the address, and not its password."""
+    monkeypatch.setattr("pq.broker.redis.server.FIRST_PATIENCE", 0.2)
     app = pq.PulsarQueue(data_store="redis://:secret@127.0.0.1:1/0")
     api = app.api()
     async with await client_of(asgi(api)) as http:
