@@ -95,7 +95,7 @@ def redis62_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def valkey_url(valkey_server: Server) -> str:
-    """The URL of the session's Valkey, for whoever cleans up after himself; else take `valkey`."""
+    """The URL of the session's Valkey, for tests that clean up themselves; else take `valkey`."""
     return valkey_server.url
 
 

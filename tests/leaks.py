@@ -1,4 +1,4 @@
-"""What a test leaves behind in its own process: threads, descriptors, children, asyncio tasks.
+"""Leftovers of a test in its own process: threads, descriptors, children, asyncio tasks.
 
 Looked at before and after every test (`conftest.py`). What takes a moment to end is given one. Keys in the store
 are looked at by the fixtures of the stores. A store's server may outlive a test, since most are of the session; those
@@ -33,7 +33,7 @@ left_tasks: list[str] = []
 
 @dataclass
 class Look:
-    """What there is. Empty where `/proc` is missing."""
+    """The existing ones. Empty where `/proc` is missing."""
 
     threads: set[threading.Thread]
     descriptors: dict[int, str]
@@ -41,12 +41,12 @@ class Look:
 
 
 def look() -> Look:
-    """What there is now. Costs about a millisecond."""
+    """Return what exists now. Costs about a millisecond."""
     return Look(set(threading.enumerate()), _descriptors(), _children())
 
 
 def left_since(before: Look) -> list[str]:
-    """What there is more than before, a line each; waits a while for it to go away. A store's server may stay."""
+    """Return what is new, a line each; wait a while for it to go away. A store's server may stay."""
     deadline = time.monotonic() + PATIENCE
     collected = False
     while True:
@@ -141,7 +141,7 @@ def warm_up() -> None:
 
 
 def watch_loops() -> None:
-    """Note which tasks a loop is closed over. `asyncio.Runner` cancels them, so nobody would hear of them."""
+    """Note which tasks a loop is closed over. `asyncio.Runner` cancels them without a report."""
     runners = asyncio.runners
     cancel_all = runners._cancel_all_tasks  # type: ignore[attr-defined]
 

@@ -76,7 +76,7 @@ def test_quick_run_has_every_figure(near_tmp: Path) -> None:
     figures = told["figures"]
     assert figures.keys() == FIGURES
     for name, figure in figures.items():
-        # What is counted on top of a bare interpreter may drown in noise; it is a number all the same.
+        # A figure on top of a bare interpreter may drown in noise; it is a number nevertheless.
         assert math.isfinite(figure["value"]), name
         assert figure["value"] > 0 or name in ("start.help", "start.import"), name
         assert figure["about"] in done.stdout

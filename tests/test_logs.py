@@ -69,7 +69,7 @@ def test_a_record_may_say_who_it_is_about() -> None:
 
 
 def test_levels_that_matter_are_words() -> None:
-    """Not everybody sees colours, and files have none."""
+    """Not every user sees colours, and files have none."""
     formatter = ConsoleFormatter("w1")
     assert formatter.format(record("full", level=logging.WARNING)).endswith(" warning: full")
     assert formatter.format(record("gone", level=logging.ERROR)).endswith(" error: gone")
@@ -146,7 +146,7 @@ def test_json_has_the_traceback() -> None:
 
 
 def test_json_takes_any_extra() -> None:
-    """What cannot be JSON is shown, and an extra cannot pass for a field of ours."""
+    """A value that cannot be JSON is shown, and an extra cannot pass for a field of ours."""
     loop: list[object] = []
     loop.append(loop)
     told = json.loads(
@@ -222,7 +222,7 @@ def test_a_stream_that_is_gone_costs_the_line_and_nothing_else(capsys: pytest.Ca
 
 
 class Lines(list[str]):
-    """What a `TaskLog` printed."""
+    """The output of a `TaskLog`."""
 
     def __call__(self, who: str, line: str) -> None:
         self.append(line)
@@ -263,7 +263,7 @@ def test_an_id_of_words_is_shown_whole(lines: Lines) -> None:
 
 
 def test_ids_and_values_are_shown_short(lines: Lines) -> None:
-    """A line is a line, whatever the arguments are, and a repr that fails hurts nobody."""
+    """A line is a line, whatever the arguments are, and a repr that fails breaks nothing."""
     log = TaskLog(lines)
     log.started(
         "w1", "work", "i26ad5c14c5bb422e87b0f7ccbce5ba06", ("x" * 10_000, list(range(9999)), Hostile())

@@ -339,7 +339,7 @@ def test_twice(pq, pq_worker, pq_clock):
         assert runner.run(main(5)) == 5
 """)
 def test_a_loop_that_is_gone(part: Part) -> None:
-    """What a test left open in a loop of its own ends with that loop."""
+    """Calls that a test left open in a loop of its own end with that loop."""
     part.check()
 
 

@@ -21,9 +21,9 @@ from pq.model.seal import Key, Seal
 PORTS: dict[str, Any] = {"work": Work, "looks": Looks, "schedules": Schedules, "channels": Channels}
 
 CARRIES = re.compile(r"\b(Entry|Settlement|Tick|Exchange|Subscription|StoredSchedule|Part|Streamed|bytes)\b")
-"""What in the type of a parameter or an answer may hold a record, or another payload."""
+"""Types of parameters and answers that may hold a record, or another payload."""
 CLEAR = {"channels.beat", "channels.consumers"}
-"""What a worker says of itself, and of no task."""
+"""Payloads about a worker, which hold no task."""
 SMALL = {
     f"channels.{verb}"
     for verb in ("publish", "keep_lines", "lines", "keep_progress", "progress", "keep_parts", "parts")
@@ -62,7 +62,7 @@ def own_verb(broker: Broker, verb: str) -> Any:
 
 
 def is_handed_on(outer: Broker, inner: Broker, verb: str) -> bool:
-    """Whether the verb of the outer broker is the inner one's own."""
+    """Return whether the verb of the outer broker is the inner one's own."""
     mine, theirs = own_verb(outer, verb), own_verb(inner, verb)
     return bool(mine.__self__ is theirs.__self__)
 

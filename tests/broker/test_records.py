@@ -44,7 +44,7 @@ def test_a_finished_header() -> None:
 
 @pytest.mark.parametrize("record", [b"", b"q", b"no header", b"q" + b"x" * 1100 + b"\n", b"\xff\xfe"])
 def test_bytes_without_a_header(record: bytes) -> None:
-    """Foreign bytes are no message, and break nobody who looks at them."""
+    """Foreign bytes are not a message, and break no reader."""
     with pytest.raises(UnreadableMessage):
         records.message(record)
     assert (records.priority(record), records.token(record)) == (0, "")

@@ -199,7 +199,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 @pytest.mark.parametrize("variable", ["PQ_WORKER", "PQ_DATASTORE", "PQ_TASK_QUEUE", "PQ_LEASES"])
 def test_a_misspelt_variable_is_an_error(variable: str) -> None:
-    """The slip that nobody sees: the variable is set, and nothing heeds it."""
+    """A mistake without a visible effect: the variable is set, and no setting reads it."""
     with pytest.raises(UnknownSetting, match=f"environment: unknown setting '{variable}'") as caught:
         load(environ={variable: "1"})
     assert "did you mean 'PQ_" in str(caught.value.hint)
@@ -209,7 +209,7 @@ def test_a_misspelt_variable_is_an_error(variable: str) -> None:
     "variable", ["PQ_ENV", "PQ_SIM_SEED", "PQ_LOG_FILE", "PQ_SECRET", "PQWORKERS", "HOME"]
 )
 def test_other_variables_are_not_ours_to_judge(variable: str) -> None:
-    """What is not near to a setting may be anybody's."""
+    """A name that is not near to a setting may belong to another program."""
     assert load(environ={variable: "1"}).sources == {}
 
 

@@ -1,4 +1,4 @@
-"""URLs of several hosts: what is taken from them, and what a wrong one is told."""
+"""URLs of several hosts: the parts that are read, and the errors of wrong ones."""
 
 from __future__ import annotations
 

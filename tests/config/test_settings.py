@@ -163,7 +163,7 @@ def test_a_value_is_brought_into_its_one_form(name: str, value: object, canonica
 
 
 def test_a_number_of_workers_is_a_range_of_one() -> None:
-    """Whoever asks for the least and the most gets them, whichever of the two was written."""
+    """The limits of workers hold in either order of writing."""
     assert (Settings(workers=3).min_workers, Settings(workers=3).max_workers) == (3, 3)
     ranged = Settings.from_dict({"workers": "2..5"})
     assert (ranged.min_workers, ranged.max_workers) == (2, 5)
@@ -185,7 +185,7 @@ def test_the_cores_are_shared_out_among_all_workers_that_there_may_be() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """What was checked stays so."""
+    """Checked settings cannot be changed."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().workers = 0  # type: ignore[misc]
 

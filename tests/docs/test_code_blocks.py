@@ -46,7 +46,7 @@ def test_no_block_is_left_out() -> None:
 
 # ---------------------------------------------------------------------------------------- python
 def run_page(project: Project, page: list[Block]) -> str:
-    """What went wrong in the blocks of one page."""
+    """The errors in the blocks of one page."""
     done = project.python(str(RUNNER), stdin=json.dumps([asdict(block) for block in page]))
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -206,7 +206,7 @@ def test_a_command_exists(number: int, command: str, capsys: pytest.CaptureFixtu
         name, _, value = words.pop(0).partition("=")
         if name.startswith("PQ_"):
             words.append(f"--{name.removeprefix('PQ_').lower().replace('_', '-')}={value}")
-    assert words[0] in COMMANDS, f"{words[0]} is a command that nobody here knows"
+    assert words[0] in COMMANDS, f"{words[0]} is an unknown command"
     COMMANDS[words[0]](words)
 
 

@@ -40,7 +40,7 @@ def test_it_says_what_the_tour_says_now(make: ModuleType) -> None:
     assert make.words_of(make.draw(lines)) == said
     assert [shape(line) for line in make.words_of(make.PICTURE.read_text("utf-8"))] == [
         shape(line) for line in said
-    ], "the tour has changed: python docs/pictures/make.py records it anew"
+    ], "the tour has changed: python docs/pictures/make.py records it again"
     assert any(line.frames for line in lines)  # the bar moved
 
 

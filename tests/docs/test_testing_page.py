@@ -19,7 +19,7 @@ PAGE = blocks(ROOT / "docs/how-to/testing.md")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """What somebody has who made the files of the page."""
+    """The files of the page in a project."""
     try:
         find_binary()
     except NoStore as error:

@@ -21,7 +21,7 @@ RUNNER = Path(__file__).with_name("docs_runner.py")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """What somebody has who made the files of the page."""
+    """The files of the page in a project."""
     project = Project(tmp_path)
     for block in PAGE:
         if block.file is not None:
@@ -40,7 +40,7 @@ def session(text: str) -> list[Block]:
 
 
 def test_the_page_has_the_sample_to_the_letter() -> None:
-    """What a reader copies from the page is what the repository has."""
+    """The files on the page are those of the repository."""
     (shown,) = [block for block in PAGE if block.file == "sampletasks/words.py"]
     assert shown.source == SAMPLE.read_text("utf-8")
 

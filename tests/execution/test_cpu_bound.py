@@ -146,9 +146,9 @@ async def test_a_flood_neither_blocks_nor_bloats(bench, job, args):
 
     try:
         await bench.run(pool, jobs.square, 1)
-        watcher = asyncio.create_task(watch())
+        watching = asyncio.create_task(watch())
         assert (await bench.run(pool, job, *args)).kind == OK
-        watcher.cancel()
+        watching.cancel()
     finally:
         await pool.stop()
     assert sum(map(len, lines)) < 2_000_000
@@ -402,7 +402,7 @@ async def test_modules_that_cannot_be_imported_fail_the_task(bench, tmp_path, mo
 
 
 async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, monkeypatch):
-    """Every new child imports anew."""
+    """Every new child imports the modules again."""
     monkeypatch.setattr(cpu_bound, "FIRST_PAUSE", 0.05)
     path = tmp_path / "mended_jobs.py"
     path.write_text("1 / 0")
@@ -421,7 +421,7 @@ async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, mo
 
 
 async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypatch):
-    """What the system cannot give is no fault of the task: it is handed back, and the pool pauses."""
+    """A lack of descriptors is not an error of the task: the task is released, and the pool pauses."""
     pool = make_pool(bench)
 
     def refuse():
@@ -434,7 +434,7 @@ async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypa
 
 
 async def test_modules_that_take_for_ever(bench, tmp_path, monkeypatch):
-    """A child that does not become ready is killed, and the task that waited for it is told why."""
+    """A child that does not become ready is killed; the error of the task that waited for it has the reason."""
     monkeypatch.setattr("pq.execution.child_process.READY_TIME", 0.3)
     (tmp_path / "slow_jobs.py").write_text("import time; time.sleep(60)")
     monkeypatch.syspath_prepend(str(tmp_path))

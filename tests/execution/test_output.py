@@ -1,4 +1,4 @@
-"""What a job prints: whole lines, and no more than anybody reads."""
+"""The output of a job: whole lines, within bounds."""
 
 from __future__ import annotations
 

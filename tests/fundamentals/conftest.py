@@ -35,7 +35,7 @@ def app(make_app: MakeApp) -> PulsarQueue:
 
 @pytest.fixture
 async def api(app: PulsarQueue) -> AsyncIterator[Producer]:
-    """A producer; nobody consumes."""
+    """A producer; no worker consumes."""
     async with app.api() as producer:
         yield producer
 

@@ -299,7 +299,7 @@ async def test_a_lock_keeps_them_apart(serving: Producer) -> None:
 
 
 async def test_periodic_jobs(make_app: Any, start_worker: Any) -> None:
-    """A server with `schedule_periodic` queues them; whoever listens sees the done task."""
+    """A server with `schedule_periodic` queues them; each listener sees the done task."""
     app = make_app(schedule_periodic=True)
     done: list[Task[float]] = []
     async with app.api() as api:

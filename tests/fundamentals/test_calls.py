@@ -145,8 +145,8 @@ async def test_a_message_is_resolved_when_it_is_done_or_when_it_is_queued(servin
     done = serving.queue(serving.tasks.make("addition", {"a": 1, "b": 1}))
     assert isinstance(done, MessageFuture)
     assert (await done).get() == 2
-    queued = await serving.queue(serving.tasks.make("addition", {"a": 2}, queue="nobody"), callback=False)
-    assert (queued.status_string, queued.queue) == ("QUEUED", "nobody")
+    queued = await serving.queue(serving.tasks.make("addition", {"a": 2}, queue="unserved"), callback=False)
+    assert (queued.status_string, queued.queue) == ("QUEUED", "unserved")
     assert await serving.tasks.cancel(queued.id)
 
 
@@ -256,7 +256,7 @@ async def test_job_list_names_its_constants() -> None:
 # ---------------------------------------------------------------------------------------------- tasks
 async def test_everything_that_a_task_tells(serving: Producer) -> None:
     """All attributes are there, on a finished task as on one that waits; times are seconds since the epoch."""
-    waiting = await serving.tasks.queue("addition", 1, queue="nobody", callback=False)
+    waiting = await serving.tasks.queue("addition", 1, queue="unserved", callback=False)
     done = await serving.tasks.queue("addition", 1, b=2, meta_params={"max_retries": 2, "who": "me"})
     for name in (
         *("id", "name", "queue", "args", "kwargs", "status", "result", "exception", "stacktrace", "retry"),

@@ -38,7 +38,7 @@ async def test_the_newest_first(serving: Producer) -> None:
     assert dead[0].exception == "ZeroDivisionError: division by zero"
     assert [task.id for task in await serving.tasks.dead(count=2)] == ids[:0:-1]
     assert [task.id for task in await serving.tasks.dead("other")] == [ids[1]]
-    assert await serving.tasks.dead("nobody") == []
+    assert await serving.tasks.dead("unserved") == []
     with pytest.raises(pq.InvalidValue, match="count is 0"):
         serving.tasks.dead(count=0)
 
@@ -81,7 +81,7 @@ async def test_forgetting(serving: Producer) -> None:
 
 
 async def test_what_has_expired_is_taken_off_the_list(serving: Producer, valkey: Any) -> None:
-    """The record goes by itself, after `dead_ttl`; its entry when somebody looks."""
+    """The record expires after `dead_ttl`; its entry is removed at the next listing."""
     ids = [(await serving.tasks.queue("divide", n)).id for n in range(5)]
     for id in ids[2:]:
         valkey.client.delete(f"pq:{{default}}:task:{id}")

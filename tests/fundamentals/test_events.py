@@ -73,7 +73,7 @@ async def test_patterns(serving: Producer, pattern: str, expected: set[str]) -> 
 async def test_a_callback_may_be_a_coroutine_and_may_raise(
     serving: Producer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a callback raises is logged, and the next one is called all the same."""
+    """An error of a callback is logged, and the next callback is called."""
     heard: list[str] = []
 
     async def slow(channel: str, event: str, task: Any) -> None:
@@ -99,7 +99,7 @@ async def test_a_callback_may_be_a_coroutine_and_may_raise(
 async def test_calls_of_a_slow_callback_do_not_pile_up(
     api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many are under way at most; what passes it by is counted and told, and nobody else misses anything."""
+    """At most N calls run at once; missed events are counted and logged, and no other listener misses any."""
     monkeypatch.setattr("pq.producer.callbacks.MOST", 50)
     gate = asyncio.Event()
     slow: list[str] = []

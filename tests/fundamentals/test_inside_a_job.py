@@ -1,4 +1,4 @@
-"""What a job has in its hands: the attributes and methods of `self`, in all four modes."""
+"""The attributes and methods of `self` in a job, in all four modes."""
 
 from __future__ import annotations
 

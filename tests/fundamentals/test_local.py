@@ -95,13 +95,13 @@ def test_map_gives_the_results_in_order(shared: TaskQueue) -> None:
 
 
 def test_a_map_that_is_given_up_cancels_what_has_not_begun(tmp_path: Path) -> None:
-    """Nobody will ask for those results."""
+    """No caller will ask for those results."""
     with TaskQueue(1) as queue:
         results = queue.map(tasks.waits_for, [str(tmp_path)] + [str(tmp_path / "never")] * 5)
         busy = queue.add(tasks.add, 1)
         assert next(results) is None
         results.close()  # type: ignore[attr-defined]
-        # One of the five may have begun; it is told to go on.
+        # One of the five may have begun; it gets the signal to go on.
         (tmp_path / "never").touch()
         assert busy.result(PATIENCE) == 2
         assert queue.processed() in (2, 3)
@@ -200,7 +200,7 @@ def test_a_task_that_cannot_travel_fails_alone(shared: TaskQueue, task: Any) -> 
     [("generator", "a generator, cannot be sent back"), ("unreadable", "cannot be read here: TypeError")],
 )
 def test_a_result_that_cannot_travel_fails_alone(shared: TaskQueue, what: str, text: str) -> None:
-    """Whether it cannot be pickled there or not be read here."""
+    """The value cannot be pickled there, or cannot be read here."""
     bad, good = shared.add(tasks.returns, what), shared.add(tasks.add, 1)
     with pytest.raises(api.ResultNotSerializable, match=text):
         bad.result(PATIENCE)
@@ -260,7 +260,7 @@ def test_terminate_waits_no_longer_than_needed(tmp_path: Path) -> None:
 
 
 def test_terminate_stops_what_is_not_done_in_time(tmp_path: Path, heard: Records) -> None:
-    """Nobody who holds a future hangs: that of a task that ran has an error, the others are cancelled."""
+    """No future hangs: that of a task that ran has an error, the others are cancelled."""
     queue = TaskQueue(1)
     assert queue.add(tasks.add, 1).result(PATIENCE) == 2
     running = queue.add(tasks.waits_for, str(tmp_path / "never"))
@@ -322,7 +322,7 @@ def test_a_queue_that_nobody_holds_finishes_and_goes() -> None:
 
 
 def test_a_callback_cannot_terminate(shared: TaskQueue, tmp_path: Path) -> None:
-    """It runs in the queue's own thread, and would wait for itself. It is told so."""
+    """The callback runs in the queue's own thread and would wait for itself: an error is raised."""
     errors: list[BaseException] = []
 
     def callback(_: object) -> None:
@@ -409,7 +409,7 @@ def test_the_levels_of_the_application_count_in_the_workers(heard: Records) -> N
 
 
 def test_an_application_with_handlers_at_its_own_logger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Flask has at `app.logger`: what finds no other handler goes there, when the queue is told so."""
+    """Records without another handler go to the given logger, as `app.logger` of Flask."""
     root, app, own = logging.getLogger(), logging.getLogger("hello"), Records()
     monkeypatch.setattr(root, "handlers", [])
     app.addHandler(own)
@@ -457,7 +457,7 @@ def test_the_queue_tells_what_it_does(heard: Records) -> None:
 
 
 def test_every_failure_is_logged_with_its_traceback(shared: TaskQueue, heard: Records) -> None:
-    """Also where nobody looks at the future."""
+    """The error is logged also if no caller reads the future."""
     shared.add(tasks.fails, "chain")
     shared.add(lambda: 1)
     until(lambda: not shared.length())

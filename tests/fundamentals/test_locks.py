@@ -59,7 +59,7 @@ for _mode in MODES:
 
 
 def check_turns(held: list[tuple[int, float, float, bool]]) -> None:
-    """No two held it at once, the fences grow in the order of holding, and nobody lost it."""
+    """No two held it at once, the fences grow in the order of holding, and no holder lost it."""
     held = sorted(held, key=lambda one: one[1])
     for before, after in itertools.pairwise(held):
         assert before[2] <= after[1]
@@ -165,7 +165,7 @@ asyncio.run(main())
 
 
 async def test_the_lock_of_a_killed_holder_is_free_after_its_ttl(api: Producer, valkey: Any) -> None:
-    """Not before: nobody can tell a dead holder from a slow one."""
+    """Not before: a dead holder looks like a slow one."""
     holder = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOLDER, valkey.url, stdout=subprocess.PIPE
     )
@@ -289,7 +289,7 @@ async def test_a_process_job_is_told_too(serving: Producer, valkey: Any) -> None
 
 
 async def test_a_process_job_that_gives_up_gets_it_no_more(serving: Producer) -> None:
-    """What it does not wait for any longer does not come to it later; others it can have."""
+    """A caller that stops waiting does not get the lock later; other callers can have it."""
     async with serving.lock("door"):
         assert (await serving.tasks.queue("gives.up.and.goes.on")).get() == "in"
     async with serving.lock("door", wait=5):
@@ -297,7 +297,7 @@ async def test_a_process_job_that_gives_up_gets_it_no_more(serving: Producer) ->
 
 
 async def test_a_lost_connection_loses_no_lock(api: Producer) -> None:
-    """Who holds it keeps it, and who waits hears of its end over the next connection, or asks."""
+    """The holder keeps it, and the waiter learns of its end over the next connection, or asks."""
     async with api.lock("door", ttl=1) as lock:
         waiting = asyncio.ensure_future(api.lock("door", wait=30).acquire())
         await asyncio.sleep(0.05)

@@ -80,13 +80,13 @@ async def test_ten_thousand_tasks(serving: Producer, way: Callable[[Producer, An
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_generator_is_read_once(serving: Producer, way: Callable[[Producer, Any], Any]) -> None:
-    """What can be gone over only once will do."""
+    """An iterator that can be read only once will do."""
     assert await way(serving, (number for number in range(3))) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_items_are_no_tasks(api: Producer, way: Callable[[Producer, Any], Any]) -> None:
-    """An empty iterable is done at once, and nobody has to be there to do it."""
+    """An empty iterable is done at once, without any worker."""
     assert await asyncio.wait_for(way(api, []), 10) == []
 
 
@@ -190,13 +190,13 @@ async def test_a_task_that_was_refused_is_told_at_once(
         async for _ in api.tasks.as_completed(futures, timeout=10):
             pass
     del futures
-    gc.collect()  # asyncio complains of an error that nobody saw when its future is thrown away
+    gc.collect()  # asyncio complains of an error that no code has read when its future is thrown away
     await api.tasks.flush_queues("small")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_waiting_may_be_limited(api: Producer) -> None:
-    """Nobody works here: `as_completed` gives up after its time-out, and the tasks stay queued."""
+    """No worker runs: `as_completed` gives up after its time-out, and the tasks stay queued."""
     futures = api.tasks.queue_many(["double", "double"])
     with pytest.raises(TimeoutError):
         async for _ in api.tasks.as_completed(futures, timeout=0.01):

@@ -129,7 +129,7 @@ async def test_a_server_that_schedules(
 
 
 async def test_a_program_without_a_server(make_app: Any) -> None:
-    """With `memory://` the worker in the program schedules, when it is told to."""
+    """With `memory://` the worker in the program schedules, if its setting says so."""
     ran.clear()
     async with make_app(data_store="memory://periodic", schedule_periodic=True).api():
         await until(lambda: ran)
@@ -142,7 +142,7 @@ async def test_a_server_that_does_not(app: PulsarQueue, serving: Producer) -> No
 
 # ------------------------------------------------------------------------------------------ looking
 def test_next_scheduled_in_a_plain_shell(app: PulsarQueue) -> None:
-    """The name and the seconds: from the code, so it asks nobody."""
+    """The name and the seconds come from the code, without a call to the store."""
     tasks = app.api().tasks
     name, seconds = tasks.next_scheduled() or ("", -1.0)
     assert name == "tick"
@@ -262,7 +262,7 @@ def test_in_a_plain_shell(app: PulsarQueue, valkey: Any) -> None:
 async def test_mistakes_change_nothing(
     api: Producer, call: tuple[Any, ...], error: type[pq.PqError], says: str, hint: str | None
 ) -> None:
-    """They are told at once, before the store is asked."""
+    """The errors are raised at once, before a call to the store."""
     job, every, *rest = call
     with pytest.raises(error) as caught:
         api.tasks.schedule(job, every, **dict(zip(("kwargs", "name"), rest, strict=False)))
@@ -272,7 +272,7 @@ async def test_mistakes_change_nothing(
 
 
 async def test_unknown_schedules(api: Producer) -> None:
-    """The nearest names are told, or what to type."""
+    """The error has the nearest names, or what to type."""
     with pytest.raises(pq.InvalidValue, match="no schedule named 'x'") as caught:
         await api.tasks.unschedule("x")
     assert "hourly, nightly" in (caught.value.hint or "")
@@ -304,7 +304,7 @@ async def test_there_is_an_end_to_schedules(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who asks for one more is told so; a server starts all the same, and says which do not run."""
+    """A further one is refused; a server starts all the same, and logs those that do not run."""
     monkeypatch.setattr("pq.producer.schedules.MOST", 1)
     await api.tasks.schedule("greet", 60, kwargs={"name": "x"})
     with pytest.raises(pq.QueueFull, match="keeps no more") as caught:

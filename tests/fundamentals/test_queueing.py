@@ -193,7 +193,7 @@ async def test_jobs_are_listed(api: Producer) -> None:
 
 
 async def test_sizes_and_flushing(api: Producer) -> None:
-    """`size` counts what waits; `flush_queues` revokes it, and tells whoever awaits it."""
+    """`size` counts waiting tasks; `flush_queues` revokes them, and resolves their futures."""
     futures = [api.tasks.queue("addition", a=n) for n in range(3)]
     delayed = api.tasks.queue("addition", a=9, delay=60)
     other = await api.tasks.queue("addition", queue="other", callback=False)
@@ -208,10 +208,10 @@ async def test_sizes_and_flushing(api: Producer) -> None:
 
 async def test_get_finds_a_task_in_any_queue(serving: Producer) -> None:
     """`get` knows queued and finished tasks, and says None for what is not there."""
-    queued = await serving.tasks.queue("addition", queue="nobody", callback=False)
+    queued = await serving.tasks.queue("addition", queue="unserved", callback=False)
     found = await serving.tasks.get(queued.id)
     assert isinstance(found, Task)
-    assert (found.status_string, found.queue) == ("QUEUED", "nobody")
+    assert (found.status_string, found.queue) == ("QUEUED", "unserved")
     assert await serving.tasks.get("i" + "0" * 32) is None
     await serving.tasks.cancel(queued.id)
     found = await serving.tasks.get(queued.id)

@@ -53,7 +53,7 @@ async def test_how_late_the_next_task_is(
     late = await api.tasks.latency()
     assert late["slow"] == 0.0
     assert late["default"] >= seconds + micros / 1e6 - queued - 0.002
-    assert (await api.tasks.latency("nobody")) == {"nobody": 0.0}
+    assert (await api.tasks.latency("unserved")) == {"unserved": 0.0}
     await start_worker(app)
     await api.tasks.queue("echo", 3)
     assert (await api.tasks.latency("default")) == {"default": 0.0}
@@ -106,7 +106,7 @@ async def test_weights_leave_a_share_to_every_queue(make_app: Any, start_worker:
 
 
 async def first_of_low(app: pq.PulsarQueue, start_worker: Any) -> int:
-    """How many tasks of `high` were done before the first one of `low`."""
+    """Return how many tasks of `high` were done before the first one of `low`."""
     done: list[str] = []
     async with app.api() as api:
         futures = api.tasks.queue_many([("echo", (n,)) for n in range(40)], queue="high")

@@ -20,7 +20,7 @@ every_mode = pytest.mark.parametrize("mode", list(MODES))
 
 
 def say(word: str) -> Exception:
-    """What a job of this page raises or returns."""
+    """The values that a job of this page raises or returns."""
     return {
         "retry": Retry(0, "the shop is closed"),
         "snooze": Snooze(0.01),

@@ -66,7 +66,7 @@ def test_the_tutorial_s_delayed_task(server: None, shell: Producer) -> None:
 
 
 def test_wait_ends(shell: Producer) -> None:
-    """Nobody serves: after its time `.wait()` says so, and may be called again."""
+    """No worker serves: after its time `.wait()` raises that, and may be called again."""
     future = shell.tasks.queue("addition")
     with pytest.raises(TimeoutError, match=r"TaskFuture pending .* not resolved within 0.05 s"):
         future.wait(0.05)

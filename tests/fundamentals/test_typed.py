@@ -151,7 +151,7 @@ async def test_wrong_arguments(api: Producer) -> None:
 
 
 def test_options_do_not_change() -> None:
-    """They may be kept and used again by anybody."""
+    """Calls may be kept and used again by any code."""
     how = addition.options(delay=2, meta={"order": 12})
     assert repr(how) == "<job 'addition' with delay=2, order=12>"
     with pytest.raises(AttributeError):
@@ -168,7 +168,7 @@ def test_without_an_api_there_is_an_error() -> None:
 
 
 async def test_a_closed_or_forgotten_api_is_none(make_app: Any) -> None:
-    """What cannot be used is not chosen."""
+    """An application that cannot be used is not chosen."""
     async with make_app().api():
         pass
     make_app().api()
@@ -193,7 +193,7 @@ def test_in_a_script_the_api_that_was_made_is_used(make_app: Any) -> None:
 
 
 async def test_two_applications_are_not_guessed_between(make_app: Any, valkey: Any) -> None:
-    """Two objects of one application are one; with another one, somebody has to say which."""
+    """Two objects of one application are one; with another one, the caller has to choose."""
     here, again, other = make_app().api(), make_app().api(), make_app(namespace="other").api()
     with pytest.raises(pq.NoApi, match="could go to 2 applications") as caught:
         addition.queue(a=1)

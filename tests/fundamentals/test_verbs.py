@@ -43,7 +43,7 @@ async def held(self: pq.Job) -> str:
     self.logger.warning("a line of its log")
     self.progress(3, 4, "nearly")
     await gate.setdefault("open", asyncio.Event()).wait()
-    return "let go"
+    return "released"
 
 
 @pq.job(run_every=3600)
@@ -328,7 +328,7 @@ async def test_follow_the_log_of_a_task(serving: Producer, run: Run) -> None:
     gate["open"].set()
     said = await following
     assert "WARNING  a line of its log" in said.out
-    assert said.out.splitlines()[-1] == f"held {future.id[:9]} SUCCESS 'let go'"
+    assert said.out.splitlines()[-1] == f"held {future.id[:9]} SUCCESS 'released'"
 
 
 # ---------------------------------------------------------------------------------------- a new project

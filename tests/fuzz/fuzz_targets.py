@@ -1,4 +1,4 @@
-"""What is fed: one function for each way by which bytes, texts or values come in.
+"""The targets of the inputs: one function for each way by which bytes, texts or values come in.
 
 Each takes a source of chance and makes and feeds one input. What may come out is an answer or an error of ours; anything
 else that is raised is a fault, and what was fed is kept in `rng.fed` for the report.
@@ -178,7 +178,7 @@ _producer: Producer | None = None
 
 @target
 def events(rng: Chance) -> None:
-    """What comes on the channels that everybody hears."""
+    """Messages on the channels that every process hears."""
     global _producer
     if _producer is None:
         _producer = pq.PulsarQueue(data_store="memory://fuzz").api()
@@ -447,7 +447,7 @@ class _Beats:
 
 @target
 def heartbeats(rng: Chance) -> None:
-    """What workers say of themselves."""
+    """The facts that workers publish about themselves."""
     facts = {
         "worker": "w",
         "node": "n",

@@ -1,6 +1,6 @@
 """Bad input of every kind: an answer or an error of ours, and never long.
 
-`PQ_FUZZ=1000000 ./run test tests/fuzz` feeds so many inputs; `PQ_FUZZ_SEED` begins elsewhere. What once failed is kept in
+`PQ_FUZZ=1000000 ./run test tests/fuzz` feeds N inputs; `PQ_FUZZ_SEED` begins elsewhere. Inputs that once failed are kept in
 `test_kept.py`, and is fed each time.
 """
 

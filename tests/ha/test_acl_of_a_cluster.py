@@ -57,7 +57,7 @@ async def test_a_worker_and_a_producer_have_rights_enough(
 async def test_the_node_at_which_a_right_is_missing_is_named(
     cluster: Cluster, users: dict[str, str], make_app: Any
 ) -> None:
-    """At any of the masters, whoever has the queues of this worker."""
+    """At the master that has the queues of this worker."""
     for node in cluster.masters():
         make_user(node.client, "worker", *more_in_a_cluster(), "-lrem")
         error = await refusal(make_app(users["worker"]))

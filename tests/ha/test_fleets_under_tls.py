@@ -80,7 +80,7 @@ def announce(cluster: Cluster, ports: list[int] | None) -> None:
 
 @contextlib.asynccontextmanager
 async def watched_behind_tls(authority: Authority) -> AsyncIterator[Fleet]:
-    """A primary, its replica and a Sentinel. Whoever is no Sentinel and no replica has to speak TLS."""
+    """A primary, its replica and a Sentinel. Every other client has to speak TLS."""
     certificate = authority.issue(HOST)
     plain: list[bytes] = []
     async with contextlib.AsyncExitStack() as stack:
@@ -195,7 +195,7 @@ async def ended(api: Any, queue: str) -> object:
 
 
 async def refusal(make_app: Any, url: str) -> StoreRefused:
-    """What a producer and a worker say; both the same, and at once."""
+    """Return the errors of a producer and of a worker; both the same, and at once."""
     async with asyncio.timeout(60):
         with pytest.raises(StoreRefused) as by_worker:
             await make_app(url).worker("w1").start()

@@ -113,7 +113,7 @@ class Place:
             server.ready(1)
 
     def runs(self) -> list[tuple[str, str]]:
-        """What was begun, and on which host."""
+        """Return the jobs that began, and on which host."""
         path = self.directory / "runs.txt"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(line.split()[0], line.split()[1]) for line in lines if len(line.split()) == 3]
@@ -160,7 +160,7 @@ def test_they_share_the_work(place: Place, api: Producer) -> None:
 
 
 def test_a_local_queue_is_of_one_host(place: Place, api: Producer) -> None:
-    """What a job queues with `queue_local` runs on its own host, and a host can be named as a queue."""
+    """A task that a job queues with `queue_local` runs on its own host, and a host can be named as a queue."""
     place.both()
     for task in [f.wait(60) for f in api.tasks.queue_many([("stays", {})] * 4)]:
         here, there, queue = task.get()

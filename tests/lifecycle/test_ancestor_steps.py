@@ -72,7 +72,7 @@ def program(project: Path) -> Path:
 
 
 def shell(program: Path) -> list[str]:
-    """What is typed in a second terminal, and what comes."""
+    """The lines that are typed in a second terminal, and the output."""
     done = subprocess.run(
         [sys.executable, "-c", SHELL],
         cwd=program,

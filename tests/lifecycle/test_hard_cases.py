@@ -1,4 +1,4 @@
-"""What a server has to stand: children that crash by the hundred, a loop that is held, orders at bad moments, no room."""
+"""Hard cases for a server: hundreds of crashing children, a blocked loop, commands at bad moments, a full store."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_full_store_is_drained(project: Path, api: Producer, serve: Serve, sma
 
 
 def test_a_store_that_evicts_is_refused(project: Path, api: Producer, serve: Serve) -> None:
-    """It would lose tasks, and nobody would hear of it: the server does not start."""
+    """Such a store would lose tasks without an error: the server does not start."""
     cache = Server(find_binary(), "--maxmemory-policy", "allkeys-lru")
     try:
         server = serve("-w", "1", env={"PQ_DATA_STORE": cache.url})

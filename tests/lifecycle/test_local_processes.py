@@ -63,7 +63,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def marked(folder: Path, count: int) -> list[int]:
-    """The process ids of so many workers that are busy."""
+    """Return the process ids of `count` workers that are busy."""
     until(lambda: len(list(folder.glob("*.pid"))) >= count, f"{count} busy workers")
     return [int(path.read_text()) for path in folder.glob("*.pid")]
 
@@ -81,7 +81,7 @@ print("ready", flush=True)
 
 # ------------------------------------------------------------------------------------ how they end
 def test_workers_die_with_a_program_that_is_killed(run: Run, tmp_path: Path) -> None:
-    """SIGKILL leaves nobody a chance to clean up; they die all the same, fork server included."""
+    """SIGKILL leaves no chance to clean up; all processes die nevertheless, the forkserver included."""
     program = run(BUSY + "time.sleep(60)\n")
     pids = marked(tmp_path, 2)
     os.kill(program.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def test_workers_die_with_a_program_that_is_killed(run: Run, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "1 / 0"])
 def test_a_program_that_forgets_to_terminate_ends(run: Run, tmp_path: Path, how: str) -> None:
-    """It does not hang, its workers are gone, and what was left is told."""
+    """The program does not hang, its workers are gone, and leftover calls are logged."""
     wait = "import pathlib\nwhile len(list(pathlib.Path('.').glob('*.pid'))) < 2: time.sleep(0.005)\n"
     program = run(BUSY + wait + how)
     _, errors = program.communicate(timeout=PATIENCE)
@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_the_block(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_fork_cannot_use_the_queue_of_its_parent(run: Run) -> None:
-    """It is told so; its own end does not touch the parent's workers. An unused queue is anybody's."""
+    """The fork gets an error; its own end does not touch the parent's workers. Any process may use an unused queue."""
     source = (
         "import os\nimport local_tasks as tasks\nfrom pq.local import TaskQueue\n"
         "unused, used = TaskQueue(1), TaskQueue(1)\n"

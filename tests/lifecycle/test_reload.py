@@ -30,7 +30,7 @@ def write(self, path, text):
 
 
 def version(api: Producer) -> int:
-    """What the workers answer now."""
+    """Return the present answers of the workers."""
     return api.tasks.queue("version").wait(20).get()
 
 
@@ -122,7 +122,7 @@ def test_a_file_that_goes(project: Path, api: Producer, serve: Serve) -> None:
 
 
 def test_the_settings_of_a_program_that_is_its_own_config_file(project: Path, serve: Serve) -> None:
-    """`config=__file__`: its names are read anew."""
+    """`config=__file__`: its names are read again."""
     text = MANAGE.replace('"config.py"', "__file__").replace(
         "def app", 'task_paths = ["jobs"]\nworkers = 1\n\ndef app'
     )

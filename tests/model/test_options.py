@@ -90,7 +90,7 @@ def test_the_signature_of_options_is_that_of_the_table() -> None:
 
 
 def test_the_arguments_of_queue_are_those_of_the_table() -> None:
-    """What travels as an argument is one of `tasks.queue`, which names the rest in `meta_params`."""
+    """An option that travels as an argument is one of `tasks.queue`, which names the rest in `meta_params`."""
     parameters = inspect.signature(Tasks.queue).parameters
     named = {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY}
     assert named == {option.name for option in OPTIONS if option.travels == CALL} | {"meta_params"}
@@ -181,7 +181,7 @@ def test_the_attributes_of_a_task_are_checked() -> None:
     ],
 )
 def test_meta_params_that_do_not_fit_are_refused(meta_params: Any, says: str) -> None:
-    """What a task has no attribute for is checked where it is read."""
+    """An option without an attribute of the task is checked where it is read."""
     with pytest.raises(InvalidValue, match=says):
         options.check_meta_params(meta_params)
 

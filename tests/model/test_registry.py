@@ -96,7 +96,7 @@ def test_a_plain_function_is_a_job_under_its_path(write: Write) -> None:
     ],
 )  # fmt: skip
 def test_nothing_else_of_a_module_can_be_called(write: Write, path: str) -> None:
-    """What it imports, what is private, methods, attributes: no message reaches them."""
+    """No message reaches imported or private names, methods, or attributes."""
     write(regplain=FUNCTIONS)
     registry = Registry.from_paths(["regplain"])
     assert registry.get(path) is None

@@ -72,7 +72,7 @@ def test_a_task_that_has_not_ended_carries_no_result(fmt: Serializer, status: in
 
 @FORMATS
 def test_a_queued_task_is_small(fmt: Serializer) -> None:
-    """What is None at the end is left out."""
+    """A value of None at the end is left out."""
     assert len(fmt.unpack(made(fmt).to_wire())) == 9
 
 
@@ -111,7 +111,7 @@ def test_another_wire_version_is_refused(version: Any) -> None:
     [("id", 5), ("id", None), ("name", b"x"), ("retry", "1"), ("retry", None), ("reply", 5), ("call", None), ("call", [])],
 )  # fmt: skip
 def test_wrong_types_are_refused(place: str, value: Any) -> None:
-    """What broker and worker lean on is looked at."""
+    """Values that broker and worker rely on are checked."""
     fields = MSGPACK.unpack(full(MSGPACK, SUCCESS).to_wire())
     fields[WIRE.index(place)] = value
     with pytest.raises(UnreadableMessage, match="wrong type"):

@@ -1,4 +1,4 @@
-"""What a server does at each signal, by how often it came."""
+"""The action of a server at each signal, by the number of times that it came."""
 
 from __future__ import annotations
 

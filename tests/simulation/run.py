@@ -5,7 +5,7 @@
     run.py --notice               each breakage against the seeds that are known to meet it
     run.py --hunt [WORD [MOST]]   which seeds those are
 
-It runs with a fixed hash seed, and starts itself anew where that is not so: the order of a set of texts must not
+It runs with a fixed hash seed, and starts itself again where that is not so: the order of a set of texts must not
 depend on the process.
 """
 

@@ -2,7 +2,7 @@
 decided by chance.
 
 A request travels to the server and its reply travels back. On a bad day either is late, gets lost with its
-connection, or arrives when nobody waits for it any more. The server executes one command at a time. What it would
+connection, or arrives when no caller waits for it any more. The server executes one command at a time. What it would
 do between commands (block a client, push what is published) is done here, so that it happens in virtual time.
 """
 
@@ -43,7 +43,7 @@ WAKING = {
     "replace",
 }
 TELLING = {"settle", "cancel", "displace", "unlock"}
-"""Scripts that may publish though nobody listens to the events of tasks."""
+"""Scripts that may publish though no process listens to the events of tasks."""
 ERRORS = ("LOADING the server is loading its data", "BUSY a script is running", "READONLY a replica")
 
 
@@ -74,7 +74,7 @@ class Line:
 
 
 class Days:
-    """What may go wrong, and how often (0: never). All of it is turned off at the end."""
+    """The faults, and how often they happen (0: never). All of it is turned off at the end."""
 
     def __init__(self, chance: random.Random) -> None:
         def sometimes(most: float) -> float:
@@ -234,7 +234,7 @@ class SimulatedStore:
         return connection
 
     def cut_off(self, name: str, off: bool) -> None:
-        """A program cannot reach the server, nor the server it; nobody tells them."""
+        """A program cannot reach the server, nor the server the program; neither gets an error."""
         if off:
             self._cut.add(name)
         else:
@@ -511,7 +511,7 @@ class SimulatedStore:
         self._hub_asked(("PING",), b"pong")
 
     def _hub_asked(self, command: tuple[str, ...], answer: bytes) -> None:
-        """What was published before the answer comes before it."""
+        """Messages that were published before the answer come before it."""
         (reply,) = self._hub.ask(command)
         while reply[0] != answer:
             self._publish(reply[1].decode(), reply[2])
@@ -533,7 +533,7 @@ class SimulatedStore:
         self.history.note(self.loop.time(), "store", op, "info", **facts)
 
     def _watch(self, name: str, keys: list[str], args: list[bytes], reply: Any) -> None:
-        """What the server did: by its answers, and by a look at the records themselves."""
+        """The effects of the server: by its answers, and by a look at the records themselves."""
         ids: list[bytes] = []
         if name == "reserve":
             lease, batch = args[1].decode(), int(args[2])

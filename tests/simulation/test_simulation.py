@@ -44,7 +44,7 @@ def begin(*words: object, hash_seed: str = "0") -> subprocess.Popen[str]:
 
 
 def answers(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """What a run said of its seeds. One that ended otherwise than it should is a failure here."""
+    """The report of a run about its seeds. A seed that ended otherwise than it should is a failure here."""
     try:
         out, err = process.communicate(timeout=60 + 6 * SEEDS)
     except BaseException:
@@ -56,7 +56,7 @@ def answers(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 
 
 def seeds(count: int, *words: str) -> list[dict[str, Any]]:
-    """What the first so many seeds came to, some processes at once."""
+    """The results of the first `count` seeds, some processes at once."""
     size = -(-count // PARTS)
     running = [begin(1 + part * size, min(size, count - part * size), *words) for part in range(PARTS)]
     # All are read at once: who is not read stands still when its pipe is full.
@@ -71,7 +71,7 @@ def seeds(count: int, *words: str) -> list[dict[str, Any]]:
 @pytest.mark.endurance
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_seed_breaks_a_rule() -> None:
-    """Nothing lost, nothing ended twice, nobody left waiting, whatever happened before the calm."""
+    """Nothing lost, nothing ended twice, no caller left waiting, whatever happened before the faults ended."""
     if seed := os.environ.get("PQ_SIM_SEED"):
         process = begin(int(seed), 1, "-v")
         out, err = process.communicate(timeout=120)
@@ -92,7 +92,7 @@ def test_no_seed_breaks_a_rule() -> None:
 @pytest.mark.endurance
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_stream_is_read_wrong() -> None:
-    """Who reads a stream to its end has all parts of the run that counts, and no other, whatever happened meanwhile."""
+    """A reader of a whole stream has all parts of the run that counts, and no other, whatever happened meanwhile."""
     found = seeds(SEEDS // 10 + 1, "--streams")
     broken = [
         f"run.py {answer['seed']} 1 --streams -v: {answer['broken'][:3]}"

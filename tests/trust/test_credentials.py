@@ -1,4 +1,4 @@
-"""No password of a URL is shown, whatever the URL looks like, by whoever has to speak of it."""
+"""No code that mentions a URL shows its password, whatever the URL looks like."""
 
 from __future__ import annotations
 

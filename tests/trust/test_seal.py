@@ -64,7 +64,7 @@ def test_no_byte_of_it_can_be_changed(seal: Seal) -> None:
 
 @any_seal
 def test_a_layer_cannot_be_taken_off(seal: Seal) -> None:
-    """What is plain, or has fewer layers than we have keys for, is refused before it is looked into."""
+    """A message that is plain, or has fewer layers than we have keys for, is refused before it is read."""
     plain = MSGPACK.pack([1, "i1", "job"])
     weaker = [plain, Seal(compress_above=1).close(b"x" * 99, LIVE, "mail", "i1")]
     weaker += [other.close(plain, LIVE, "mail", "i1") for other in (Seal(SIGN), Seal((), ENCRYPT))]
@@ -125,7 +125,7 @@ def test_the_same_schedule_looks_the_same() -> None:
 
 
 def test_a_bomb_is_cut_off() -> None:
-    """What becomes larger than a message may be is not held in memory, with keys or without."""
+    """A message that becomes larger than the limit is not held in memory, with keys or without."""
     bomb = b"\xc1\x01t\x01q" + zlib.compress(b"\0" * 20_000_000, 1)
     for read in (lambda: Seal(compress_above=9).open(bomb, LIVE, "q", "i"), lambda: unpack_envelope(bomb)):
         with pytest.raises(UnreadableMessage, match="becomes more than"):

@@ -53,7 +53,7 @@ async def held(self: pq.Job, name: str = "one") -> str:
     await gate.setdefault(name, asyncio.Event()).wait()
     self.progress(3, 4, "nearly")
     await gate.setdefault(f"{name} end", asyncio.Event()).wait()
-    return "let go"
+    return "released"
 
 
 @pq.job()
@@ -93,7 +93,7 @@ class View(NamedTuple):
         return [[cell.plain for cell in table.get_row_at(n)] for n in range(table.row_count)]
 
     def text(self, name: str) -> str:
-        """What a line of text says: `head`, `said`, `details`, `question`."""
+        """Return the text of a line: `head`, `said`, `details`, `question`."""
         return str(self.top.screen.query_one(f"#{name}", Static).render())
 
     def screen(self) -> str:
@@ -165,7 +165,7 @@ async def test_what_ran_before_is_found_by_a_look(api: pq.Producer, worker: Work
 
 
 async def test_queues_and_workers(api: pq.Producer, worker: Worker, view: View) -> None:
-    """How much waits where, who serves it, and who works."""
+    """The queues with their lengths and workers, and the workers."""
     await api.tasks.queue("addition", a=1, queue="low", callback=False)
     await api.tasks.queue("addition", a=1, delay=600, callback=False)
     rows = [
@@ -335,7 +335,7 @@ async def test_tab_goes_from_pane_to_pane_and_q_ends(view: View) -> None:
 
 # -------------------------------------------------------------------------------------------------- details
 async def test_the_details_of_a_failure(api: pq.Producer, worker: Worker, view: View) -> None:
-    """What `pq status` shows; r works there too."""
+    """The contents of `pq status`; r works there too."""
     task = await api.tasks.queue("breaks", what="pipe")
     await view.until(lambda: view.cells("failures"))
     await view.go_to("failures")
@@ -417,7 +417,7 @@ async def test_a_lost_store_is_said_and_comes_back(
 
 
 async def test_it_ends_while_the_store_is_lost(api: pq.Producer, valkey_server: Any) -> None:
-    """Nobody is kept waiting for a store that is away."""
+    """The program does not wait for a store that is away."""
     async with viewed(api) as view:
         valkey_server.kill()
         try:
@@ -501,7 +501,7 @@ def test_progress_that_is_told_late_brings_nothing_back() -> None:
 
 
 def test_a_silent_worker_is_taken_off_but_not_for_the_store_s_silence() -> None:
-    """After as long as the store keeps its heartbeat; while the store was away nobody could be heard."""
+    """After as long as the store keeps its heartbeat; while the store was away no heartbeat could be heard."""
     clock = Hand()
     board = Board(clock=clock)
     board.beat({"node": "a", "worker": "w1", "pid": 1})
@@ -540,7 +540,7 @@ def test_a_title_tells_how_many_there_are_beside_those_that_are_shown() -> None:
 
 
 def test_no_control_character_gets_through() -> None:
-    """What a task says cannot take over the terminal."""
+    """The text of a task cannot take over the terminal."""
     board = Board(clock=Hand())
     board.take_queues({"default": QueueState(1, 0, 0, 0, 0, 1, False)})
     board.take_failures([a_task(exception="\x1b[2J gone", name="a\x1bb", status=FAILURE)])
@@ -563,8 +563,8 @@ async def test_once_prints_a_frame(
     async with asyncio.timeout(20):
         while (await api.tasks.get(running.id)).run_info.get("progress") is None:
             await asyncio.sleep(0.01)
-    twin = pq.PulsarQueue(**app.kwargs)
-    assert await asyncio.to_thread(cli.run, twin, ["top", "--once"]) == 0
+    other = pq.PulsarQueue(**app.kwargs)
+    assert await asyncio.to_thread(cli.run, other, ["top", "--once"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^pq top · Valkey .* · 1 worker · 1 running · 0 waiting$", out, re.M)
     assert re.search(r"^default +0 +0 +0 +1 +1$", out, re.M)

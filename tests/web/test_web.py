@@ -99,18 +99,18 @@ async def test_a_task_from_its_queueing_to_its_result(http: httpx2.AsyncClient, 
 
 async def test_what_waits_can_be_cancelled_and_run_again(http: httpx2.AsyncClient) -> None:
     """And it says why it waits."""
-    id = (await http.post("/tasks", json={"job": "addition", "queue": "nobody"})).json()["id"]
+    id = (await http.post("/tasks", json={"job": "addition", "queue": "unserved"})).json()["id"]
     assert (await http.get(f"/tasks/{id}/why")).json()["slug"] == "no-worker"
     assert (await http.delete(f"/tasks/{id}")).json() is True
     assert (await http.delete(f"/tasks/{id}")).json() is False
     assert (await http.get(f"/tasks/{id}")).json()["status_string"] == "REVOKED"
     assert (await http.post(f"/tasks/{id}/retry", json={})).json() is True
-    assert (await http.get("/queues")).json()["nobody"]["ready"] == 1
+    assert (await http.get("/queues")).json()["unserved"]["ready"] == 1
     assert (await http.get(f"/tasks/{id}/log")).json() == []
 
 
 async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worker: Worker) -> None:
-    """What a program that watches wants to know."""
+    """Facts for a program that monitors."""
     jobs = dict((await http.get("/jobs")).json())
     assert jobs["addition"]["doc"] == "Add two numbers."
     name, seconds = (await http.get("/schedules/next")).json()
@@ -147,8 +147,8 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
             "payload-too-large",
             "more than 5,000 bytes",
         ),
-        ("GET", "/tasks/nobody", None, 404, "no-such-task", "no task nobody"),
-        ("DELETE", "/tasks/nobody", None, 404, "no-such-task", "no task nobody"),
+        ("GET", "/tasks/missing", None, 404, "no-such-task", "no task missing"),
+        ("DELETE", "/tasks/missing", None, 404, "no-such-task", "no task missing"),
         ("GET", "/tasks/a%2A", None, 422, "invalid-value", "not a valid task id"),
         ("GET", "/tasks?status=faild", None, 422, "invalid-value", "did you mean 'failure'?"),
         ("GET", "/tasks?colour=red", None, 422, "bad-arguments", "colour"),

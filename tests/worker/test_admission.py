@@ -229,7 +229,7 @@ def test_a_task_that_is_refused_has_its_ending(
 
 @pytest.mark.parametrize(("free", "starts"), [(1, True), (0, False)])
 def test_a_process_task_starts_when_a_child_is_free(free: int, starts: bool) -> None:
-    """Without one it goes back, and the consumer is told why."""
+    """Without one the task is released, and the consumer gets the reason."""
     found = admission_of(free).admit(reserved(task_of("process")))
     assert isinstance(found, Attempt) == starts
     if isinstance(found, Refused):

@@ -33,7 +33,7 @@ class HandClock:
 
 
 class Renewer:
-    """What a store answers to a renewal."""
+    """The answer of a store to a renewal."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
@@ -75,7 +75,7 @@ class Kept:
         self.loop_time = 0.0
 
     async def begin(self) -> None:
-        """What `start` does, without the thread: the test calls what the thread would."""
+        """Do the work of `start`, without the thread: the test makes the calls of the thread."""
         keeper = self.keeper
         keeper._loop = asyncio.get_running_loop()
         await keeper.take_new_lease()
@@ -165,7 +165,7 @@ async def test_an_answer_about_an_old_lease_is_not_news(kept: Kept) -> None:
 async def test_a_worker_whose_loop_stands_still_ends_itself(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After `stall_limit` its tasks are better off with somebody else."""
+    """After `stall_limit` another worker should have its tasks."""
     ended: list[int] = []
 
     class Ended(Exception):

@@ -99,7 +99,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
 # ------------------------------------------------------------------------------------------- proof
 async def test_five_schedulers_over_a_thousand_ticks(world: World) -> None:
-    """A thousand tasks exactly, one for each tick, whoever of the five comes first or falls behind."""
+    """A thousand tasks exactly, one for each tick, in any order of the five schedulers."""
     five = [world.scheduler("every.second") for _ in range(5)]
     chance = random.Random(7)
     await asyncio.gather(*[one.turn() for one in five])

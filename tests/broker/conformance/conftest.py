@@ -46,7 +46,7 @@ BY_SENTINEL = frozenset(
         "test_a_tick_is_claimed_once",
     }
 )
-"""What is run through Sentinel each time."""
+"""Tests that run through Sentinel each time."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -17,7 +17,7 @@ from pq.model.operations import ACK, FAIL, RETRY, REVOKE
 
 
 async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:
-    """Each place by itself; `waiting` is what nobody has taken."""
+    """Each place is counted by itself; `waiting` counts the tasks that no worker has taken."""
     await world.put("held", "failed")
     await world.lease()
     tasks = (await world.take()).tasks
@@ -50,7 +50,7 @@ async def test_records_come_in_the_order_asked_for(world: World, broker: Any) ->
 
 
 async def test_queues_are_known_once_used(world: World, broker: Any) -> None:
-    """By whoever queued into them, or consumes from them."""
+    """A producer that queues or a consumer makes a queue known."""
     await world.put("a", queue="written")
     await world.lease(LEASE, "read.from")
     assert await broker.looks.queue_names() == ["read.from", "written"]
@@ -92,7 +92,7 @@ async def test_waiting_ends_with_its_time(world: World, broker: Any) -> None:
 
 
 async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
-    """Whoever takes a part of what is ready has the next one woken: nobody sleeps beside work."""
+    """A worker that takes a part of the ready tasks wakes the next worker: none sleeps while tasks are ready."""
     await world.put("a", "b", "c")
     await world.lease()
     for _ in range(2):
@@ -166,7 +166,7 @@ async def test_a_blocked_reservation_can_be_poked(world: World, broker: Any) -> 
 async def test_a_blocked_reservation_that_was_given_up_can_be_asked_for_again(
     world: World, broker: Any
 ) -> None:
-    """Whoever stops waiting asks with the same number: nothing that was handed out meanwhile is lost."""
+    """A caller that stops waiting asks with the same number: no task that was dispatched meanwhile is lost."""
     await world.lease()
     for n in range(5):
         taking = asyncio.ensure_future(world.take(5, batch=n, block=30))
@@ -295,7 +295,7 @@ async def test_heartbeats_and_messages_are_heard(world: World, broker: Any) -> N
     await broker.channels.beat("me", b"alive", 60)
     await until(lambda: messages)  # two nodes of a cluster may have them, and keep no order
     await broker.channels.publish(broker.keys.control_channel, b"cancel x")
-    await broker.channels.publish("pq:nobody", b"unheard")
+    await broker.channels.publish("pq:unheard", b"unheard")
     await until(lambda: len(messages) == 2)
     assert messages == [(broker.keys.consumer_channel, b"alive"), (broker.keys.control_channel, b"cancel x")]
     await subscription.close()
@@ -336,7 +336,7 @@ async def test_a_closed_subscription_ends_its_reader(world: World, broker: Any) 
 
 
 async def test_ids_of_each_place(world: World, broker: Any) -> None:
-    """What comes next is first; of what has ended the youngest is."""
+    """Waiting tasks are listed soonest first; ended ones youngest first."""
     await world.put("held", "done", "failed")
     await world.lease()
     _, done, failed = (await world.take()).tasks

@@ -117,7 +117,7 @@ async def test_a_delay_of_nothing_is_none(world: World) -> None:
 
 
 async def test_promotion_is_bounded(world: World) -> None:
-    """One call promotes a hundred, so a million due at once block nobody; the rest follows."""
+    """One call promotes a hundred tasks, so a million that are due at once block no caller; the rest follows."""
     await world.put(*(f"t{n:03}" for n in range(150)), delay=1)
     world.hand.advance(1)
     await world.lease()

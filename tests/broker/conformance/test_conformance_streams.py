@@ -48,7 +48,7 @@ def short(parts: list[Part]) -> list[tuple[int, bytes]]:
 
 
 async def test_parts_are_read_in_their_order_from_anywhere(world: World) -> None:
-    """All of them, those after one, and so many at once; an empty body is one too."""
+    """Readers get all parts, those after one part, or N at once; an empty body is a part too."""
     task = await taken(world)
     assert await read(world) == []
     assert await stream(world, task, 1, b"one", b"two")
@@ -81,10 +81,10 @@ async def test_only_who_holds_the_task_streams(world: World) -> None:
     await world.broker.work.hand_back(LEASE, [QUEUE], crashed=True)
     assert not await stream(world, task, 2, b"of a zombie")
     (again,) = (await world.take(lease="other")).tasks
-    assert await stream(world, again, 1, b"anew", lease="other")
+    assert await stream(world, again, 1, b"again", lease="other")
     assert await world.end(again, lease="other") == []
     assert not await stream(world, again, 2, b"late", lease="other")
-    assert short(await read(world)) == [(1, b"anew")]
+    assert short(await read(world)) == [(1, b"again")]
 
 
 async def test_another_attempt_takes_the_place_of_the_one_before(world: World) -> None:
@@ -95,8 +95,8 @@ async def test_another_attempt_takes_the_place_of_the_one_before(world: World) -
     await world.broker.work.hand_back(LEASE, [QUEUE], crashed=True)
     await world.lease("other")
     (again,) = (await world.take(lease="other")).tasks
-    await stream(world, again, 1, b"anew", lease="other")
-    assert short(await read(world, before[-1])) == short(await read(world)) == [(1, b"anew")]
+    await stream(world, again, 1, b"again", lease="other")
+    assert short(await read(world, before[-1])) == short(await read(world)) == [(1, b"again")]
     (part,) = await read(world)
     assert part.attempt > before[0].attempt
     assert part.token != before[0].token
