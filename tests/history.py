@@ -1,7 +1,7 @@
 """A history of events, and the rules that hold for it wherever it was recorded.
 
-A history has one event a line. The simulator writes it, and a test of real processes can: what clients asked and
-were told (`invoke`, `ok`, `fail`), and what was seen of the store and of the bodies of jobs (`info`). The checker is
+A history has one event a line. The simulator writes it, and a test of real processes can: the calls of clients
+and their answers (`invoke`, `ok`, `fail`), and looks at the store and at the bodies of jobs (`info`). The checker is
 a set of pure functions over such a list; it knows no broker and no worker.
 
 The operations, and the facts of each:

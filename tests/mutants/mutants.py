@@ -1,4 +1,4 @@
-"""One-line changes of the scripts, each of which breaks something. The suite of the broker has to notice each.
+"""One-line changes of the scripts, each of which breaks something. The suite of the broker notices each.
 
 `python tests/mutants/run.py` (or `./run mutants`) tries them all and says which lived. A mutant that changes
 nothing visible has its reason in `EQUIVALENT`; it is tried as well, and must live.
