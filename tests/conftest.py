@@ -1,4 +1,4 @@
-"""Stores for the tests: real servers, started once per session, and what they must look like afterwards."""
+"""Stores for the tests: real servers, started once per session, and checks of their contents afterwards."""
 
 from __future__ import annotations
 

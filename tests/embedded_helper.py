@@ -77,7 +77,7 @@ def servers_of(directory: Path) -> list[int]:
 
 
 class Client:
-    """Another process of the project, which attaches and detaches when told to."""
+    """Another process of the project, which attaches and detaches on command."""
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(

@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 class Node:
-    """One server, with nothing on disk but what it notes of the others."""
+    """One server, with nothing on disk but its notes about the others."""
 
     def __init__(
         self, binary: Path, *options: str, sentinel: str | None = None, password: str | None = None
@@ -222,7 +222,7 @@ class Watched:
         return found
 
     def primary(self) -> Node:
-        """Whom most of the Sentinels name."""
+        """Return the primary that most of the Sentinels name."""
         named = [int(s.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)[1]) for s in self.sentinels]
         port = max(set(named), key=named.count)
         return next(node for node in self.nodes if node.port == port)
@@ -253,7 +253,7 @@ class Watched:
 
     @contextlib.contextmanager
     def lagging(self) -> Iterator[Node]:
-        """The replica hears nothing any more: what it does not have is lost when it takes over. The primary."""
+        """Cut the replica off: data that it lacks is lost when it takes over. Return the primary."""
         primary = self.settle()
         replica = self.other(primary)
         replica.call("CONFIG", "SET", "masteruser", "stranger")
@@ -416,7 +416,7 @@ class Cluster:
             node.call("FLUSHALL")
 
     def failover(self, master: Node) -> Node:
-        """Have its replica take over, at once and with what it has. The new master."""
+        """Have its replica take over, at once and with the data that it has. Return the new master."""
         replica = self.replica_of(master)
         replica.call("CLUSTER", "FAILOVER", "TAKEOVER")
         until(lambda: replica.facts("replication")["role"] == "master", "it is a master")

@@ -44,7 +44,7 @@ PROBE_LIMIT = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened: when, to whom, and the facts."""
+    """One event: its time, its process, and its facts."""
 
     time: float
     process: str
@@ -142,7 +142,7 @@ def wrong_results(history: History) -> list[str]:
 
 
 def run_without_right(history: History) -> list[str]:
-    """S4: nothing is handed out after its end, and no body starts but for a task that its process was given."""
+    """S4: no task is dispatched after its end, and no body starts but for a task that its process was given."""
     found = []
     ended: set[str] = set()
     holder: dict[str, str] = {}
@@ -169,7 +169,7 @@ def run_without_right(history: History) -> list[str]:
 
 
 def out_of_order(history: History) -> list[str]:
-    """S5: plain tasks of one queue and priority are handed out first in the order in which the store took them."""
+    """S5: plain tasks of one queue and priority are first dispatched in the order in which the store took them."""
     turn: dict[tuple[str, int], list[str]] = defaultdict(list)
     line: dict[str, tuple[str, int]] = {}
     first: dict[tuple[str, int], list[str]] = defaultdict(list)
@@ -193,7 +193,7 @@ def out_of_order(history: History) -> list[str]:
 
 
 def started_after_cancel(history: History) -> list[str]:
-    """S6: what was cancelled while it waited does not start."""
+    """S6: a task that was cancelled while it waited does not start."""
     cancelled: dict[str, float] = {}
     given: set[str] = set()
     found = []
@@ -208,7 +208,7 @@ def started_after_cancel(history: History) -> list[str]:
 
 
 def children_lost(history: History) -> list[str]:
-    """S7: what a body had queued is in the store before the end of its run is accepted."""
+    """S7: a task that a body queued is in the store before the end of its run is accepted."""
     holder: dict[str, str] = {}
     stored: set[str] = set()
     queued: dict[tuple[str, str], list[tuple[str, Any]]] = defaultdict(list)

@@ -22,7 +22,7 @@ from pathlib import Path
 from pq.loops import loop_factory
 
 PATIENCE = 10.0
-"""Seconds for which what ends by itself is waited for."""
+"""Seconds that leftovers have to end by themselves."""
 
 _FDS = Path("/proc/self/fd")
 _THREADS = Path("/proc/self/task")
@@ -132,7 +132,7 @@ def _is_store(name: str) -> bool:
 
 
 def warm_up() -> None:
-    """Have what a process makes once, at the first loop that it runs, made before the first test."""
+    """Make the things that a process makes once, at its first loop, before the first test."""
     loop = loop_factory()()
     loop.run_until_complete(asyncio.sleep(0))
     loop.add_signal_handler(signal.SIGUSR2, int)

@@ -84,7 +84,7 @@ def redis62_binary() -> Path | None:
 # ------------------------------------------------------------------------------------------- dumps
 @dataclass
 class QueueDump:
-    """All that is known of one queue. Two of them are equal when no caller could tell the queues apart."""
+    """All that is known of one queue. Two are equal when no caller could distinguish the queues."""
 
     ready: list[str] = field(default_factory=list)
     prio: list[str] = field(default_factory=list)  # in the order in which they are handed out

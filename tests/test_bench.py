@@ -69,7 +69,7 @@ def near_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.endurance
 @pytest.mark.lifecycle
 def test_quick_run_has_every_figure(near_tmp: Path) -> None:
-    """A quick run measures each figure, says what with, and leaves nothing behind."""
+    """A quick run measures each figure, names its conditions, and leaves nothing behind."""
     done = run_bench("--quick", "--json", "figures.json", directory=near_tmp)
     assert done.returncode == 0, done.stderr
     told = json.loads((near_tmp / "figures.json").read_text("utf-8"))

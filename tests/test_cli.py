@@ -251,7 +251,7 @@ def test_help_imports_nothing_slow() -> None:
 def test_a_senseless_command_line_ends_with_2(
     app: App, capsys: pytest.CaptureFixture[str], argv: list[str], error: str, hint: str
 ) -> None:
-    """Two lines on standard error: what is wrong, and what to type."""
+    """Two lines on standard error: the mistake, and a text to type."""
     assert cli.run(app, argv) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -262,7 +262,7 @@ def test_a_senseless_command_line_ends_with_2(
 
 
 def test_a_bad_value_ends_with_1(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """The settings know what fits, and which flag it came from."""
+    """The error of a setting has the expected form, and the flag it came from."""
     assert cli.run(app, ["-w", "many"]) == 1
     first, second = capsys.readouterr().err.splitlines()
     assert first == (
@@ -307,7 +307,7 @@ def test_ctrl_c_ends_with_130(app: App) -> None:
 
 
 def test_an_explanation_has_six_lines_at_most_and_no_control_characters() -> None:
-    """A message may quote a server's log; what it quotes cannot take over the terminal."""
+    """A message may quote a server's log; the quoted text cannot take over the terminal."""
     error = PqError("\n".join(f"line {number}\x1b[2J" for number in range(20)), hint="one\ntwo\nthree")
     lines = cli.explained(error).splitlines()
     assert len(lines) == 6

@@ -1,4 +1,4 @@
-"""The tour (`pq demo`), as a program: it shows what it says, and leaves nothing behind."""
+"""The tour (`pq demo`), as a program: it shows its steps, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def server(directory: Path) -> Iterator[EmbeddedServer]:
 
 
 def test_the_first_to_attach_starts_a_server_that_redis_clients_can_use(server: EmbeddedServer) -> None:
-    """A real server answers at the URL, and says what it is."""
+    """A real server answers at the URL, and reports its kind."""
     with redis.from_url(server.url) as client:
         assert client.set("key", "value")
         assert client.get("key") == b"value"
@@ -154,7 +154,7 @@ def test_many_clients_ensure_one_server(server: EmbeddedServer) -> None:
 
 
 def test_data_on_disk_survive_the_killing_of_client_and_server(directory: Path) -> None:
-    """kill -9 of both: what the append-only file had is there again."""
+    """kill -9 of both: the data of the append-only file is there again."""
     with clients(directory, 1) as (starter,):
         starter.tell("attach")
         starter.hear()
@@ -428,7 +428,7 @@ def test_a_directory_that_was_removed_is_said_plainly(directory: Path) -> None:
 
 
 def test_url_and_ensure_want_an_attached_server(directory: Path) -> None:
-    """Before attach there is nothing to connect to, and the error says what to call."""
+    """Before attach there is nothing to connect to, and the error says which method to call."""
     server = EmbeddedServer(directory)
     with pytest.raises(StoreUnavailable, match="not been attached"):
         _ = server.url

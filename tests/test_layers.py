@@ -74,7 +74,7 @@ def test_all_kinds_of_imports_are_found() -> None:
 
 
 def test_every_package_has_a_layer_of_its_own() -> None:
-    """`LAYERS` names what there is, each once."""
+    """`LAYERS` names each package and module once."""
     named = [name for packages in LAYERS for name in packages]
     assert sorted(named) == sorted(set(named))
     assert {package(module) for module in MODULES} - set(named) == set(), "give these a place in LAYERS"

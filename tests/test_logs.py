@@ -64,7 +64,7 @@ def test_a_line_is_time_who_text() -> None:
 
 
 def test_a_record_may_say_who_it_is_about() -> None:
-    """A parent speaks for its workers."""
+    """A parent logs for its workers."""
     assert " w2       gone" in ConsoleFormatter("server").format(record("gone", who="w2"))
 
 
@@ -110,7 +110,7 @@ def test_a_traceback_is_indented_below_its_line() -> None:
 
 
 def test_a_message_that_does_not_fit_its_arguments_is_shown_all_the_same() -> None:
-    """The mistake is in the log call; the line is what one needs to find it."""
+    """The mistake is in the log call; its line is in the text."""
     assert ConsoleFormatter("w1").format(record("%d tasks", "many")).endswith("%d tasks ('many',)")
     assert "%s" in ConsoleFormatter("w1").format(record("%s", Hostile()))
 
@@ -119,7 +119,7 @@ def test_a_message_that_does_not_fit_its_arguments_is_shown_all_the_same() -> No
 
 
 def test_json_has_one_object_a_line() -> None:
-    """Time in UTC, level, who, logger, message, and what `extra` had."""
+    """Time in UTC, level, process, logger, message, and the fields of `extra`."""
     made = record("a\nb", task="7f3a", ran=0.5)
     made.created = 1_700_000_000.25
     line = JsonFormatter("w1").format(made)
@@ -363,7 +363,7 @@ def test_the_lines_go_to_the_log_of_the_process() -> None:
 def test_a_line_says_how_an_attempt_ended(
     lines: Lines, ending: Ending, attempt: dict[str, Any], line: str
 ) -> None:
-    """And what follows: when the next attempt starts, or that the task is in its queue again."""
+    """The line also says when the next attempt starts, or that the task is in its queue again."""
     task: Task[Any] = Task("t1", "work", "default")
     times = {"time_queued": 1.0, "time_started": 2.0, "time_ended": 2.25}
     for name, value in ({"status": SUCCESS} | times | attempt).items():

@@ -79,7 +79,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def plain(text: str, *places: tuple[str, str]) -> str:
-    """`text` without what differs from run to run."""
+    """Return `text` without the parts that differ from run to run."""
     for value, name in places:
         text = text.replace(value, name)
     for pattern, name in (
@@ -114,7 +114,7 @@ def run(project: Path) -> Run:
 
 
 class Serving:
-    """A server of the project; `said` is its log so far, without what differs from run to run."""
+    """A server of the project; `said` is its log so far, without the parts that differ from run to run."""
 
     def __init__(self, project: Path, *words: str, url: str) -> None:
         self._project, self._url = project, url
@@ -253,7 +253,7 @@ def test_unknown_setting(run: Run, project: Path) -> None:
 
 
 def test_bad_cron(run: Run, project: Path) -> None:
-    """The line, its field, the value of it and what it may be."""
+    """The line, its field, its value and the expected form."""
     (project / "jobs" / "cron.py").write_text(
         "from pq import api\n\n@api.job(run_every='0 25 * * *')\ndef nightly(self):\n    pass\n"
     )
@@ -334,7 +334,7 @@ def caught(call: Callable[[], Any]) -> str:
 
 
 async def test_not_serializable(api: Producer, tmp_path: Path) -> None:
-    """Which argument of which job, and what it is."""
+    """The error names the argument, the job and the type."""
     with (tmp_path / "file").open("w") as file:
         assert caught(lambda: api.tasks.queue("addition", a=file)) == (
             "argument 'a' of addition is a TextIOWrapper and cannot be sent; nothing was queued [not-serializable]\n"

@@ -1,4 +1,4 @@
-"""The watchman himself: the check after each test finds what must not be left behind."""
+"""The check after each test itself: it finds every kind of leftover."""
 
 from __future__ import annotations
 

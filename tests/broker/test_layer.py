@@ -78,20 +78,20 @@ def seal() -> Seal:
 
 
 def test_the_contract_has_such_verbs() -> None:
-    """The look itself finds what is known to carry a record."""
+    """The search itself finds the types that are known to carry a record."""
     known = ("enqueue", "exchange", "cancel", "tick", "replace", "displace", "retry_dead")
     assert {f"work.{verb}" for verb in known} | {"looks.records", "channels.subscription"} <= set(carriers())
 
 
 @pytest.mark.parametrize("verb", sorted(set(carriers()) - CLEAR))
 def test_a_verb_with_a_payload_is_sealed(verb: str, inner: MemoryBroker, seal: Seal) -> None:
-    """One that were handed on as it is would write in the clear."""
+    """A record that were passed on unchanged would be written in the clear."""
     assert not is_handed_on(sealed(inner, seal, "pq"), inner, verb)
 
 
 @pytest.mark.parametrize("verb", sorted(set(carriers()) - CLEAR - SMALL))
 def test_a_verb_with_a_record_passes_the_offloading(verb: str, inner: MemoryBroker, seal: Seal) -> None:
-    """One that were handed on as it is would store a large message, or return a claim."""
+    """A record that were passed on unchanged would store a large message, or return a claim."""
     payloads = LargePayloads(inner.looks, "/nowhere", "pq", above=1, seal=seal)
     assert not is_handed_on(LargePayloadBroker(inner, "/nowhere", payloads), inner, verb)
 

@@ -1,4 +1,4 @@
-"""Headers and parcels: what the scripts read, and what an event carries."""
+"""Headers and parcels: the fields that the scripts read, and those of an event."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Steps:
 
 
 async def test_a_store_that_never_keeps_the_scripts(tmp_path: Path) -> None:
-    """Several servers behind one address, or a store that is flushed again and again: patience ends, and it is said why."""
+    """Several servers behind one address, or a store that is flushed again and again: patience ends, with the reason."""
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
@@ -157,7 +157,7 @@ async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:
 
 # --------------------------------------------------------------------------------------- wake token
 async def test_there_is_never_a_second_wake_token(store: Any, broker: RedisBroker) -> None:
-    """However much is queued, handed back or resumed: one worker is woken, who wakes the next."""
+    """Any number of tasks that are queued, released or resumed wakes one worker, which wakes the next."""
     for n in range(5):
         await broker.work.enqueue(Q, entries(f"a{n}", f"b{n}"))
         assert store.client.llen("pq:{q}:wake") == 1
@@ -248,7 +248,7 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
 
 # ------------------------------------------------------------------------------------- subscription
 async def test_a_subscription_comes_back_and_says_that_it_was_away(store: Any, broker: RedisBroker) -> None:
-    """After a break an empty message tells that events may have been missed; then it hears again."""
+    """After a break an empty message shows that events may have been missed; then the subscription goes on."""
     subscription, listening, heard = await listen(broker, "one", "two")
     for n in range(3):
         heard.clear()
@@ -489,7 +489,7 @@ async def test_patience_ends_with_the_servers_own_words(tmp_path: Path) -> None:
     ],
 )
 async def test_a_server_that_does_not_suit_is_refused(tmp_path: Path, info: bytes, says: str) -> None:
-    """Too old, or a node of a cluster: said when it is opened."""
+    """A server that is too old, or a node of a cluster, is refused at the opening."""
     async with fake_server(tmp_path / "s", lambda c: bulk(info) if c[0] == b"INFO" else b"+OK\r\n"):
         broker = RedisBroker(f"unix://{tmp_path}/s")
         with pytest.raises(StoreRefused, match=says):

@@ -1294,7 +1294,7 @@ def contents(client: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.script}-{row.name}".replace(" ", "_"))
 @pytest.mark.parametrize("kind", ["valkey", "redis62"])
 def test_before_and_after(request: pytest.FixtureRequest, kind: str, row: Row) -> None:
-    """The row's call turns what is given into what is given with its changes, and nothing else."""
+    """The call of the row changes the given contents as stated, and nothing else."""
     fresh = request.getfixturevalue(kind)
     fresh.check = False  # rows show one corner of a store, not a whole one
     for key, value in row.given.items():

@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         return self.loop.run_until_complete(call)
 
     def both(self, verb: str, *args: Any, **options: Any) -> Any:
-        """Call a verb (`work.enqueue`) of both; their answers must be equal, and so must be what they hold then."""
+        """Call a verb (`work.enqueue`) of both; their answers and their contents have to be equal."""
         theirs = self.run(attrgetter(verb)(self.on_redis)(*args, **options))
         ours = self.run(attrgetter(verb)(self.model)(*args, **options))
         assert plain(theirs) == plain(ours), verb
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 2**32))
     def burst(self, seed: int) -> None:
-        """A dozen calls drawn evenly: what is drawn one by one keeps to small and equal values."""
+        """Draw a dozen calls evenly: values that are drawn one by one keep to small and equal ones."""
         r = random.Random(seed)
         for _ in range(12):
             self.any_call(r)
@@ -472,7 +472,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def plain(answer: Any) -> Any:
-    """An answer as it can be compared. What is handed out again comes out of a set, in no order."""
+    """Return an answer in comparable form. Tasks that are dispatched again come out of a set, in no order."""
     if isinstance(answer, Exchange):
         tasks = answer.tasks
         if len({task.batch for task in tasks}) == 1 and answer.tasks != sorted(answer.tasks):

@@ -1,4 +1,4 @@
-"""The tasks of `test_local` and `test_local_processes`: what a user's own module would have."""
+"""The tasks of `test_local` and `test_local_processes`: the contents of a user's own module."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ async def test_start_and_events(app: PusarQueue, start_worker: Any) -> None:
 
 
 async def test_an_event_is_a_regular_expression_of_its_kind(serving: Producer) -> None:
-    """`'.*'` and `'started|done'` mean what they did; `'*'` is what its own tests wrote."""
+    """`'.*'` and `'started|done'` keep their meaning; `'*'` is the form of its own tests."""
     heard: dict[str, list[str]] = {pattern: [] for pattern in ("*", ".*", "started|done", "^done$")}
     for pattern, events in heard.items():
         await serving.on_events("task", pattern, lambda c, e, task, events=events: events.append(e))
@@ -472,7 +472,7 @@ async def test_a_manager(valkey: Any, start_worker: Any) -> None:
 
 
 async def test_consumers_tell_of_themselves(quick_heartbeat: None, serving: Producer) -> None:
-    """Channel `consumer`, event `status`: node, cores, queues and what was processed."""
+    """Channel `consumer`, event `status`: node, cores, queues and the number of processed tasks."""
     heard: list[dict[str, Any]] = []
     await serving.on_events("consumer", "status", lambda channel, event, info: heard.append(info))
     await until(lambda: heard)

@@ -1,4 +1,4 @@
-"""The dead set: look at what failed for good, mend it, run it again, forget it."""
+"""The dead set: look at tasks that failed for good, run them again, delete them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_the_newest_first(serving: Producer) -> None:
 
 
 async def test_again_with_other_arguments(serving: Producer) -> None:
-    """By name, wherever they stood; what is not named stays. The task keeps its id and leaves the dead set."""
+    """By name, at any place; tasks that are not named stay. The task keeps its id and leaves the dead set."""
     task = await serving.tasks.queue("divide", 8, b=0)
     assert await serving.tasks.retry(task.id, b=2)
     again = await (await serving.tasks.get(task.id)).done_callback

@@ -1,4 +1,4 @@
-"""Events: hear what happens to all tasks, and of the consumers."""
+"""Events: of all tasks, and of the consumers."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_progress_is_told_and_kept(serving: Producer) -> None:
 
 
 async def test_consumers_say_that_they_live(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """A heartbeat names the worker, its node, its queues and what it has done."""
+    """A heartbeat names the worker, its node, its queues and its counts."""
     heard: list[Any] = []
     await api.on_events("consumer", "status", lambda c, e, facts: heard.append(facts))
     await start_worker(app)
@@ -199,7 +199,7 @@ class Diary(Manager):
 async def test_the_manager_is_told_and_asked(
     make_app: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`store_message` sees a task queued, started and finished; `queues()` decides what is consumed."""
+    """`store_message` sees a task queued, started and finished; `queues()` decides which queues are consumed."""
     Diary.lines.clear()
     app = make_app(manager=Diary)
     await start_worker(app)

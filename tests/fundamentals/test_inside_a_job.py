@@ -150,7 +150,7 @@ async def test_a_plain_function_may_return_a_future(serving: Producer) -> None:
 
 @every_mode
 async def test_a_job_hands_on(serving: Producer, mode: str) -> None:
-    """`self.queue` and `self.queue_local`: the new task names the old one, beside what else is its meta data."""
+    """`self.queue` and `self.queue_local`: the meta data of the new task names the old one, beside its own."""
     for way in (serving.tasks.queue, serving.tasks.execute):
         task = await way(f"{mode}.hand_on")
         assert task.get() == [
@@ -161,7 +161,7 @@ async def test_a_job_hands_on(serving: Producer, mode: str) -> None:
 
 @every_mode
 async def test_a_job_runs_commands(serving: Producer, mode: str) -> None:
-    """`self.shell` gives what a command printed, or an error with its status and both its outputs."""
+    """`self.shell` returns the output of a command, or raises an error with its status and both its outputs."""
     task = await serving.tasks.queue(f"{mode}.commands")
     assert task.get() == ["a b\n", 3, "out\n", "bad\n"]
 

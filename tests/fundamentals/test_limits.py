@@ -1,4 +1,4 @@
-"""Limits: how many at once, how often, and what is one and the same task."""
+"""Limits: concurrency, rate, and uniqueness."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ async def test_within_one_call_too(app: pq.PulsarQueue, api: Producer, start_wor
 async def test_a_debounced_task_runs_once_things_are_quiet(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """Each call puts it off; it runs once, with the last call's arguments, and all who called get that."""
+    """Each call delays the task; it runs once, with the last call's arguments, and all callers get that result."""
     await start_worker(app)
     futures = []
     for text in ("a", "ab", "abc"):
@@ -444,7 +444,7 @@ def test_a_wrong_option_is_told_where_the_job_is(options: dict[str, Any], text: 
     ],
 )
 def test_a_wrong_limit_is_told_at_once(make: Any, text: str) -> None:
-    """Each with the value and what it must be."""
+    """Each error has the value and the expected form."""
     with pytest.raises(pq.ConfigError, match=text):
         make()
 

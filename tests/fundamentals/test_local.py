@@ -120,7 +120,7 @@ def test_bad_numbers_are_named(count: Any) -> None:
 
 
 def test_what_is_no_task_is_refused(shared: TaskQueue) -> None:
-    """At once, with what to type instead."""
+    """The error is raised at once, with a text to type instead."""
     with pytest.raises(api.BadArguments, match="3 is not a task"):
         shared.add(3)  # type: ignore[call-overload]
     with pytest.raises(api.BadArguments, match="MyTask is a class") as caught:
@@ -149,7 +149,7 @@ async def test_in_an_event_loop(shared: TaskQueue, tmp_path: Path) -> None:
 
 
 def test_arguments_are_those_of_the_moment(shared: TaskQueue, tmp_path: Path) -> None:
-    """The task is pickled when it is added: what happens to its arguments afterwards does not matter."""
+    """The task is pickled when it is added: later changes to its arguments do not matter."""
     data = ["now"]
     future = shared.add(tasks.sleeps, 0, data)
     data.append("later")
@@ -186,7 +186,7 @@ def test_a_wrong_call_is_the_usual_type_error(shared: TaskQueue) -> None:
 
 @pytest.mark.parametrize("task", [lambda: 1, tasks.Locked()])
 def test_a_task_that_cannot_travel_fails_alone(shared: TaskQueue, task: Any) -> None:
-    """`add` does not raise: its future does, and says what to do."""
+    """`add` does not raise: its future does, and the error says what to do."""
     bad, good = shared.add(task), shared.add(tasks.add, 1)
     error = bad.exception(PATIENCE)
     assert isinstance(error, api.NotSerializable)
@@ -249,7 +249,7 @@ def test_a_queued_task_can_be_taken_back(tmp_path: Path) -> None:
 
 
 def test_terminate_waits_no_longer_than_needed(tmp_path: Path) -> None:
-    """It finishes what is queued, whatever time it was given, and says so. Twice is harmless."""
+    """The queue finishes all queued tasks, with any time given, and logs that. A second call is harmless."""
     queue = TaskQueue(2)
     futures = [queue.add(tasks.add, n) for n in range(20)]
     assert queue.terminate(timeout=3600) == Terminated(20, (), ())
@@ -431,7 +431,7 @@ def test_an_application_with_handlers_at_its_own_logger(monkeypatch: pytest.Monk
 def test_prints_are_shown_where_nobody_logs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A small script with no logging set up shows what its tasks print."""
+    """A small script without logging shows the output of its tasks."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with TaskQueue(1) as queue:
         queue.add(tasks.prints).result(PATIENCE)
@@ -469,7 +469,7 @@ def test_every_failure_is_logged_with_its_traceback(shared: TaskQueue, heard: Re
 
 
 def test_a_task_that_cannot_say_what_it_is(shared: TaskQueue, heard: Records) -> None:
-    """It runs all the same, as '(unknown)'."""
+    """The task runs nevertheless, as '(unknown)'."""
     assert shared.add(tasks.Nameless("a")).result(PATIENCE) == "A"
     assert any(text.endswith("is done with task (unknown)") for _, text in heard.of("pq.local"))
     assert ("WARNING", "a task of class Nameless has no description") in heard.of("pq.local")

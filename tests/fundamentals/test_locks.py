@@ -76,7 +76,7 @@ async def test_one_at_a_time(serving: Producer, job: str) -> None:
 
 
 async def test_all_modes_share_one_lock(serving: Producer) -> None:
-    """A lock is known by its name, to all who have the same store."""
+    """A lock is known by its name, to all programs with the same store."""
     jobs = ["asyncio.locked_async", "thread.locked", "process.locked", "green.locked"]
     tasks = [await future for future in [serving.tasks.queue(job, "door") for job in jobs * 2]]
     check_turns([tuple(task.get()) for task in tasks])
@@ -105,7 +105,7 @@ async def test_twenty_contenders_over_three_programs(make_app: Any, store: str) 
 
 
 async def test_waiting_has_an_end(api: Producer) -> None:
-    """`wait` seconds, and 0 only asks; who gives up leaves nothing behind."""
+    """`wait` seconds, and 0 only asks; a caller that gives up leaves nothing behind."""
     async with api.lock("door") as lock:
         assert lock.fence
         assert "held" in repr(lock)
@@ -238,7 +238,7 @@ def test_in_a_plain_shell_and_its_threads(app: pq.PulsarQueue) -> None:
 
 
 async def test_mistakes(api: Producer) -> None:
-    """Each says what would have been right."""
+    """Each error has a right value."""
     with pytest.raises(pq.WaitInLoop, match="inside a running event loop"), api.lock("door"):
         pass
     with pytest.raises(pq.InvalidValue, match="not a valid lock name"):

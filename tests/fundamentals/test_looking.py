@@ -165,7 +165,7 @@ async def test_the_beginning_of_an_id_is_enough(serving: Producer) -> None:
 
 
 async def test_a_running_task_is_seen_as_that(serving: Producer) -> None:
-    """`get` and `find` tell that it runs, and how far it is."""
+    """`get` and `find` show that it runs, and its progress."""
     future = serving.tasks.queue("held")
 
     async def begun() -> bool:
@@ -293,7 +293,7 @@ async def test_progress_of_what_is_neither(serving: Producer) -> None:
 
 # --------------------------------------------------------------------------------------- why it waits
 async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """From what can never pass by itself to what will."""
+    """From reasons that can never pass by themselves to those that will."""
 
     async def slug(future: Any) -> str | None:
         await api.tasks.size()

@@ -108,7 +108,7 @@ async def test_as_completed_keeps_the_order_of_the_ends(serving: Producer) -> No
 
 # ------------------------------------------------------------------------------------------ failures
 async def test_a_task_that_fails_is_a_task_among_the_others(serving: Producer) -> None:
-    """Neither `map` nor `as_completed` raises for it: its status and its `get()` tell."""
+    """Neither `map` nor `as_completed` raises for it: its status and its `get()` show the failure."""
     tasks = await serving.tasks.map("even", range(4))
     assert [task.status_string for task in tasks] == ["SUCCESS", "FAILURE", "SUCCESS", "FAILURE"]
     with pytest.raises(pq.TaskError, match="1 is odd"):
@@ -141,7 +141,7 @@ def broken() -> Iterator[int]:
 async def test_one_wrong_item_and_nothing_is_queued(
     api: Producer, call: Callable[[Any], Any], error: type[Exception], says: str
 ) -> None:
-    """The items are all checked before the first one leaves, and the error says what is wrong."""
+    """The items are all checked before the first one leaves, and the error names the wrong one."""
     with pytest.raises(error) as caught:
         call(api.tasks)
     assert says in str(caught.value)

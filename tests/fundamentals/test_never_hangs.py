@@ -28,7 +28,7 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_all_events_are_lost(
     app: pq.PulsarQueue, start_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not one message arrives, and every await returns all the same."""
+    """Not one message arrives, and every await returns nevertheless."""
 
     async with app.api() as api:
         await api.start()

@@ -177,7 +177,7 @@ async def test_what_was_queued_before_the_cut_is_run_first(make_app: Any, start_
 
 
 async def test_no_partition_waits_for_another(make_app: Any, start_worker: Any) -> None:
-    """The partitions of a queue take turns; the order of queues stays: what is preferred is done first."""
+    """The partitions of a queue take turns; the order of queues stays: preferred ones are done first."""
     app = make_app(task_queues=["high", "orders"], partitions="orders=2", concurrent_tasks=1)
     async with app.api() as api:
         keys = {api.partitions.of_key("orders", f"c{n}"): f"c{n}" for n in range(20)}

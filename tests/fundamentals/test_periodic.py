@@ -304,7 +304,7 @@ async def test_there_is_an_end_to_schedules(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A further one is refused; a server starts all the same, and logs those that do not run."""
+    """A further one is refused; a server starts nevertheless, and logs those that do not run."""
     monkeypatch.setattr("pq.producer.schedules.MOST", 1)
     await api.tasks.schedule("greet", 60, kwargs={"name": "x"})
     with pytest.raises(pq.QueueFull, match="keeps no more") as caught:

@@ -144,7 +144,7 @@ async def test_as_completed_gives_tasks_as_they_end(serving: Producer) -> None:
 async def test_queue_to_another_queue(
     app: pq.PulsarQueue, api: Producer, make_app: Any, start_worker: Any
 ) -> None:
-    """A task goes to the queue it names, or its job's own; only who consumes that queue takes it."""
+    """A task goes to the queue it names, or its job's own; only a worker of that queue takes it."""
     first = api.tasks.queue("addition", a=1, queue="special")
     second = api.tasks.queue("lives.elsewhere")
     await start_worker(app)
@@ -181,7 +181,7 @@ async def test_a_message_is_queued_and_executed(serving: Producer) -> None:
 
 
 async def test_jobs_are_listed(api: Producer) -> None:
-    """`job_list` tells what there is, with type, mode and documentation."""
+    """`job_list` returns the jobs, with type, mode and documentation."""
     jobs = dict(api.tasks.job_list())
     assert set(jobs) == {"addition", "no.self", "echo", "slow.add", "lives.elsewhere", "asclass"}
     assert jobs["addition"]["doc"] == "Add two numbers."
@@ -207,7 +207,7 @@ async def test_sizes_and_flushing(api: Producer) -> None:
 
 
 async def test_get_finds_a_task_in_any_queue(serving: Producer) -> None:
-    """`get` knows queued and finished tasks, and says None for what is not there."""
+    """`get` knows queued and finished tasks, and returns None for an unknown id."""
     queued = await serving.tasks.queue("addition", queue="unserved", callback=False)
     found = await serving.tasks.get(queued.id)
     assert isinstance(found, Task)

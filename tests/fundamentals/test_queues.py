@@ -1,4 +1,4 @@
-"""Queues: paused and resumed, limited, served by whom one likes."""
+"""Queues: paused and resumed, limited, served by chosen workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_paused_queue_keeps_its_tasks(app: pq.PulsarQueue, api: Producer
 async def test_how_late_the_next_task_is(
     app: pq.PulsarQueue, api: Producer, valkey: Any, start_worker: Any
 ) -> None:
-    """Since when it could have started: not while it is delayed, nor what waits behind it; 0 where nothing waits."""
+    """The time since the task could have started: no delay counts, and no task behind it; 0 where nothing waits."""
     await api.tasks.queue("echo", 1, callback=False)
     await api.tasks.queue("echo", 2, queue="slow", delay=3600, callback=False)
     record = (
@@ -63,7 +63,7 @@ async def test_how_late_the_next_task_is(
 async def test_a_queue_with_a_limit_refuses_what_is_beyond_it(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """`QueueFull` says how many wait; what was refused was not queued; when there is room it goes on."""
+    """`QueueFull` has the length; the refused task was not queued; when there is space, queueing goes on."""
     await api.tasks.limit("default", 3)
     futures = [api.tasks.queue("echo", n) for n in range(5)]
     refused = await asyncio.gather(*futures[3:], return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Streams: parts of a result, handed out while the task runs, and read in order until it has ended."""
+"""Streams: parts of a result, sent while the task runs, and read in order until it has ended."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ async def test_with_gaps_another_attempt_is_no_error(serving: Producer) -> None:
 
 
 async def test_who_begins_late_reads_the_last_attempt_alone(serving: Producer) -> None:
-    """The first one's parts are gone."""
+    """The parts of the first attempt are gone."""
     _read.set()
     task = await serving.tasks.queue("twice")
     assert await parts_of(serving, task) == ["2.0"]

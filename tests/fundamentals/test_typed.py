@@ -248,7 +248,7 @@ async def test_a_job_that_is_executed_here_queues_with_its_api(make_app: Any) ->
 
 
 def test_what_is_queued_just_before_the_end_is_queued(make_app: Any) -> None:
-    """An api that is closed while it still connects sends what it was given, and leaves no thread."""
+    """An api that is closed while it still connects sends its tasks, and leaves no thread."""
     api = make_app().api()
     before = set(threading.enumerate())
     future = addition.options(callback=False).queue(a=1)

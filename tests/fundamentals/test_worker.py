@@ -79,7 +79,7 @@ async def test_unreadable_messages_are_set_aside(
 async def test_bad_arguments_in_a_message_fail_that_task(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """A producer of another version may send what does not fit: that task fails, with both sides named."""
+    """A producer of another version may send arguments that do not fit: that task fails, with both sides named."""
     broker = await api.broker()
     task: Task[Any] = Task("i1", "addition", "default", app.api().serializer.dumps([[], {"nope": 1}]))
     garbled: Task[Any] = Task("i2", "addition", "default", b"\xc1")
@@ -120,7 +120,7 @@ async def test_an_unknown_job_goes_back_for_a_worker_that_knows_it(
 async def test_an_old_worker_does_not_take_what_it_does_not_know_again_and_again(
     make_app: Any, start_worker: Any, valkey: Any
 ) -> None:
-    """Both are idle, and the old one waits for longer. What it hands back is the other's, the next time."""
+    """Both are idle, and the old one has waited for longer. A task that it releases goes to the other, the next time."""
     await start_worker(make_app(task_paths=[]), name="old")
     async with make_app().api() as api:
         await start_worker(make_app(), name="new")
@@ -219,7 +219,7 @@ async def test_stopping_hands_back_what_runs(app: pq.PulsarQueue, api: Producer,
 
 
 async def test_draining_lets_tasks_end(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """A worker that stops takes no more, and waits for what it runs."""
+    """A worker that stops takes no more tasks, and waits for the running ones."""
     runs.clear()
     events["d"] = asyncio.Event()
     worker: Worker = await start_worker(app)

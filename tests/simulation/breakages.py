@@ -125,10 +125,10 @@ ALONE = {
 """One worker, which dies so often that those that wait for another task are suspects."""
 
 STREAMS = {"jobs": ("streaming", "streaming", "work")}
-"""Tasks that stream, and who reads them."""
+"""Tasks that stream, and their readers."""
 
 LATE = {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}}
-"""Calls that take longer than who made them waits."""
+"""Calls that take longer than their callers wait."""
 
 BREAKAGES = {
     "settle has no fence": Breakage(

@@ -326,7 +326,7 @@ class SimulatedStore:
         self.loop.call_at(at, self._received, connection, context=connection.program.context)
 
     def client_closed(self, connection: Connection) -> None:
-        """The program closes its end; what it has sent arrives none the less, and the news behind it."""
+        """The program closes its end; data that it has sent arrives nevertheless, and the news behind it."""
         connection.wire = None
         at = max(connection.up_until + 1e-7, self.loop.time() + self._latency(self.days.late))
         connection.up_until = at
@@ -362,7 +362,7 @@ class SimulatedStore:
                 self._break(connection)
 
     def heal(self) -> None:
-        """The end of all that is wrong with connections that stand, and of what is very late on them."""
+        """End all faults of open connections, and deliver all that is late on them."""
         self.days.end()
         self._cut.clear()
         soon = self.loop.time() + 3.0
@@ -380,7 +380,7 @@ class SimulatedStore:
 
     # ---------------------------------------------------------------------------------- server
     def stop(self) -> None:
-        """It goes down; nothing that it has said is forgotten."""
+        """Stop the server; it keeps all data that it acknowledged."""
         self.up = False
         self.cut_all()
         self._line.ask(("SCRIPT", "FLUSH"))

@@ -63,7 +63,7 @@ class Ordered(dict[Any, None]):
 
 
 class SimulatedKeeper(LeaseKeeper):
-    """The lease keeper without its thread: what that does is done by a task, with the same decisions."""
+    """The lease keeper without its thread: a task does the work of the thread, with the same decisions."""
 
     _renewing: asyncio.Task[None] | None = None
 
@@ -256,7 +256,7 @@ class World:
                 self.fill(handle)
 
     def kill(self, handle: WorkerHandle, *, seen: bool) -> None:
-        """SIGKILL. `seen`: its supervisor lives, and hands back what it held."""
+        """SIGKILL. `seen`: its supervisor lives, and releases the tasks that it held."""
         program = handle.program
         if program is None:
             return
@@ -661,7 +661,7 @@ def simulated(world: World) -> Iterator[None]:
 
 
 def simulate(seed: int, path: str, force: dict[str, Any] | None = None) -> tuple[History, list[str]]:
-    """Run one schedule; its history and the rules that it broke. `force`: what is not left to chance."""
+    """Run one schedule; return its history and the rules that it broke. `force`: options that are not left to chance."""
     world = World(seed, path, force)
     try:
         with simulated(world):

@@ -36,7 +36,7 @@ SETTLED = 5.0
 
 
 class CountingStore(SimulatedStore):
-    """Notes each attempt to connect: when, and by whom."""
+    """Records each attempt to connect: its time and its client."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

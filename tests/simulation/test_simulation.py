@@ -103,7 +103,7 @@ def test_no_stream_is_read_wrong() -> None:
 
 
 def test_a_seed_is_the_same_in_every_process() -> None:
-    """The same steps at the same times, whatever the process, its hash seed, and what ran in it before."""
+    """The same steps at the same times, for any process, hash seed, and earlier runs."""
     first = answers(begin(1, 12))
     again = answers(begin(1, 12, hash_seed="random"))
     alone = [answers(begin(seed, 1)) for seed in (7, 12)]
@@ -115,7 +115,7 @@ def test_a_seed_is_the_same_in_every_process() -> None:
 @pytest.mark.endurance
 @pytest.mark.timeout(300)
 def test_each_breakage_is_noticed() -> None:
-    """pq, broken in one place after the other: what would notice nothing would show nothing."""
+    """pq, broken in one place after the other: a simulation that notices nothing would show nothing."""
     found = answers(begin("--notice"))
     missed = [answer["breakage"] for answer in found if not answer["noticed"]]
     assert len(found) > 10

@@ -125,7 +125,7 @@ async def test_a_cancelled_suspect_is_forgotten(world: World) -> None:
 
 
 async def test_a_queue_is_emptied_page_by_page(world: World, broker: Any) -> None:
-    """`peek` and `cancel(at_front=True)` empty a queue; what was cancelled before is not in the way."""
+    """`peek` and `cancel(at_front=True)` empty a queue; tasks that were cancelled before are skipped."""
     ids = [f"t{n:02}" for n in range(30)]
     await world.put(*ids)
     await world.put("delayed", delay=5000)
@@ -159,7 +159,7 @@ async def test_a_dead_task_lives_again(world: World, broker: Any) -> None:
 async def test_a_cancelled_task_that_still_lies_in_the_list_lives_again_once(
     world: World, broker: Any
 ) -> None:
-    """It is not skipped any more, and not handed out twice."""
+    """The task is not skipped any more, and is not dispatched twice."""
     await world.put("a", "b")
     await cancel(world, "a")
     assert await broker.work.retry_dead(QUEUE, Entry("a", live("a")))

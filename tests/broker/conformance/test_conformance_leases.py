@@ -41,7 +41,7 @@ async def test_a_lost_reply_over_two_queues_is_given_again(world: World) -> None
 
 
 async def test_a_given_again_task_that_was_settled_is_not_given(world: World) -> None:
-    """Only what is held still comes back."""
+    """Only tasks that are still held come back."""
     await world.put("a", "b")
     await world.lease()
     first = await world.take(5, batch=1)
@@ -173,7 +173,7 @@ async def test_a_lease_that_was_taken_over_is_gone(world: World, broker: Any) ->
 
 
 async def test_a_dying_lease_cannot_be_renewed(world: World, broker: Any) -> None:
-    """Too much was held to take over in one call: what is begun is brought to its end."""
+    """The lease held too much for one call: the next calls finish what one began."""
     ids = [f"t{n:03}" for n in range(150)]
     await world.put(*ids)
     await world.lease("dead")
@@ -199,7 +199,7 @@ async def test_renewing_pushes_the_deadline(world: World, broker: Any) -> None:
 
 
 async def test_renewing_over_two_queues_needs_both(world: World, broker: Any) -> None:
-    """Lost in one queue is lost; in the other it is renewed all the same."""
+    """A lease that is lost in one queue is lost there; in the other it is renewed."""
     await world.lease(LEASE, "a", "b", ttl=1000)
     await broker.work.hand_back(LEASE, ["a"], crashed=False)
     assert not (await broker.work.renew(LEASE, ["a", "b"], 5000)).alive
@@ -250,7 +250,7 @@ async def test_an_empty_lease_ends_without_a_trace(world: World, broker: Any) ->
 
 
 async def test_a_suspect_runs_alone(world: World) -> None:
-    """After two crashes a task is handed out by itself, to a worker that runs nothing else."""
+    """After two crashes a task is dispatched alone, to a worker that runs nothing else."""
     await world.put("bad", "good1", "good2")
     await world.die_with("bad", times=2)
     await world.lease()
@@ -262,7 +262,7 @@ async def test_a_suspect_runs_alone(world: World) -> None:
 
 
 async def test_a_suspect_ends_a_hand_out_and_keeps_its_place(world: World) -> None:
-    """The tasks before it are handed out; it stays the first, and those behind it stay behind it."""
+    """The tasks before it are dispatched; it stays the first, and those behind it stay behind it."""
     await world.put("bad")
     await world.die_with("bad", times=2)
     await world.put("high", priority=1)
@@ -285,7 +285,7 @@ async def test_a_suspect_stops_the_other_queues_too(world: World) -> None:
 
 
 async def test_a_suspect_is_not_added_to_what_was_taken_before_it(world: World) -> None:
-    """Something of an earlier queue was handed out: the suspect of the later one waits."""
+    """A task of an earlier queue was dispatched: the suspect of the later one waits."""
     await world.put("bad")
     await world.die_with("bad", times=2)
     await world.put("first", queue="first")
@@ -297,7 +297,7 @@ async def test_a_suspect_is_not_added_to_what_was_taken_before_it(world: World) 
 
 
 async def test_one_crash_makes_no_suspect(world: World) -> None:
-    """Innocents that died with a bad neighbour are handed out as ever, with their count."""
+    """Innocent tasks that died with a bad neighbour are dispatched as before, with their count."""
     await world.put("a", "b")
     await world.die_with("a", "b")
     await world.lease()
@@ -309,7 +309,7 @@ async def test_one_crash_makes_no_suspect(world: World) -> None:
 
 
 async def test_opening_a_lease_twice_is_one_lease(world: World) -> None:
-    """And keeps what is held under it."""
+    """The lease keeps the tasks that it holds."""
     await world.put("a")
     await world.lease()
     await world.take()

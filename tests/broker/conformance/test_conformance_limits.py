@@ -1,4 +1,4 @@
-"""Limits: who waits at a gate, in which order, and who lets it through."""
+"""Limits: the tasks that wait at one, their order, and the calls that start them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_more_than_one_call_may_move_goes_on_with_the_next(world: World, b
 
 
 async def test_a_task_waits_at_one_gate_and_holds_no_other(world: World, broker: Any) -> None:
-    """All or nothing: who waits for its key keeps no slot of the job, which others may have."""
+    """All or nothing: a task that waits for its key keeps no slot of the job, so that others may have it."""
     await put(broker, "c2:job,c1:key", "a", "b")
     await put(broker, "c2:job", "c")
     await world.lease()

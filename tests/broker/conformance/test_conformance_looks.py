@@ -43,7 +43,7 @@ async def test_peek_tells_the_order_and_no_more_than_asked(world: World, broker:
 
 
 async def test_records_come_in_the_order_asked_for(world: World, broker: Any) -> None:
-    """None for what is not there."""
+    """The answer for an unknown id is None."""
     await world.put("a", "b")
     assert await broker.looks.records(QUEUE, ["b", "x", "a"]) == [live("b"), None, live("a")]
     assert await broker.looks.records(QUEUE, []) == []
@@ -199,7 +199,7 @@ def told(messages: list[Message]) -> list[tuple[str, list[tuple[str, bytes]]]]:
 
 
 async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None:
-    """queued, started (when, by whom), retry, done; each with the record of that moment."""
+    """queued, started (with time and worker), retry, done; each with the record of that moment."""
     subscription, reader, messages = await listen(broker, broker.keys.task_channel)
     await world.put("a")
     await world.lease()
@@ -244,7 +244,7 @@ async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
 
 
 async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None:
-    """Neither to listeners nor to who awaits."""
+    """Neither listeners nor waiting callers get it."""
     reply = broker.keys.reply("me")
     subscription, reader, messages = await listen(broker, broker.keys.task_channel, reply)
     for _ in range(2):
@@ -273,7 +273,7 @@ async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None
 
 
 async def test_a_cancelled_task_is_announced(world: World, broker: Any) -> None:
-    """To who awaits it and to listeners, as done."""
+    """Waiting callers and listeners get it, as done."""
     reply = broker.keys.reply("me")
     await world.put("a", "b")
     subscription, reader, messages = await listen(broker, broker.keys.task_channel, reply)

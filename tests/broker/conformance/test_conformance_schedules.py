@@ -1,4 +1,4 @@
-"""Schedules: each tick is claimed once, and what is said of a schedule is kept as it was said last."""
+"""Schedules: each tick is claimed once, and the last declaration of a schedule is kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_tick_is_claimed_once(world: World, broker: Any) -> None:
 
 
 async def test_a_tick_stays_claimed_when_nothing_is_left_of_its_task(world: World, broker: Any) -> None:
-    """One who slept through it all between computing a tick and claiming it comes too late."""
+    """A scheduler that stood still between computing a tick and claiming it comes too late."""
     now = world.hand.ms
     await broker.work.tick(QUEUE, [tick(now)])
     id = f"cron.s.{now}"

@@ -1,4 +1,4 @@
-"""Streams: parts of a task's result, kept in order while it is held, and by whom it is held alone."""
+"""Streams: parts of a task's result, kept in order, and written only by its holder."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_the_same_call_again_adds_nothing(world: World) -> None:
 
 
 async def test_only_who_holds_the_task_streams(world: World) -> None:
-    """Not under another batch or lease, not after the end, not when the lease was handed back."""
+    """Not under another batch or lease, not after the end, not when the task was released."""
     task = await taken(world)
     await world.lease("other")
     assert not await stream(world, task, 1, b"x", batch=task.batch + 1)
