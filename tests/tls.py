@@ -72,7 +72,7 @@ async def tls_server(
 ) -> AsyncIterator[int]:
     """A port of localhost with TLS before that store, a Unix socket's URL or `host:port`.
 
-    `client_ca`: the authority of client certificates. `on_plain`: clients without TLS are accepted too, and gets the
+    `client_ca`: the authority of client certificates. `on_plain`: accepts clients without TLS too, and gets the
     beginning of what such a client sends.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

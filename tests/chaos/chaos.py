@@ -156,7 +156,7 @@ class Chaos:
         self._queued = 0
 
     async def run(self) -> Report:
-        """All of it. The report says what was wrong; what could not be done at all is raised."""
+        """Run all of it. The report has the violations; a run that cannot be made at all raises."""
         started = now()
         (self._directory / "manage.py").write_text(MANAGE)
         (self._directory / "config.py").write_text('task_paths = ["jobs"]\n')
@@ -235,7 +235,7 @@ class Chaos:
 
     # -------------------------------------------------------------------------------- the work
     async def _work(self, api: Producer, numbers: range) -> None:
-        """Queue a wave and await each of its tasks; note what did not come out right."""
+        """Queue a wave and await each of its tasks; note the wrong results."""
         calls = []
         for n in numbers:
             kind = (
@@ -288,7 +288,7 @@ class Chaos:
         await getattr(self, f"_hit_{blow}")()
 
     async def _victim(self, kind: str | None = None) -> int | None:
-        """A process that is at work; waits a while for one."""
+        """Return a process that runs a task; wait a while for one."""
         for _ in range(100):
             self._story.read()
             if kind is None:
@@ -360,7 +360,7 @@ class Chaos:
 
     # ---------------------------------------------------------------------------- looking back
     def _look_at_ends(self) -> None:
-        """Stop the servers in order, then look at what is left."""
+        """Stop the servers in order, then look at the leftovers."""
         report, wrong = self._report, self._report.wrong
         for pid, timer in list(self._frozen.items()):
             timer.cancel()

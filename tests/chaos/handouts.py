@@ -28,7 +28,7 @@ class Case:
 
     @property
     def longest(self) -> float | None:
-        """Seconds until the last of its tasks was handed to another."""
+        """Seconds until the last of its tasks was dispatched to another."""
         return self.heard[-1][0] - self.at if self.heard else None
 
     def text(self) -> str:
@@ -49,7 +49,7 @@ class Handouts:
         self._heard: dict[str, list[tuple[float, str]]] = {}
 
     def started(self, id: str, who: str, at: float) -> None:
-        """A task was handed to a worker."""
+        """A task was dispatched to a worker."""
         heard = self._heard.setdefault(id, [])
         heard.append((at, who))
         missed = self._missed.pop(id, [])
@@ -83,7 +83,7 @@ class Handouts:
             self._heard.setdefault(id, []).append((at, what))
 
     def forget(self) -> None:
-        """Events were lost, a store that dies says nothing: who has what is not known any more."""
+        """Events were lost, a store that dies publishes nothing: the holders are not known any more."""
         self._holder.clear()
         self._held.clear()
         self._missed.clear()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 JOBS = '''\
-"""Jobs that tell an oracle outside of the store what they do."""
+"""Jobs that report their runs to an oracle outside of the store."""
 
 import asyncio, os, time
 from pq import api

@@ -26,7 +26,7 @@ def test_5000_tasks_under_50_kills(tmp_path: Path) -> None:
 
 
 def test_the_oracle_is_read_as_it_grows(tmp_path: Path) -> None:
-    """Half of a line waits for its rest; who died at what, and when that was begun again."""
+    """Half of a line waits for its rest; each death has its cause, and the time when the task began again."""
     path = tmp_path / "oracle.txt"
     story = Story(path)
     story.read()

@@ -66,7 +66,7 @@ def test_a_name_like_no_other_gets_a_hint_as_well() -> None:
 
 
 def test_a_misspelt_name_in_a_file_is_an_error_with_its_line(project: Path) -> None:
-    """The hint has the right name, and how to keep a value of one's own."""
+    """The hint has the right name, and how to keep an own value."""
     path = config(project, "'''Ours.'''\n\nif True:\n    concurent_tasks = 5\n")
     with pytest.raises(
         UnknownSetting, match=r"config\.py, line 4: unknown setting 'concurent_tasks'"
@@ -214,7 +214,7 @@ def test_other_variables_are_not_ours_to_judge(variable: str) -> None:
 
 
 def test_an_unknown_flag_of_a_program_is_an_error() -> None:
-    """The command line's own parser has its say first; this is for who calls `load`."""
+    """The command line's own parser comes first; this is for programs that call `load`."""
     with pytest.raises(UnknownSetting, match="command line"):
         load(environ={}, cli={"worker": "1"})
 

@@ -110,7 +110,7 @@ def test_every_setting_is_documented_and_its_default_fits(name: str) -> None:
     ],
 )
 def test_a_bad_value_is_refused_with_what_would_fit(name: str, value: object, fits: str) -> None:
-    """The error names setting, value, source and what fits, and the hint says where to set it."""
+    """The error names setting, value, source and valid values, and the hint says where to set it."""
     with pytest.raises(BadSetting) as caught:
         Settings.from_dict({name: value, "sources": {name: "somewhere, line 3"}})
     message = str(caught.value)
@@ -171,7 +171,7 @@ def test_a_number_of_workers_is_a_range_of_one() -> None:
 
 
 def test_a_range_of_workers_goes_to_another_process_as_text() -> None:
-    """msgpack and JSON know text; what comes out is the range again."""
+    """msgpack and JSON know text; decoding gives the range again."""
     settings = Settings.from_dict({"workers": "1..8"})
     assert settings.to_dict()["workers"] == "1..8"
     assert Settings.from_dict(msgpack.unpackb(msgpack.packb(settings.to_dict()))) == settings

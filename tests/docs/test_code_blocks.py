@@ -67,7 +67,7 @@ PYTHON_PAGES = sorted({block.page for block in of_kind("python")} - FROM_SCRATCH
 
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_the_python_of_a_page_runs(page: str, docs_project: Project) -> None:
-    """Its blocks run one after the other against a live server, and print what the page says."""
+    """Its blocks run one after the other against a live server, and their output is that of the page."""
     wrong = run_page(docs_project, [block for block in of_kind("python") if block.page == page])
     assert not wrong, f"{wrong}\n\nthe server said:\n{docs_project.said()}"
 

@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def type_in(project: Project, session: list[Block]) -> None:
-    """Type what the blocks have, and compare what comes."""
+    """Type the lines of the blocks, and compare the output."""
     done = project.python(str(RUNNER), stdin=json.dumps([asdict(block) for block in session]))
     assert (done.returncode, done.stdout) == (0, ""), f"{done.stderr}\nthe server said:\n{project.said()}"
 
@@ -83,7 +83,7 @@ def plainly_counted(texts: list[Path], common: frozenset[str]) -> Counter[str]:
 
 
 def test_two_megabytes_of_real_text(project: Project) -> None:
-    """The sources of Python's own library, counted by several processes, give what plain Python counts."""
+    """Several processes count the words of Python's own library; plain Python gets the same numbers."""
     sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     texts: list[Path] = []
     size = 0

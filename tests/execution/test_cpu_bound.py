@@ -64,7 +64,7 @@ async def test_fifty_tasks_share_two_children(bench, pool):
 
 
 async def test_an_async_job_runs_in_a_loop_that_is_kept(bench, pool):
-    """Both tasks meet the same loop; what the first left running is gone."""
+    """Both tasks meet the same loop; asyncio tasks that the first left running are gone."""
     first, second = [result(await bench.run(pool, jobs.async_process, n)) for n in (1, 2)]
     assert (first[0], second[0]) == (1, 2)
     assert first[1] == second[1]
@@ -303,7 +303,7 @@ async def test_warm_children_are_there_before_the_first_task(bench):
 
 
 async def test_stop_releases_everything(bench, tmp_path):
-    """Running and waiting tasks are handed back, all children end, no descriptor stays open."""
+    """Running and waiting tasks are released, all children end, no descriptor stays open."""
     warm_up = make_pool(bench)
     await bench.run(warm_up, jobs.square, 1)
     await warm_up.stop()
@@ -332,7 +332,7 @@ async def test_crashes_and_kills_leak_nothing(bench, pool):
 
 
 async def test_a_child_has_few_descriptors(bench, pool):
-    """Nothing of the parent is open in it: the connection, three standard ones, and what multiprocessing needs."""
+    """Nothing of the parent is open in it: the connection, three standard ones, and those of multiprocessing."""
     with open(__file__), open(__file__):
         assert len(result(await bench.run(pool, jobs.descriptors))) < 15
 
@@ -512,7 +512,7 @@ def parent(tmp_path, start, then):
 
 @pytest.mark.parametrize("start", [DIRECTLY, AS_A_WORKER], ids=["a program", "a worker of a supervisor"])
 async def test_children_die_with_a_parent_that_is_killed(tmp_path, start):
-    """Even while they compute, even with what they started, and within a moment."""
+    """Even while they compute, with the programs that they started, and within a moment."""
     process = parent(tmp_path, start, "await asyncio.sleep(60)")
     try:
         pids = await pids_in(tmp_path / "busy") + await pids_in(tmp_path / "program")

@@ -1,4 +1,4 @@
-"""Frames: what worker and child say to each other."""
+"""Frames: the messages between worker and child."""
 
 from __future__ import annotations
 

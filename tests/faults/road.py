@@ -1,4 +1,4 @@
-"""A road to a server, which can be closed, slowed down, and made a dead end, for all who are on it."""
+"""A road to a server, which can be closed, slowed down, and made a dead end, for all connections on it."""
 
 from __future__ import annotations
 

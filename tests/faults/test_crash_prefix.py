@@ -118,7 +118,7 @@ class Workload:
 
 
 async def drain(broker: RedisBroker, lease: str) -> int:
-    """Take over what others had, and settle all there is; how many there were."""
+    """Reclaim the tasks of others, and settle all; return their number."""
     total = 0
     later = int(time.time() * 1000)
     for batch in range(1, 1000):
@@ -198,7 +198,7 @@ def test_every_prefix_of_the_file_is_whole_and_can_be_drained(tmp_path: Path) ->
 
 
 def examine(binary: Path, options: tuple[str, ...], files: Path, name: str, left: bytes, cut: int) -> int:
-    """A server on what is left: whole, and to be drained."""
+    """Start a server on the rest of the file: the contents are whole, and can be drained."""
     server = Server(binary, *options, "--aof-load-truncated", "yes", start=False)
     try:
         shutil.copytree(files, server.directory / "appendonlydir")

@@ -216,7 +216,7 @@ async def refusal(url: str) -> str:
 
 
 async def test_maxclients(tmp_path: Path) -> None:
-    """The store takes no more connections: a clear error for who begins; who was cut off comes back when it does."""
+    """The store takes no more connections: new clients get a clear error; a client that was cut off returns later."""
     server = Server(find_binary(), "--maxclients", "40")
     others: list[redis.Redis] = []
     try:
@@ -248,7 +248,7 @@ async def test_maxclients(tmp_path: Path) -> None:
 
 
 async def test_no_descriptors(valkey: Any) -> None:
-    """The process has none left when its connections break: what runs ends, and all goes on later."""
+    """The process has none left when its connections break: running tasks end, and all goes on later."""
     app = application(valkey.url)
     worker = app.worker("w1")
     await worker.start()
@@ -315,7 +315,7 @@ async def test_a_store_that_cannot_write_its_file(tmp_path: Path) -> None:
 
 
 async def test_a_subscriber_whose_buffer_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store cuts who does not read fast enough: every await returns, and who was cut off hears again."""
+    """The store cuts a client that reads too slowly: every await returns, and the client hears again."""
     server = Server(find_binary(), "--client-output-buffer-limit", "pubsub 65536 0 0")
     client = redis.Redis.from_url(server.url)
 

@@ -42,7 +42,7 @@ from pq.producer.producer import Producer
 
 
 class Chance(random.Random):
-    """Chance that remembers what was made of it last."""
+    """Chance that remembers its last results."""
 
     fed: Any = None
 
@@ -128,7 +128,7 @@ def wire(rng: Chance) -> None:
 
 @target
 def headers(rng: Chance) -> None:
-    """Records, their headers, and what limits they state."""
+    """Records, their headers, and the limits that they state."""
     record = rng.feed(bad_record(rng))
     for read in (records.is_live, records.is_finished, records.priority, records.token, records.demands):
         read(record)
@@ -209,7 +209,7 @@ SEALS.append(Seal([Key("k1", b"k" * 32)], [Key("e1", b"e" * 32)], compress_above
 
 @target
 def seals(rng: Chance) -> None:
-    """Sealed messages that were spoilt, by who has no key and by who has one."""
+    """Sealed messages that were spoilt, without the key and with it."""
     seal = rng.choice(SEALS)
     kind = rng.choice((LIVE, FINISHED, EVENT, SCHEDULE))
     closed = seal.close(bytes(200) + rng.randbytes(5), kind, "q", "i")

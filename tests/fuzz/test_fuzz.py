@@ -17,7 +17,7 @@ TOTAL = int(os.environ.get("PQ_FUZZ", "0"))
 FIRST = int(os.environ.get("PQ_FUZZ_SEED", "0"))
 EACH = max(1, TOTAL // len(TARGETS)) if TOTAL else 400
 LONGEST = 1.0 if TOTAL else 20.0
-"""Seconds for one input. In the short run this only finds what hangs: a busy machine may stand still for a while."""
+"""Seconds for one input. In the short run this only finds hangs: a busy machine may stand still for a while."""
 
 
 @pytest.mark.timeout(0 if TOTAL else 120)

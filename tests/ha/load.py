@@ -1,4 +1,4 @@
-"""A stream of tasks, and the account of what became of each."""
+"""A stream of tasks, and the account of the end of each."""
 
 from __future__ import annotations
 

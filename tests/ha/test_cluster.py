@@ -101,7 +101,7 @@ async def test_queues_of_all_nodes_are_served_and_seen(
 async def test_partitions_of_a_queue_lie_on_several_nodes_in_order_by_key(
     cluster: Cluster, make_app: Any, start_worker: Any
 ) -> None:
-    """A queue that is too much for a node is not on one; what has the same key runs in its order nevertheless."""
+    """A queue that is too much for a node is not on one; tasks with the same key run in order nevertheless."""
     # The slots of names that differ in a digit alone are often on the same node, by the pieces of this cluster.
     stated = (Partitions({f"orders{n}": 12}) for n in range(100))
     parts = next(p for p in (one.of(one.queues[0]) for one in stated) if len(masters_of(cluster, p)) == 3)

@@ -146,7 +146,7 @@ async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def test_work_goes_on_over_a_failover_and_strangers_are_refused(
     fleet: Fleet, make_app: Any, tmp_path: Path
 ) -> None:
-    """A worker that outlives its lease, a producer, events; then who else would be trusted, and what is said of it."""
+    """A worker that outlives its lease, a producer, events; then the errors of other certificates."""
     app = make_app(fleet.trusted(), task_queues=fleet.queues, lease=1.0)
     worker = await started(app)
     try:

@@ -1,4 +1,4 @@
-"""A primary that Sentinels replace: every connection goes with it, and what is lost on the way is known to be lost."""
+"""A primary that Sentinels replace: every connection goes with it, and lost tasks are known to be lost."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Network:
         self._in("store", "ip", "link", "set", f"to-{name}", "up")
 
     def close(self) -> None:
-        """Take it down. What still runs there goes on without a network."""
+        """Take it down. Processes that still run there go on without a network."""
         for name in ("store", *self.names):
             subprocess.run(["ip", "netns", "del", self._of(name)], check=False, capture_output=True)
 

@@ -1,4 +1,4 @@
-"""Large messages lie in a directory; what is in the store, and what is said there, stays small."""
+"""Large messages lie in a directory; messages in the store, and on its channels, stay small."""
 
 from __future__ import annotations
 

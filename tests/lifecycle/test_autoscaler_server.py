@@ -69,7 +69,7 @@ def scaled(api: Producer) -> list[dict[str, Any]]:
 def test_up_with_a_backlog_and_down_under_a_trickle(
     project: Path, api: Producer, serve: Serve, scaled: list[dict[str, Any]]
 ) -> None:
-    """Three workers for a backlog, one for what comes after it; every task is run once."""
+    """Three workers for a backlog, one for the tasks after it; every task is run once."""
     beating: set[str] = set()
     api.on_events("consumer", "status", lambda channel, event, facts: beating.add(facts["worker"])).wait(10)
     server = serve(*FOLLOW).ready(1)

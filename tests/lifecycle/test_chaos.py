@@ -153,7 +153,7 @@ def test_a_limit_of_three_under_ten_workers_and_ten_kills(project: Path, api: Pr
 
 
 def running_in(story: Path) -> list[int]:
-    """The processes that run something, by what they have written down."""
+    """Return the processes that run something, by their files."""
     return [pid for _, pid in follow(story)[0]]
 
 

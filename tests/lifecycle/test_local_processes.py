@@ -1,4 +1,4 @@
-"""`pq.local` in programs of its own: how they end, what they leave behind, which tasks their script has."""
+"""`pq.local` in programs of its own: their ends, their leftovers, and the tasks of their script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Start a script as a program of a session of its own; what is left of it is killed."""
+    """Start a script as a program of a session of its own; its leftovers are killed."""
     programs: list[subprocess.Popen[str]] = []
 
     def start(source: str, *arguments: str, stdin: bool = False) -> subprocess.Popen[str]:
@@ -113,7 +113,7 @@ def test_a_thread_that_waits_for_a_task_gets_it_before_the_end(run: Run) -> None
 
 
 def test_ctrl_c_leaves_the_block(run: Run, tmp_path: Path) -> None:
-    """The block ends with what runs stopped after its time, and the program with KeyboardInterrupt."""
+    """The block ends with the running calls stopped after its time, and the program with KeyboardInterrupt."""
     source = (
         "import local_tasks as tasks\nfrom pq.local import TaskQueue\n"
         "class Hasty(TaskQueue):\n"
@@ -220,7 +220,7 @@ print(queue.add(local_tasks.add, 2).result())
 
 
 def test_a_script_without_its_guard(run: Run) -> None:
-    """Tasks of other modules need none. One of the script itself fails with what to write, and nothing grows."""
+    """Tasks of other modules need none. One of the script itself fails with a text to write, and nothing grows."""
     said = run(UNGUARDED).communicate(timeout=PATIENCE)[0].splitlines()
     error = (
         "ConfigError a TaskQueue is made while a worker process imports the program's script, and so on "

@@ -139,7 +139,7 @@ def test_json_lines_say_which_child(project: Path, api: Producer, serve: Serve) 
 
 
 def test_a_replaced_worker_writes_a_new_file(project: Path, api: Producer, serve: Serve) -> None:
-    """kill -9 of a worker: the dead one's file stays as it is, the new one has a number and an id of its own."""
+    """kill -9 of a worker: the file of the dead one stays as it is; the new one has a number and an id of its own."""
     server = serve("-w", "1", "--log-dir", "logs").ready(1)
     api.tasks.queue("say", text="before").wait(20)
     (first,) = server.worker_pids()
@@ -247,7 +247,7 @@ def test_a_worker_works_on_without_its_file(project: Path, api: Producer, serve:
 
 
 def test_without_the_setting_there_are_no_files(project: Path, api: Producer, serve: Serve) -> None:
-    """Files are for those who ask for them."""
+    """Files are written only if they are configured."""
     serve("-w", "1").ready(1)
     api.tasks.queue("say.in.child", text="hello").wait(20)
     assert not list(project.rglob("*-worker-*")) + list(project.rglob("*-supervisor-*"))

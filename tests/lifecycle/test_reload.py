@@ -67,7 +67,7 @@ def test_new_code_is_taken(project: Path, api: Producer, server: ServerProcess) 
 def test_a_broken_file_changes_nothing_until_it_is_mended(
     project: Path, api: Producer, server: ServerProcess
 ) -> None:
-    """A few lines say what is wrong; the old worker serves on."""
+    """A few lines have the error; the old worker serves on."""
     worker = server.worker_pids()
     (project / "jobs.py").write_text("def f(:\n")
     server.wait_for("the old workers stay")

@@ -1,4 +1,4 @@
-"""A server from its start to its end: signals, kills, replacement, what it leaves behind."""
+"""A server from its start to its end: signals, kills, replacement, leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: two ways to write one, and what is refused when it is written."""
+"""Jobs: two ways to write one, and the refusals when it is written."""
 
 from __future__ import annotations
 

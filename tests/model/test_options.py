@@ -1,4 +1,4 @@
-"""The table of options: what is written out elsewhere says the same, and each check refuses what it should."""
+"""The table of options: copies elsewhere have the same contents, and each check refuses wrong values."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_meta_params_that_do_not_fit_are_refused(meta_params: Any, says: str) ->
 
 
 def test_a_job_is_described_by_the_options_that_it_states() -> None:
-    """Numbers and texts as they are, anything else as text; what is not stated is left out."""
+    """Numbers and texts as they are, anything else as text; options that are not stated are left out."""
 
     @job(timeout=5, run_every=60, default_queue="mail")
     def tick() -> None: ...

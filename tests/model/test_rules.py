@@ -71,7 +71,7 @@ def test_names_that_are_names(name: str) -> None:
     ],
 )
 def test_names_that_are_none(name: Any) -> None:
-    """Refused with their kind, shortened, and with what one looks like; a `ValueError` too."""
+    """Refused with their kind, shortened, and with an example; a `ValueError` too."""
     with pytest.raises(InvalidValue, match="is not a valid queue name") as caught:
         check_name("queue name", name)
     assert isinstance(caught.value, ValueError)
@@ -175,7 +175,7 @@ def raiser(exc: BaseException) -> Any:
     ids=["raises", "exits", "recurses", "no-text", "empty", "surrogate"],
 )
 def test_hostile_exceptions_become_texts(do: Any, text: str) -> None:
-    """Nothing an exception does to its text breaks who reports it; what comes out is valid Unicode."""
+    """No text of an exception breaks its reporter; the result is valid Unicode."""
     exc = Hostile(do)
     try:
         raise exc
@@ -207,7 +207,7 @@ def test_texts_are_bounded() -> None:
 
 
 def test_a_traceback_tells_the_cause_too() -> None:
-    """First what came first; a suppressed context is left out."""
+    """The first error comes first; a suppressed context is left out."""
     try:
         try:
             raise KeyError("first")

@@ -1,4 +1,4 @@
-"""Values and messages as bytes: what arrives is what was sent, and nothing unreadable breaks a reader."""
+"""Values and messages as bytes: they arrive unchanged, and nothing unreadable breaks a reader."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_task_without_arguments_has_empty_ones() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    """New fields are appended: an old worker reads what it knows."""
+    """New fields are appended: an old worker reads those that it knows."""
     fields = MSGPACK.unpack(full(MSGPACK, SUCCESS).to_wire())
     there = Task.from_wire(MSGPACK.pack([*fields, "newer", {"still": "newer"}]))
     assert there.reason == "timed-out"
@@ -99,7 +99,7 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, 1.5, [1]])
 def test_another_wire_version_is_refused(version: Any) -> None:
-    """It says which version it is, and what to do."""
+    """The error has the version, and what to do."""
     fields = [version, *MSGPACK.unpack(made().to_wire())[1:]]
     with pytest.raises(UnreadableMessage, match="wire version") as caught:
         Task.from_wire(msgpack.packb(fields))

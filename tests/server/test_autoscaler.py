@@ -62,7 +62,7 @@ def reading(
     ],
 )
 def test_up(now: Reading, wanted: int | None) -> None:
-    """One look at a server of 1 to 8 workers, and what follows from it."""
+    """One look at a server of 1 to 8 workers, and the decision."""
     decision = Autoscaler(1, 8, IDLE).decide(now)
     assert (decision.workers if decision else None) == wanted
 
@@ -189,7 +189,7 @@ def test_what_is_in_use_is_an_average_and_what_is_now() -> None:
     ],
 )
 def test_what_is_scarce_decides(told: Load | None, used: float, slots: float) -> None:
-    """Slots, child processes, the one event loop; and who does not answer has a job that holds that loop."""
+    """Slots, child processes, the one event loop; a worker that does not answer has a job that holds that loop."""
     measure = Meter().look({"w1": told}, 1.0)
     assert (measure.utilisation, measure.slots) == (pytest.approx(used), slots)
 

@@ -1,4 +1,4 @@
-"""A whole application with keys: what lies in the store, who can read it, and what happens to what is not ours."""
+"""A whole application with keys: the contents of the store, their readers, and the end of foreign messages."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_a_result_that_nobody_of_us_signed(make_app: Any, start_worker: An
 
 @pytest.mark.parametrize("keys", [SIGNED, KEYS], ids=["signed", "both"])
 async def test_who_has_no_keys_is_told_so(keys: Any, make_app: Any, start_worker: Any) -> None:
-    """Lists, single tasks, the dead set, schedules, events: nothing breaks, and it says what is missing."""
+    """Lists, single tasks, the dead set, schedules, events: nothing breaks, and the missing key is named."""
     app = make_app(**keys)
     heard: list[Any] = []
     async with app.api() as api, make_app().api() as looker:
@@ -211,7 +211,7 @@ async def pq_command(directory: Path, *words: str, **environment: str) -> tuple[
 async def test_the_command_line_without_keys(
     make_app: Any, start_worker: Any, valkey: Any, tmp_path: Path
 ) -> None:
-    """Every verb that reads records says what is missing, and ends in order."""
+    """Every verb that reads records names the missing key, and ends in order."""
     (tmp_path / "manage.py").write_text(
         f"from pq.api import PulsarQueue\ndef app():\n    return PulsarQueue(data_store={valkey.url!r})\n"
     )
@@ -279,7 +279,7 @@ async def test_the_verb_makes_a_key(tmp_path: Path) -> None:
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, make_app: Any) -> None:
-    """Encryption without `cryptography` is an error at once, that says what to install."""
+    """Encryption without `cryptography` is an error at once, with the package to install."""
     from pq.model import seal
 
     seal._aes.cache_clear()

@@ -96,7 +96,7 @@ def test_keys_of_encryption_are_changed_likewise() -> None:
 
 
 def test_while_keys_are_rolled_out() -> None:
-    """`accept_unsealed` takes what has no seal, and still not what has a wrong one."""
+    """`accept_unsealed` accepts messages without a seal, and still none with a wrong one."""
     seal = Seal(SIGN, ENCRYPT, accept_unsealed=True)
     assert seal.open(b"plain", LIVE, "q", "i") == b"plain"
     assert seal.open(Seal(SIGN).close(b"x", LIVE, "q", "i"), LIVE, "q", "i") == b"x"

@@ -1,4 +1,4 @@
-"""The way to the store under TLS: whose certificate is taken, and what is said about one that is not."""
+"""The connection to the store under TLS: accepted certificates, and the errors of others."""
 
 from __future__ import annotations
 

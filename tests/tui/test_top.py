@@ -1,4 +1,4 @@
-"""`pq top`: what is shown of a real store and a real worker, what the keys do, and what happens without a store."""
+"""`pq top`: the view of a real store and a real worker, the keys, and the behaviour without a store."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def worker(app: pq.PulsarQueue) -> AsyncIterator[Worker]:
 
 
 class View(NamedTuple):
-    """The program, and who types."""
+    """The program, and the keyboard."""
 
     top: Top
     pilot: Pilot[Any]
@@ -132,7 +132,7 @@ async def view(api: pq.Producer) -> AsyncIterator[View]:
 
 # ------------------------------------------------------------------------------------------- what is shown
 async def test_a_task_appears_its_bar_moves_and_it_goes(api: pq.Producer, worker: Worker, view: View) -> None:
-    """The way of a task, told by events."""
+    """The events of a task move its row."""
     task = await api.tasks.queue("held", callback=False)
     await view.until(lambda: view.cells("running"))
     await view.until(lambda: "25 % begun" in view.cells("running")[0][-1])
@@ -148,7 +148,7 @@ async def test_a_task_appears_its_bar_moves_and_it_goes(api: pq.Producer, worker
 
 
 async def test_what_ran_before_is_found_by_a_look(api: pq.Producer, worker: Worker) -> None:
-    """Without any event: what runs, and how far it is; how long is known as a lower bound."""
+    """Without any event: running tasks and their progress; their time is known as a lower bound."""
     task = await api.tasks.queue("held", callback=False)
     async with asyncio.timeout(20):
         while (await api.tasks.get(task.id)).run_info.get("progress") is None:
@@ -202,7 +202,7 @@ async def test_failures_are_newest_first_and_no_markup(api: pq.Producer, worker:
 
 
 async def test_the_cursor_stays_with_its_line(api: pq.Producer, worker: Worker, view: View) -> None:
-    """New failures come in above; what was selected stays selected."""
+    """New failures come in above; the selected row stays selected."""
     first = await api.tasks.queue("breaks", what="one")
     await view.until(lambda: view.cells("failures"))
     await view.go_to("failures")
@@ -357,7 +357,7 @@ async def test_the_details_of_a_failure(api: pq.Producer, worker: Worker, view: 
 
 
 async def test_the_details_of_a_running_task(api: pq.Producer, worker: Worker, view: View) -> None:
-    """Its log, how far it is, and who runs it, which the record does not say."""
+    """Its log, its progress, and its worker, which the record does not have."""
     await api.tasks.queue("held", callback=False)
     await view.until(lambda: view.cells("running"))
     await view.go_to("running")
@@ -374,7 +374,7 @@ async def test_the_details_of_a_running_task(api: pq.Producer, worker: Worker, v
 
 
 async def test_the_tasks_of_a_queue_and_why_one_waits(api: pq.Producer, view: View) -> None:
-    """Enter on a queue lists its tasks; enter on one of those tells why it waits. c cancels it, though it never ran."""
+    """Enter on a queue lists its tasks; enter on one of those shows why it waits. c cancels it, though it never ran."""
     task = await api.tasks.queue("addition", a=4, b=6, callback=False)
     await view.until(lambda: view.cells("queues"))
     await view.pilot.press("enter")
@@ -601,7 +601,7 @@ def test_without_a_terminal_it_says_what_to_type(
 
 
 def on_a_terminal(script: str, type: bytes = b"", at: bytes = b"\0") -> tuple[int, str]:
-    """Run a program on a terminal of 80x24; `type` is typed when `at` has appeared. Its code and what it wrote."""
+    """Run a program on a terminal of 80x24; `type` is typed when `at` has appeared. Return its code and its output."""
     pid, terminal = pty.fork()
     if pid == 0:
         env = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)}

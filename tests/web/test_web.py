@@ -1,4 +1,4 @@
-"""HTTP and JSON-RPC: the same calls by two faces, and who may make them."""
+"""HTTP and JSON-RPC: the same calls by two interfaces, and the clients that may make them."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
 async def test_mistakes(
     http: httpx2.AsyncClient, method: str, path: str, body: Any, status: int, slug: str, text: str
 ) -> None:
-    """Each with its status, its slug and what is wrong; nothing is queued."""
+    """Each with its status, its slug and the error; nothing is queued."""
     answer = await http.request(method, path, json=body)
     assert (answer.status_code, answer.json()["error"]["slug"]) == (status, slug)
     assert text in f"{answer.json()['error']['message']} {answer.json()['error']['hint']}"

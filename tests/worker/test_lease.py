@@ -1,4 +1,4 @@
-"""The lease keeper: when it renews, and what it notices."""
+"""The lease keeper: the times of its renewals, and the conditions that it notices."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Renewer:
 
 
 class Kept:
-    """A keeper with a lease of 30 s, its surroundings, and what it told."""
+    """A keeper with a lease of 30 s, its surroundings, and its messages."""
 
     def __init__(self) -> None:
         self.clock = HandClock()
@@ -137,7 +137,7 @@ async def test_a_lease_is_renewed_every_third_of_it(kept: Kept, monkeypatch: pyt
 
 
 async def test_a_lost_lease_and_requests_to_cancel_are_told_in_the_loop(kept: Kept) -> None:
-    """The thread only passes on what the store said; the loop acts."""
+    """The thread only passes on the answer of the store; the loop acts."""
     kept.renewer.answer = Renewal(True, frozenset({"a"}))
     kept.renew()
     kept.renewer.answer = Renewal(False, frozenset())

@@ -67,7 +67,7 @@ class World:
         return Scheduler(context, app.api().schedules)
 
     async def tasks(self, queue: str = "default") -> list[Task[Any]]:
-        """All tasks that wait, in the order in which they would be handed out."""
+        """Return all waiting tasks, in the order in which they would be dispatched."""
         ids = await self.broker.looks.peek(queue, 100_000)
         return [Task.from_wire(records.message(r)) for r in await self.broker.looks.records(queue, ids) if r]
 
@@ -216,7 +216,7 @@ async def test_the_task_of_a_tick(world: World) -> None:
 
 
 async def test_it_sleeps_until_the_next_tick_and_never_longer_than_a_poll(world: World) -> None:
-    """So that what changes at run time is seen."""
+    """So changes at run time are seen."""
     one = world.scheduler("every.second", "skips")
     assert await one.turn() == 1.0
     world.hand.advance(600)
@@ -242,7 +242,7 @@ async def test_the_store_s_clock_is_set_back(world: World) -> None:
 
 # ------------------------------------------------------------------------------ changes at run time
 async def test_changes_are_seen_at_the_next_turn(world: World) -> None:
-    """Another rule, a pause and the end of it, all by who is not the scheduler."""
+    """Another rule, a pause and the end of it, all by another program than the scheduler."""
     one = world.scheduler("every.second", "plain")
     await one.turn()
     other = world.scheduler("every.second", "plain")._schedules
