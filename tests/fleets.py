@@ -1,6 +1,6 @@
 """Servers in company: a primary with its replica and three Sentinels, and a cluster of six. Real ones, on 127.0.0.1.
 
-They are waited for by what they say of each other, with long deadlines: a machine may be slow.
+The waits look at what the servers report of each other, with long deadlines: a machine may be slow.
 """
 
 from __future__ import annotations

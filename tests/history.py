@@ -21,7 +21,7 @@ The operations, and the facts of each:
     crashed   something that must never stop has stopped, or a program has met an error that it does not know
     healthy   nothing will befall the workers themselves, but that they are killed
     quiesce   no more faults from here on: within, the seconds after which all must be done; told, those after which
-              who waits must know; behind, those by which the store's clock was set back, and what it delays is late
+              who waits must know; behind, those by which the store's clock was set back, and the tasks that this delays are late
     streamed  a body has streamed all its parts: id, run, parts (how many)
     read      a client reads the stream of a task: id; `ok` with the parts at its end, `fail` with the error
     probe     a task of a healthy system: took, the seconds until its future was resolved

@@ -1,6 +1,6 @@
 """Leftovers of a test in its own process: threads, descriptors, children, asyncio tasks.
 
-Looked at before and after every test (`conftest.py`). What takes a moment to end is given one. Keys in the store
+`conftest.py` looks at them before and after every test. Leftovers that take a moment to end get one. Keys in the store
 are looked at by the fixtures of the stores. A store's server may outlive a test, since most are of the session; those
 are looked for when the session ends.
 """
@@ -53,7 +53,7 @@ def left_since(before: Look) -> list[str]:
         found = _more(before)
         if not found or time.monotonic() > deadline:
             break
-        if not collected:  # what a cycle of references holds is not left, it is not gone yet
+        if not collected:  # an object in a cycle of references is not left, it is not gone yet
             collected = True
             gc.collect()
         time.sleep(0.01)
@@ -114,7 +114,7 @@ def _children() -> set[int]:
             try:
                 found.update(map(int, (_THREADS / thread / "children").read_text().split()))
             except OSError:
-                pass  # the thread has ended, or the kernel does not tell
+                pass  # the thread has ended, or the kernel does not show it
     except OSError:
         pass
     return found

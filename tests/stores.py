@@ -87,7 +87,7 @@ class QueueDump:
     """All that is known of one queue. Two are equal when no caller could distinguish the queues."""
 
     ready: list[str] = field(default_factory=list)
-    prio: list[str] = field(default_factory=list)  # in the order in which they are handed out
+    prio: list[str] = field(default_factory=list)  # in the order of dispatch
     delayed: dict[str, int] = field(default_factory=dict)
     records: dict[str, bytes] = field(default_factory=dict)
     held: dict[str, set[str]] = field(default_factory=dict)
@@ -326,7 +326,7 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
         slots = queue.slots.get(name, set())
         stated = [queue.holds.get(id, "") for id in slots] + [demands.get(id, "") for id in ids]
         numbers = {g.most for text in stated for g in read_limits(text) if g.name == name}
-        # Tasks may state one gate with different numbers: then who is first may wait longer than it had to. Of one
+        # Tasks may state one gate with different numbers: then the first one may wait longer than it had to. Of one
         # whose record was deleted by hand the number is unknown.
         needed = gate.most if len(numbers) == 1 and not ids & set(deleted) else 1
         if gate.kind == "c" and len(slots) < needed:

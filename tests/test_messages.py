@@ -1,6 +1,6 @@
 """The texts of common mistakes: each one made for real, and the whole text of the answer.
 
-What happened with its values and its slug, then what to type. At the command line that is six lines at most, with no
+The event with its values and its slug, then the text to type. At the command line that is six lines at most, with no
 frame of the library; in Python the same text is the exception's message, and the hint is a note of it.
 """
 

@@ -122,7 +122,7 @@ async def tls_server(
             start(carry(reader, there, plain))
             start(carry(answers, here, False))
         except (OSError, ConnectionError):
-            connection.close()  # a handshake that fails is what the tests are about
+            connection.close()  # the tests are about failing handshakes
         except BaseException:
             connection.close()
             raise

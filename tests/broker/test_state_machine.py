@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         self.known: dict[str, list[str]] = {queue: [] for queue in QUEUES}
         self.demands: dict[str, str] = {}
         self.batch = 0
-        self.taken: list[tuple[str, Reserved]] = []  # everything that was ever handed out, the last first
+        self.taken: list[tuple[str, Reserved]] = []  # all tasks that were ever dispatched, the last first
         self.deleted: set[str] = set()
         self.last: dict[str, tuple[ReserveCall, dict[str, list[Settlement]]]] = {}
         self.before = dump_server(self.client)[0]
@@ -302,7 +302,7 @@ class Machine(RuleBasedStateMachine):
                 assert sorted(again.tasks) == sorted(answer.tasks)
             self.note(lease, again)
 
-    # Oftener than the rest: it is what brokers do all day.
+    # More often than the rest: brokers mostly make this call.
     exchanges_too = exchanges
     exchanges_again = exchanges
 

@@ -217,7 +217,7 @@ async def test_two_applications_are_not_guessed_between(make_app: Any, valkey: A
 async def test_within_a_job_it_is_the_workers_own(job: Any, make_app: Any, start_worker: Any) -> None:
     """In every mode, whatever else the program has; and `meta['from_task']` is the job's task."""
     other = make_app(namespace="other").api()
-    # Two children: a worker whose only one is busy reserves nothing more, not even what its job awaits.
+    # Two children: a worker whose only child is busy reserves nothing more, not even a task that its job awaits.
     app: PulsarQueue = make_app(processes=2)
     await start_worker(app)
     async with app.api() as api, other:

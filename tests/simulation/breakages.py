@@ -1,6 +1,6 @@
 """Ways to break pq on purpose. The simulation must notice each: what notices nothing shows nothing.
 
-Each has seeds that are known to meet it. Where a change moves what seeds do, `run.py --hunt` finds others.
+Each has seeds that are known to meet it. Where a change moves the effects of seeds, `run.py --hunt` finds others.
 """
 
 from __future__ import annotations

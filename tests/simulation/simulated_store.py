@@ -101,9 +101,7 @@ class Connection:
         self.store = store
         self.program = program
         self.wire: SimulatedWire | None = wire
-        self.up: deque[tuple[bytes, int]] = (
-            deque()
-        )  # what is under way: a command, and how many are of its call
+        self.up: deque[tuple[bytes, int]] = deque()  # pending: a command, and how many are of its call
         self.up_until = 0.0
         self.down: deque[Any] = deque()
         self.down_until = 0.0
@@ -483,7 +481,7 @@ class SimulatedStore:
                 for connection in self._blocked:
                     if key in (connection.blocked or ()):
                         self._line.ask(("LPOP", key))
-                        # Not before what we are in the middle of has been answered.
+                        # Not before the current command has been answered.
                         self._blocked.pop(connection)
                         self._at(self.loop.time(), self._unblock, connection, [key, b"1"])
                         break

@@ -407,7 +407,7 @@ class World:
         while True:
             try:
                 async for part in stream:
-                    parts.append(part)  # noqa: PERF401  what is there when it breaks is thrown away
+                    parts.append(part)  # noqa: PERF401  parts before a break are dropped
                 break
             except StreamRestarted:
                 parts.clear()

@@ -1,6 +1,6 @@
 """Hundreds of schedules of everything that can happen between machines; each must keep every rule of `history.py`.
 
-A seed is a whole schedule: workers, producers, a network and what befalls them. `PQ_SIM_SEED=n` runs that one alone and
+A seed is a whole schedule: workers, producers, a network and their faults. `PQ_SIM_SEED=n` runs that one alone and
 tells its history; `PQ_SIM_SEEDS=n` runs more of them. They run in processes of their own, with nothing of pytest in
 them, so that they leave nothing behind in this one.
 """
@@ -59,7 +59,7 @@ def seeds(count: int, *words: str) -> list[dict[str, Any]]:
     """The results of the first `count` seeds, some processes at once."""
     size = -(-count // PARTS)
     running = [begin(1 + part * size, min(size, count - part * size), *words) for part in range(PARTS)]
-    # All are read at once: who is not read stands still when its pipe is full.
+    # All are read at once: a process that is not read stands still when its pipe is full.
     with ThreadPoolExecutor(PARTS) as pool:
         try:
             return [answer for found in pool.map(answers, running) for answer in found]

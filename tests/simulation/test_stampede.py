@@ -1,7 +1,7 @@
 """A store comes back, and all clients that lost it at one moment want it back: they must not come at one moment.
 
 Real workers and producers, in virtual time, in a process of its own (`stampede.py`). The same seed each time, so the
-counts are the same each time; what is asserted leaves room for another seed.
+counts are the same each time; the assertions leave a margin for another seed.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ def test_a_record_with_the_message_of_another_task_fails() -> None:
 
 
 def test_a_task_whose_payload_is_lost_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stub in its record names the former size."""
+    """The stub in its record has the name."""
     stub = task_of().to_wire()
 
     def lost(message: bytes) -> Task[Any]:

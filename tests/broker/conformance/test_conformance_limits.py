@@ -49,7 +49,7 @@ async def test_a_rate_lets_one_after_the_other_through(world: World, broker: Any
     for _ in range(12):
         world.hand.advance(1)
         taken.append("".join(names(await world.take())))
-    # From the moment in which the last one went: what the clock's milliseconds cost is not made up for.
+    # From the moment of the last start: the rounding of the clock to milliseconds is not made up for.
     assert taken == ["b", "", "", "c", "", "", "d", "", "", "", "", ""]
     assert world.dump().timers == {}
 

@@ -254,7 +254,7 @@ async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None
     await world.take(batch=1)
     for _ in range(2):
         await world.end(task, reply=reply)
-    # In a cluster what is published at one node may overtake what is published at another. This is sent where those
+    # In a cluster a message that is published at one node may overtake one of another node. This is sent where those
     # were that must not have come.
     await world.put("z")
     await until(lambda: [id for m in messages for id, _ in told([m])[0][1]][-1:] == ["z"])
