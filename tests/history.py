@@ -56,7 +56,7 @@ class Event:
         return self.facts[name]
 
     def line(self) -> str:
-        """As JSON, the same for equal events."""
+        """Return the event as JSON, the same for equal events."""
         return json.dumps(
             [round(self.time, 6), self.process, self.op, self.phase, self.facts], sort_keys=True
         )

@@ -81,7 +81,7 @@ def stores_left() -> list[str]:
 
 
 def _fds_of_helpers() -> Iterable[int | None]:
-    """Of the two processes that `multiprocessing` keeps for as long as this one lives."""
+    """Return the descriptors of the two processes that `multiprocessing` keeps while this one lives."""
     yield resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
     yield forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
 

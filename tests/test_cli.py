@@ -301,7 +301,7 @@ def test_a_fault_of_the_library_is_not_dressed_up(app: App) -> None:
 
 
 def test_ctrl_c_ends_with_130(app: App) -> None:
-    """As shells report it, and without a traceback."""
+    """Shells report it so, and there is no traceback."""
     app.fails_with = KeyboardInterrupt()
     assert cli.run(app, []) == 130
 

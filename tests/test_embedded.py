@@ -364,7 +364,7 @@ def test_production_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_any_server_program_the_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the extra nor a server on PATH."""
+    """Neither the extra nor a server on PATH is there."""
     monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NoStore) as caught:

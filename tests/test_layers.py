@@ -146,7 +146,7 @@ def test_third_parties_are_imported_in_their_place_alone() -> None:
 
 
 def test_a_third_party_out_of_place_is_found() -> None:
-    """Also one that has no place."""
+    """The same holds for a third party that has no place."""
     code = {"pq.worker.service": "import redis\nfrom starlette.applications import Starlette\nimport numpy"}
     assert misplaced(imports(code)) == [
         "pq.worker.service, line 1: redis",

@@ -136,7 +136,7 @@ def test_json_has_one_object_a_line() -> None:
 
 
 def test_json_has_the_traceback() -> None:
-    """As one string."""
+    """The traceback is one string."""
     try:
         raise ValueError("bad")
     except ValueError:
@@ -191,7 +191,7 @@ def test_configure_again_replaces_what_it_set_up(root_logger: logging.Logger) ->
 def test_colours_are_for_terminals_that_want_them(
     monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], no_color: str, coloured: bool
 ) -> None:
-    """Not in files, and not against NO_COLOR."""
+    """Files have none, and NO_COLOR turns them off."""
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("TERM", "xterm")
     out = stream()
@@ -317,7 +317,7 @@ def test_above_the_rate_nothing_is_formatted(lines: Lines) -> None:
 
 
 def test_the_lines_go_to_the_log_of_the_process() -> None:
-    """With the worker's name in its column, and escaped as everything there."""
+    """Each line has the worker's name in its column, and is escaped as all lines there."""
     out = io.StringIO()
     logs.configure(who="server", stream=out)
     TaskLog().started("w1", "work\x1b", "7f3a")

@@ -610,7 +610,7 @@ async def test_without_a_scheduler(pq_worker, pq_clock):
     assert shop.log == []
 """)
 def test_periodic_jobs(part: Part) -> None:
-    """With the setting on, each tick of the time that passes is one run; without, none is."""
+    """With the setting on, each tick of the passing time is one run; without it, no tick is."""
     part.check()
 
 

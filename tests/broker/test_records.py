@@ -69,7 +69,7 @@ def test_no_bytes_break_the_reader_of_parcels(data: bytes) -> None:
 
 
 def test_all_keys_of_a_queue_share_its_hash_tag() -> None:
-    """So a queue lives whole in one slot of a cluster; another namespace is another world."""
+    """Each queue lives whole in one slot of a cluster; another namespace has keys of its own."""
     keys = Keys("other")
     for key in (keys.prefix("q"), keys.record("q", "i"), keys.wake("q")):
         assert key.startswith("other:{q}:")

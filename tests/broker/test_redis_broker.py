@@ -522,5 +522,5 @@ async def test_a_server_that_does_not_suit_is_refused(tmp_path: Path, info: byte
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
 def test_errors_of_all_kinds_become_ours(error: Exception, becomes: type[StoreError]) -> None:
-    """By class or by text, whichever says it."""
+    """The class or the text of an error decides."""
     assert type(translate(error, "here")) is becomes

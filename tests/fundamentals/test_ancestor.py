@@ -443,7 +443,7 @@ async def test_the_jobs_that_come_with_it(api: Producer, tmp_path: Path) -> None
 
 # -------------------------------------------------------------------------------------------- "Extend"
 class Manager(pq.Manager):
-    """As the README has it."""
+    """The manager of the README."""
 
     saved: list[str] = []  # noqa: RUF012  shared by the instances on purpose
 

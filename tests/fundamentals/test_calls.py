@@ -120,7 +120,7 @@ async def test_taking_away_what_was_never_there(serving: Producer) -> None:
 
 
 def test_taking_away_in_a_plain_shell(app: PulsarQueue) -> None:
-    """With and without `.wait()`."""
+    """The calls work with and without `.wait()`."""
     api = app.api()
     api.on_events("task", "done", print)
     api.remove_event_callback("task", "done", print)
@@ -225,7 +225,7 @@ async def test_thousands_go_in_one_round_trip(api: Producer, valkey: Any) -> Non
 
 
 async def test_arguments_that_do_not_fit_are_a_type_error(api: Producer) -> None:
-    """So code that expects Python's own errors goes on working."""
+    """Code that expects Python's own errors goes on working."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'c'"):
         api.tasks.queue("addition", c=1)
 

@@ -44,7 +44,7 @@ async def test_the_newest_first(serving: Producer) -> None:
 
 
 async def test_again_with_other_arguments(serving: Producer) -> None:
-    """By name, at any place; tasks that are not named stay. The task keeps its id and leaves the dead set."""
+    """Arguments change by name, at any place; others stay. The task keeps its id and leaves the dead set."""
     task = await serving.tasks.queue("divide", 8, b=0)
     assert await serving.tasks.retry(task.id, b=2)
     again = await (await serving.tasks.get(task.id)).done_callback
@@ -56,7 +56,7 @@ async def test_again_with_other_arguments(serving: Producer) -> None:
 
 
 async def test_changes_are_checked(serving: Producer) -> None:
-    """As in `queue`, and before anything is done."""
+    """The checks are those of `queue`, and precede any change."""
     task = await serving.tasks.queue("divide", 8)
     with pytest.raises(pq.BadArguments, match="got an unexpected keyword argument 'c'"):
         await serving.tasks.retry(task.id, c=2)

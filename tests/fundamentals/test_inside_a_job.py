@@ -84,7 +84,7 @@ def leaf(number: int) -> int:
 
 @pq.job()
 def promises(self: Job) -> Any:
-    """Neither async nor done: it returns a future."""
+    """Return a future, from a function that is not async."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[int] = loop.create_future()
     loop.call_soon(future.set_result, 7)
@@ -144,7 +144,7 @@ async def test_a_plain_function_may_return_an_awaitable(serving: Producer, mode:
 
 
 async def test_a_plain_function_may_return_a_future(serving: Producer) -> None:
-    """As the first text about such queues says of tasks in the event loop."""
+    """The documentation of the ancestor has such tasks in the event loop."""
     assert (await serving.tasks.queue("promises")).get() == 7
 
 

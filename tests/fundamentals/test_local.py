@@ -109,7 +109,7 @@ def test_a_map_that_is_given_up_cancels_what_has_not_begun(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("count", [0, -1, "2", True, 1.5])
 def test_bad_numbers_are_named(count: Any) -> None:
-    """Of workers, of requests for each, and of seconds."""
+    """The error names the number: of workers, of requests for each, or of seconds."""
     with pytest.raises(api.InvalidValue, match=f"worker_count is {count!r}, and must be a whole number"):
         TaskQueue(count)
     with pytest.raises(api.InvalidValue, match="requests_per_worker"):
@@ -129,7 +129,7 @@ def test_what_is_no_task_is_refused(shared: TaskQueue) -> None:
 
 
 def test_many_threads_add(shared: TaskQueue) -> None:
-    """As the threads of a web application do."""
+    """The threads of a web application do the same."""
     before = shared.processed()
     with ThreadPoolExecutor(10) as threads:
         futures = list(threads.map(lambda n: shared.add(tasks.add, n), range(300)))
@@ -347,7 +347,7 @@ def test_workers_are_replaced_after_their_requests() -> None:
 
 # ------------------------------------------------------------------------------------------ logs
 def test_what_tasks_log_reaches_the_handlers_of_the_application(shared: TaskQueue, heard: Records) -> None:
-    """With logger, level, place, process id, `extra` and traceback, as if it had been logged here."""
+    """Records keep logger, level, place, process id, `extra` and traceback, as records of this process have them."""
     pid = shared.add(tasks.talks, "some.library").result(PATIENCE)
     assert heard.of("some.library") == [("INFO", "hello from some.library"), ("ERROR", "it failed")]
     info, error = (record for record in heard.records if record.name == "some.library")
@@ -392,7 +392,7 @@ def test_what_tasks_print_reaches_them_too(shared: TaskQueue, heard: Records) ->
 
 
 def test_the_levels_of_the_application_count_in_the_workers(heard: Records) -> None:
-    """As they are when a task begins, whenever they were set: also in a worker that runs already."""
+    """The levels at the start of a task count, whenever they were set: also in a worker that runs already."""
     logger = logging.getLogger("some.package")
     seen = {}
     with TaskQueue(1) as queue:

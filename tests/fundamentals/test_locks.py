@@ -119,7 +119,7 @@ async def test_waiting_has_an_end(api: Producer) -> None:
 
 
 async def test_whoever_is_cancelled_while_it_waits_leaves_nothing_behind(api: Producer) -> None:
-    """Neither the lock, nor the next in the line standing."""
+    """The cancelled caller leaves neither the lock behind, nor the next in the line waiting."""
     async with api.lock("door"):
         waiting = [asyncio.ensure_future(api.lock("door").acquire()) for _ in range(3)]
         await asyncio.sleep(0.05)
@@ -165,7 +165,7 @@ asyncio.run(main())
 
 
 async def test_the_lock_of_a_killed_holder_is_free_after_its_ttl(api: Producer, valkey: Any) -> None:
-    """Not before: a dead holder looks like a slow one."""
+    """The lock is not free before that: a dead holder looks like a slow one."""
     holder = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOLDER, valkey.url, stdout=subprocess.PIPE
     )

@@ -144,7 +144,7 @@ async def test_what_is_no_text_is_told(api: Producer, what: str) -> None:
 
 
 async def test_a_wrong_status_is_told(api: Producer) -> None:
-    """With the nearest one."""
+    """The error has the nearest status."""
     with pytest.raises(pq.InvalidValue, match="'failled' is not a status") as caught:
         await api.tasks.search("failled")
     assert "failure" in (caught.value.hint or "")
@@ -152,7 +152,7 @@ async def test_a_wrong_status_is_told(api: Producer) -> None:
 
 # ------------------------------------------------------------------------------------------- one of them
 async def test_the_beginning_of_an_id_is_enough(serving: Producer) -> None:
-    """As with git; where it is not, the error says which there are."""
+    """An ambiguous beginning is an error with the ids, as in git."""
     task = await serving.tasks.queue("talks", 0)
     assert (await serving.tasks.find(task.id[:8])).id == task.id
     await serving.tasks.queue("talks", 0)
@@ -226,7 +226,7 @@ async def test_what_a_child_process_logs_and_prints_is_kept_too(serving: Produce
 
 # ------------------------------------------------------------------------------------------------ events
 async def test_the_events_of_one_task(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """From queued to done, with progress and log lines; others' events are not among them."""
+    """The listener gets all from queued to done, with progress and log lines, and no events of others."""
     future = api.tasks.queue("held", 7)
     names = []
     async with asyncio.timeout(20):
@@ -293,7 +293,7 @@ async def test_progress_of_what_is_neither(serving: Producer) -> None:
 
 # --------------------------------------------------------------------------------------- why it waits
 async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """From reasons that can never pass by themselves to those that will."""
+    """Reasons are ordered: those that can never pass by themselves come first."""
 
     async def slug(future: Any) -> str | None:
         await api.tasks.size()

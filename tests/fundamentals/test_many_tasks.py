@@ -149,7 +149,7 @@ async def test_one_wrong_item_and_nothing_is_queued(
 
 
 async def test_the_wrong_item_is_named(api: Producer) -> None:
-    """Of ten thousand items one has to know which."""
+    """The error has the number of the item among ten thousand."""
     items: list[Any] = [("double", (number,)) for number in range(MANY)]
     items[7_001] = ("double", (open,))
     with pytest.raises(pq.NotSerializable) as caught:
@@ -169,7 +169,7 @@ async def test_an_async_generator_is_to_be_collected_first(api: Producer) -> Non
 
 
 async def test_as_completed_wants_the_futures_of_tasks(serving: Producer) -> None:
-    """Not the one future of `map`, nor tasks that are done."""
+    """The one future of `map` is refused, and so are tasks that are done."""
     everything = serving.tasks.map("double", range(3))
     with pytest.raises(pq.BadArguments, match="takes the futures of tasks"):
         serving.tasks.as_completed(everything)  # type: ignore[arg-type]

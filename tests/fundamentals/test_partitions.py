@@ -109,7 +109,7 @@ def by_customer() -> dict[str, list[int]]:
 
 
 async def test_tasks_without_a_key_are_spread_evenly(api: Producer) -> None:
-    """By turns; `task.queue` is the partition, and in the store each is a queue."""
+    """The partitions take turns; `task.queue` is the partition, and in the store each is a queue."""
     futures = api.tasks.queue_many([("echo", (n,)) for n in range(80)], callback=False)
     queued = Counter([(await future).queue for future in futures])
     assert queued == dict.fromkeys(PARTS, 10)

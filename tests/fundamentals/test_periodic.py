@@ -71,7 +71,7 @@ def test_periodic_jobs_are_listed(app: PulsarQueue) -> None:
     ],
 )
 def test_a_mistake_is_told_when_the_job_is_defined(options: dict[str, Any], says: str) -> None:
-    """Not when the first run is due at night."""
+    """The error does not wait until the first run is due at night."""
     with pytest.raises(pq.ConfigError, match=says):
 
         @pq.job(**options)
@@ -156,7 +156,7 @@ def test_next_scheduled_in_a_plain_shell(app: PulsarQueue) -> None:
 
 
 async def test_schedules_tell_what_the_store_has(make_app: Any, start_worker: Any) -> None:
-    """From the code, brought by a server; and from run time."""
+    """Schedules come from the code, brought by a server, and from run time."""
     app = make_app(schedule_periodic=True)
     await start_worker(app)
     async with app.api() as api:
@@ -203,7 +203,7 @@ async def test_run_time_counts_more_than_the_code(api: Producer) -> None:
 
 
 async def test_pausing_and_resuming(api: Producer) -> None:
-    """Also before any server has brought the code's schedules; a paused one has no next run."""
+    """A pause works before any server has brought the code's schedules; a paused schedule has no next run."""
     paused = await api.tasks.pause_schedule("tick")
     assert (paused.paused, paused.next) == (True, None)
     resumed = await api.tasks.resume_schedule("tick")
@@ -212,7 +212,7 @@ async def test_pausing_and_resuming(api: Producer) -> None:
 
 
 async def test_running_one_now(serving: Producer) -> None:
-    """With the arguments of the schedule, and beside its ticks."""
+    """The run has the arguments of the schedule, and changes none of its ticks."""
     await serving.tasks.schedule("greet", "@yearly", kwargs={"name": "Ada"}, name="ada")
     queued = await serving.tasks.run_schedule_now("ada")
     assert queued.meta == {"schedule": "ada"}

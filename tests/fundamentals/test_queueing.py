@@ -64,7 +64,7 @@ async def test_a_future_shows_the_id_of_its_task(api: Producer) -> None:
 
 
 async def test_a_job_is_named_in_three_ways(serving: Producer) -> None:
-    """By its name, by its decorated function and by its class."""
+    """A job has its name, its decorated function and its class."""
     by_name = await serving.tasks.queue("no.self", 1, 2, 3)
     by_function = await serving.tasks.queue(no_self, 1, 2)
     by_class = await serving.tasks.queue(AsClass, word="hi")

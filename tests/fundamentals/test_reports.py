@@ -142,7 +142,7 @@ def app(make_app: Any, post: Post) -> pq.PulsarQueue:
 
 
 async def test_the_first_failure_goes_out_at_once(serving: pq.Producer, post: Post) -> None:
-    """By mail and by web hook, with all that one needs to find it; attempts before the last are none."""
+    """A mail and a web hook have all that is needed to find it; attempts before the last are not reported."""
     task = await serving.tasks.queue("breaks.twice")
     text = await post.mail()
     (mail,) = post.mails
@@ -283,7 +283,7 @@ def test_settings_that_cannot_be(name: str, value: str, fits: str) -> None:
 
 
 def test_no_secret_is_shown() -> None:
-    """Neither the password of the mail server nor the path of the hook, which is one."""
+    """A log has neither the password of the mail server nor the path of the hook, which is a secret."""
     text = repr(
         Settings(smtp_url="smtps://u:pw@host:99", report_webhook="https://hooks.example.org/s3cret?k=v")
     )

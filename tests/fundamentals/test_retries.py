@@ -140,7 +140,7 @@ async def in_a_group(word: str, other: bool = False) -> None:
 
 
 async def test_a_word_from_a_task_group_counts(serving: Producer) -> None:
-    """As if it were raised alone; beside a real error it is one error of the group."""
+    """The verdict counts as if it were raised alone; beside a real error it is one error of the group."""
     assert (await serving.tasks.queue("in.a.group", "cancel")).status_string == "REVOKED"
     task = await serving.tasks.queue("in.a.group", "retry")
     assert (task.retry, task.exception) == (3, "Retry: the shop is closed")
@@ -175,7 +175,7 @@ async def late_once() -> None:
 
 
 async def test_a_time_out_counts_as_task_timeout(serving: Producer) -> None:
-    """So a job can have attempts after errors, and none after a time-out."""
+    """A job can have attempts after errors, and none after a time-out."""
     task = await serving.tasks.queue("late.once")
     assert (task.status_string, task.retry, task.reason) == ("REVOKED", 1, "timed-out")
 

@@ -171,7 +171,7 @@ async def test_a_task_that_streams_nothing(serving: Producer) -> None:
 
 
 async def test_the_error_of_the_task_comes_after_its_parts(serving: Producer) -> None:
-    """So no reader takes half of a result for the whole."""
+    """No reader takes half of a result for the whole."""
     stream = serving.tasks.stream(serving.tasks.queue("fails"))
     async with asyncio.timeout(20):
         assert await anext(stream) == "all that there is"
@@ -283,7 +283,7 @@ async def test_after_its_end_a_task_streams_nothing(serving: Producer) -> None:
 
 
 async def test_a_job_reads_the_stream_of_another(serving: Producer) -> None:
-    """With the same call, in a worker."""
+    """The call in a worker is the same."""
     _go_on.set()
     task = await serving.tasks.queue("reads.another", "halfway")
     assert task.get() == ["before", "after"]
@@ -349,7 +349,7 @@ async def test_a_task_that_was_never_queued(api: Producer, valkey: Any) -> None:
 
 
 async def test_in_a_thread_a_plain_for_reads_it(serving: Producer, make_app: Any) -> None:
-    """So it is at the prompt; in a running loop that would block it."""
+    """The prompt works the same; in a running loop that would block it."""
     with pytest.raises(WaitInLoop, match="would block"):
         iter(serving.tasks.stream(serving.tasks.queue("nothing")))
 

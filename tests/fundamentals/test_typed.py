@@ -72,7 +72,7 @@ async def test_a_decorated_function_queues_itself(serving: Producer) -> None:
 
 
 async def test_options_are_apart_from_arguments(serving: Producer) -> None:
-    """So an argument may be called as an option is."""
+    """An argument may have the name of an option."""
     how = echo.options(delay=0.01, timeout=20, priority=5, expires=60, max_retries=2, retry_delay=0.5)
     task = await how.queue(delay=5, queue="none", timeout=1)
     assert task.get() == [5, "none", {"timeout": 1}]
@@ -138,7 +138,7 @@ def test_options_are_checked_at_once(options: dict[str, Any], message: str) -> N
 
 
 def test_an_unknown_option_is_a_type_error_with_a_hint() -> None:
-    """As Python's own, with the nearest name."""
+    """The error is like Python's own, with the nearest name."""
     with pytest.raises(TypeError) as caught:
         addition.options(dealy=2)  # type: ignore[arg-type]
     assert caught.value.__notes__ == ["hint: did you mean 'delay'?"]

@@ -259,7 +259,7 @@ async def test_a_store_that_deletes_keys_is_an_error_for_the_doctor(
 
 # ----------------------------------------------------------------------------------------------- acts
 async def test_retry_and_cancel(serving: Producer, run: Run) -> None:
-    """By the beginning of an id; all of the dead set; an impossible retry is exit code 1."""
+    """A task is named by the beginning of its id, or all of the dead set; an impossible retry is exit code 1."""
     failed = [await serving.tasks.queue("breaks", str(n)) for n in range(2)]
     assert (await run("retry", failed[0].id[:9])).out == f"queued again: breaks {failed[0].id[:9]}\n"
 
@@ -316,7 +316,7 @@ async def test_explain_knows_every_slug(api: Producer, run: Run) -> None:
 
 
 async def test_follow_the_log_of_a_task(serving: Producer, run: Run) -> None:
-    """From its first line to its end."""
+    """The command prints the log from its first line to its end."""
     future = serving.tasks.queue("held")
     await serving.sent()  # the command has a connection of its own, and may be quicker
     following = asyncio.create_task(run("logs", future.id, "-f"))

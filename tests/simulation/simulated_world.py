@@ -476,7 +476,7 @@ class World:
         return {id for id in self.store.known if id.startswith("cron.")}
 
     async def _calm_down(self) -> None:
-        """From here on nothing goes wrong."""
+        """End all faults: nothing goes wrong from here on."""
         self.quiet = True
         store = self.store
         store.heal()
@@ -626,7 +626,7 @@ FAULTS: dict[str, Callable[[World], Any]] = {
 
 
 class _Raw:
-    """As much of a client as `stores.dump_server` needs."""
+    """The part of a client that `stores.dump_server` needs."""
 
     def __init__(self, store: SimulatedStore) -> None:
         self._store = store

@@ -194,7 +194,7 @@ BAD = {
 
 
 def test_a_good_story_breaks_no_rule() -> None:
-    """And it is the same one after it was written down and read."""
+    """The story is the same one after it was written down and read."""
     assert broken_rules(story(*GOOD)) == []
     again = read(story(*GOOD).lines().splitlines())
     assert again == story(*GOOD)

@@ -191,7 +191,7 @@ async def test_a_dying_lease_cannot_be_renewed(world: World, broker: Any) -> Non
 
 
 async def test_renewing_pushes_the_deadline(world: World, broker: Any) -> None:
-    """From the moment of the call, by the store's clock."""
+    """The deadline counts from the moment of the call, by the store's clock."""
     await world.lease(ttl=1000)
     world.hand.advance(900)
     await broker.work.renew(LEASE, [QUEUE], 1000)

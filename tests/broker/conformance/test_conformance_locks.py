@@ -25,7 +25,7 @@ async def test_a_lock_has_one_holder(world: World, broker: Any) -> None:
 
 
 async def test_a_lock_is_free_when_its_time_is_over(world: World, broker: Any) -> None:
-    """And its old holder can neither keep it nor let it go."""
+    """Its old holder can neither renew nor release it."""
     first = (await broker.channels.lock("door", "A", 1000)).fence
     world.hand.advance(1000)
     second = (await broker.channels.lock("door", "B", 1000)).fence

@@ -107,7 +107,7 @@ async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
 
 @pytest.mark.parametrize("how", ["release", "hand_back", "retry_dead", "resume", "retry"])
 async def test_everything_that_makes_work_wakes_somebody(world: World, broker: Any, how: str) -> None:
-    """Not only queueing does."""
+    """Each call that makes tasks ready wakes a worker, not only queueing."""
     await world.put("a")
     await world.lease()
     (task,) = (await world.take()).tasks
@@ -145,7 +145,7 @@ async def test_a_blocked_reservation_gets_what_comes(world: World, broker: Any) 
 
 
 async def test_a_blocked_reservation_ends_with_its_time(world: World, broker: Any) -> None:
-    """With nothing; and at once where something is ready."""
+    """It returns nothing; it returns at once where a task is ready."""
     await world.lease()
     assert (await world.take(5, block=0.02)).tasks == []
     await world.put("a")

@@ -202,7 +202,7 @@ async def test_the_dead_set_is_pruned_by_age(world: World, broker: Any) -> None:
 
 
 async def test_the_dead_set_is_told_youngest_first(world: World, broker: Any) -> None:
-    """As many as asked for, the last failure first."""
+    """At most N tasks are returned, the last failure first."""
     await world.put("a", "b", "c")
     await world.lease()
     for task in (await world.take()).tasks:

@@ -72,7 +72,7 @@ async def test_the_same_call_again_adds_nothing(world: World) -> None:
 
 
 async def test_only_who_holds_the_task_streams(world: World) -> None:
-    """Not under another batch or lease, not after the end, not when the task was released."""
+    """The call is refused under another batch or lease, after the end, and after the release of the task."""
     task = await taken(world)
     await world.lease("other")
     assert not await stream(world, task, 1, b"x", batch=task.batch + 1)
@@ -140,7 +140,7 @@ async def test_a_stream_goes_with_its_task(world: World) -> None:
 
 
 async def test_who_listens_is_told_that_there_is_something(world: World) -> None:
-    """By the id alone: the parts are not in the event."""
+    """The event has the id alone, without the parts."""
     task = await taken(world)
     channel = world.broker.keys.stream_channel
     subscription, listening, heard = await listen(world.another(), channel)
