@@ -144,7 +144,7 @@ async def test_a_plain_function_may_return_an_awaitable(serving: Producer, mode:
 
 
 async def test_a_plain_function_may_return_a_future(serving: Producer) -> None:
-    """The documentation of the ancestor has such tasks in the event loop."""
+    """The result of the task is the value of that future."""
     assert (await serving.tasks.queue("promises")).get() == 7
 
 
