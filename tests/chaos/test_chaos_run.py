@@ -44,7 +44,7 @@ def test_the_oracle_is_read_as_it_grows(tmp_path: Path) -> None:
 
 
 def test_only_what_a_process_was_at_when_it_died_counts_as_recovered(tmp_path: Path) -> None:
-    """Neither an attempt that had failed there, nor one that another worker had begun since."""
+    """An attempt that had failed there does not count, nor one that another worker had begun since."""
     path = tmp_path / "oracle.txt"
     path.write_text(
         "b 1 1 10 loop 5.0 a/w1\nx 1 10 5.1\nb 2 1 10 loop 5.0 a/w1\nb 2 1 11 loop 5.5 a/w2\n"

@@ -120,7 +120,7 @@ def test_the_line_is_that_of_the_last_binding(
 
 
 def test_a_bad_value_in_a_file_is_an_error_with_its_line(project: Path) -> None:
-    """Also when a later source would cover it: it would bite on the day that one is gone."""
+    """A later source that covers it changes nothing: the value would take effect without that source."""
     path = config(project, "\nworkers = 'many'\n")
     with pytest.raises(BadSetting, match=r"workers: 'many' \(config\.py, line 2\) is not a whole number"):
         load(config=path, environ={"PQ_WORKERS": "2"})

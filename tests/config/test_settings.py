@@ -238,7 +238,7 @@ def test_redact_hides_passwords(url: str, shown: str) -> None:
 @given(st.text(), st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "http", "redis:"]))
 @example("p@ss:w/rd?x#y", "redis")
 def test_no_password_is_ever_shown(signs: str, scheme: str) -> None:
-    """Neither by redact, nor in a repr, nor in the error about the URL, whatever it is made of."""
+    """Neither redact, nor a repr, nor the error about the URL shows it, for any form of URL."""
     url = f"{scheme}://app:SESAME{signs}SESAME@host:6379/0"
     assert redact(url) == f"{scheme}://app:***@host:6379/0"
     try:

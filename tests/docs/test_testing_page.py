@@ -13,7 +13,7 @@ from pq.broker.embedded import find_binary
 from pq.errors import NoStore
 
 EDITABLE = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
-"""Of an editable install, whose import hook pytest cannot rewrite: no user has that."""
+"""The warning of an editable install, whose import hook pytest cannot rewrite: no user has that."""
 PAGE = blocks(ROOT / "docs/how-to/testing.md")
 
 

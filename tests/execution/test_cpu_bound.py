@@ -44,7 +44,7 @@ async def pids_in(path):
 
 # ------------------------------------------------------------------------------------------ running
 async def test_a_task_runs_in_a_process_of_its_own_session(bench, pool):
-    """Not here, not in a process group that the terminal signals, with the settings it was given."""
+    """It runs in another process, outside of the group that the terminal signals, with the settings it was given."""
     outcome = await bench.run(pool, jobs.whoami)
     pid, _, session, colour, name = result(outcome)
     assert pid == session == outcome.info["pid"] != os.getpid()
@@ -89,7 +89,7 @@ async def test_large_messages_block_nobody(bench, pool):
 
 @pytest.mark.parametrize(("job", "args"), [(jobs.bad_result, ()), (jobs.large_result, (2_000_000,))])
 async def test_a_result_that_cannot_be_stored_is_an_outcome(bench, pool, job, args):
-    """Not serializable, or larger than a message may be: the task failed, and the child goes on."""
+    """The result is not serializable, or larger than a message may be: the task failed, and the child goes on."""
     outcome = await bench.run(pool, job, *args)
     assert (outcome.kind, outcome.reason) == (FAILED, "result-not-serializable")
     assert job.name in outcome.error
@@ -175,13 +175,13 @@ async def test_an_async_job_awaits_what_it_queued(bench, pool):
 
 
 async def test_queueing_what_does_not_exist_fails_in_the_job(bench, pool):
-    """As it does in every other mode."""
+    """Every other mode raises the same error."""
     outcome = await bench.run(pool, jobs.queues_nonsense)
     assert (outcome.kind, outcome.reason) == (FAILED, "unknown-job")
 
 
 async def test_a_refusal_of_the_worker_is_raised_where_it_is_awaited(bench, pool, caplog):
-    """And logged, for the job that does not await."""
+    """The worker also logs it, for the job that does not await."""
     outcome = await bench.run(pool, jobs.queues_refused)
     assert (outcome.kind, outcome.reason) == (FAILED, "queue-full")
     assert "addition was not queued: QueueFull: there is no room" in caplog.text
@@ -238,7 +238,7 @@ async def test_many_crashes_do_not_break_the_pool(bench, pool):
 
 
 async def test_killed_from_outside(bench, pool, tmp_path):
-    """As the kernel does for want of memory."""
+    """The kernel does the same for want of memory."""
     _, outcome = bench.start(pool, jobs.forever, str(tmp_path / "mark"))
     (pid,) = await pids_in(tmp_path / "mark")
     os.kill(pid, signal.SIGKILL)
@@ -512,7 +512,7 @@ def parent(tmp_path, start, then):
 
 @pytest.mark.parametrize("start", [DIRECTLY, AS_A_WORKER], ids=["a program", "a worker of a supervisor"])
 async def test_children_die_with_a_parent_that_is_killed(tmp_path, start):
-    """Even while they compute, with the programs that they started, and within a moment."""
+    """They die while they compute, with the programs that they started, and within a moment."""
     process = parent(tmp_path, start, "await asyncio.sleep(60)")
     try:
         pids = await pids_in(tmp_path / "busy") + await pids_in(tmp_path / "program")
@@ -526,7 +526,7 @@ async def test_children_die_with_a_parent_that_is_killed(tmp_path, start):
 
 
 async def test_a_program_that_forgets_to_stop_ends_all_the_same(tmp_path):
-    """Neither does it hang at its exit, nor do its children live on."""
+    """The program does not hang at its exit, and its children do not live on."""
     then = "\n        ".join(
         ["while not (os.path.exists(folder + '/busy') and os.path.exists(folder + '/program')):",
          "    await asyncio.sleep(0.01)"]

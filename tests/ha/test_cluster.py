@@ -220,7 +220,7 @@ async def test_a_wait_that_does_not_answer_its_interrupt_is_given_up(
 
 
 async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, broker: RedisBroker) -> None:
-    """Neither while it waits nor when a look fails: an abandoned wait would take tokens."""
+    """None stays while it waits or when a look fails: an abandoned wait would take tokens."""
     assert isinstance(broker, ClusterBroker)
     queues = cluster.queues()
     await broker.work.open_lease("L", queues, 60_000)

@@ -154,7 +154,7 @@ def test_a_replaced_worker_writes_a_new_file(project: Path, api: Producer, serve
 
 
 def test_a_file_that_was_moved_away_is_made_anew(project: Path, api: Producer, serve: Serve) -> None:
-    """As logrotate does it, with no signal; and when the whole directory was removed."""
+    """logrotate moves files without a signal; the whole directory may be removed too."""
     server = serve("-w", "1", "--log-dir", "logs").ready(1)
     (pid,) = server.worker_pids()
     log, old = project / f"logs/pq-worker-1-{pid}.log", project / "logs/old.1"

@@ -155,7 +155,7 @@ def test_what_the_server_writes_itself_moves_nothing(project: Path, api: Produce
 
 
 def test_never_in_production(project: Path, api: Producer, serve: Serve) -> None:
-    """Not by accident either: the server does not start."""
+    """The server does not start, so this cannot happen by accident either."""
     server = serve("-w", "1", env={"PQ_RELOAD": "1", "PQ_ENV": "production"})
     server.wait_for(
         r"error: reload \(variable PQ_RELOAD\) is not for production \(PQ_ENV=production\) \[bad-setting\]"

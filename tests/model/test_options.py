@@ -47,7 +47,7 @@ def worked_out() -> set[str]:
 
 
 def test_each_option_stands_once() -> None:
-    """And is an option of a job, of a task, or of both."""
+    """Each is an option of a job, of a task, or of both."""
     names = [option.name for option in OPTIONS]
     assert sorted(names) == sorted(set(names))
     assert all(option.job or option.task for option in OPTIONS)
@@ -72,13 +72,13 @@ def test_the_periodic_ones_are_those_of_periodic_job() -> None:
 
 
 def test_the_typed_options_are_those_of_the_table() -> None:
-    """Of `TaskOptions`: names, order and annotations."""
+    """`TaskOptions` has the same names, order and annotations."""
     annotations = {name: kind.__forward_arg__ for name, kind in TaskOptions.__annotations__.items()}
     assert list(annotations.items()) == [(name, option.task) for name, option in OF_TASKS.items()]
 
 
 def test_the_signature_of_options_is_that_of_the_table() -> None:
-    """Of `addition.options`: names, order, annotations and the sentences of its docstring."""
+    """`addition.options` has the same names, order, annotations and sentences of its docstring."""
     parameters = list(inspect.signature(JobFunction.options).parameters.values())
     assert [(each.name, each.annotation) for each in parameters[1:-1]] == [
         (name, option.task) for name, option in OF_TASKS.items()
@@ -162,7 +162,7 @@ def test_an_unknown_option_of_a_task_is_refused() -> None:
 
 
 def test_the_attributes_of_a_task_are_checked() -> None:
-    """Those that `meta_params` may set, and its time-out; one that is None is not looked at."""
+    """Attributes that `meta_params` may set are checked, and the time-out; None is not."""
     task: Task[Any] = Task("i1", "job")
     options.check_task_fields(task)
     for name in (*options.FIELDS, "timeout"):

@@ -195,7 +195,7 @@ def test_an_option_that_cannot_be_keeps_its_own_error(write: Write) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    """Else the existing ones; else how to have one."""
+    """Without a near name the error has the existing ones; without any, how to have one."""
     registry = Registry([here, There])
     assert registry["here"] is here.job_class
     assert registry.get("nowhere") is None

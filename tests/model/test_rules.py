@@ -307,7 +307,7 @@ def test_a_success_after_failures_tells_no_old_error() -> None:
 
 
 def test_the_wait_is_the_tasks_own_before_the_jobs() -> None:
-    """Else back-off."""
+    """Without either, the backoff decides."""
     outcome = Outcome(FAILED)
 
     class Four(Job):
@@ -415,7 +415,7 @@ def test_what_is_no_pattern(pattern: Any) -> None:
 
 @pytest.mark.parametrize("pattern", ["*" * 200, "a*" * 100, "(a|a)" * 40, "*a" * 99 + "b", "(" * 200])
 def test_no_pattern_takes_long(pattern: str) -> None:
-    """Neither to compile nor to match, whatever a user writes."""
+    """No pattern of a user takes long to compile or to match."""
     began = time.perf_counter()
     event_pattern(pattern).fullmatch("a" * 40)
     assert time.perf_counter() - began < 1.0

@@ -277,7 +277,7 @@ def test_aliases_and_spaces() -> None:
 
 
 def test_the_next_runs_are_shown_in_the_zone() -> None:
-    """As a reader wants them."""
+    """The list is in the form for a reader."""
     runs = next_runs(make_schedule("30 2 * * *", BERLIN), ms("2026-03-28 12:00"))
     assert [run.isoformat() for run in runs] == [
         "2026-03-29T03:00:00+02:00",

@@ -156,7 +156,7 @@ def test_arguments_that_are_none_leave_the_task_readable(call: bytes) -> None:
 
 # ------------------------------------------------------------------------------------------ endings
 def test_get_gives_the_result() -> None:
-    """Of a task that succeeded, None included."""
+    """A task that succeeded gives its result, None included."""
     assert made(status=SUCCESS, result=MSGPACK.dumps({"x": (1,)})).get() == {"x": (1,)}
     assert made(status=SUCCESS).get() is None
 
@@ -188,7 +188,7 @@ def test_get_without_a_text_says_what_is_known() -> None:
 
 @pytest.mark.parametrize("status", [QUEUED, STARTED, RETRY])
 def test_get_before_the_end_is_a_mistake(status: int) -> None:
-    """And no `TaskError`: the task may yet succeed."""
+    """The error is not a `TaskError`: the task may yet succeed."""
     with pytest.raises(PqError, match="is not finished") as caught:
         made(status=status).get()
     assert not isinstance(caught.value, TaskError)
@@ -241,7 +241,7 @@ def test_tojson_has_plain_names_and_no_nones() -> None:
 
 
 def test_notes_add_up() -> None:
-    """And travel."""
+    """The notes of a task travel with it."""
     task = made()
     task.note(pid=1)
     task.note(crashes=2)

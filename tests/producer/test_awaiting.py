@@ -32,7 +32,7 @@ def task(
 def test_futures_that_have_waited_long_are_late(
     since: dict[str, float], before: float, most: int, late: list[str]
 ) -> None:
-    """Those whose last look is old enough, in their order, never more than one turn can take."""
+    """Futures whose last look is old enough come in their order, never more than one turn can take."""
     assert late_ids(since, before, most) == late
 
 

@@ -124,7 +124,7 @@ def test_the_next_goes_when_the_one_before_has_gone() -> None:
 
 
 def test_with_a_backlog_nobody_goes() -> None:
-    """As long as tasks wait longer than they should, all stay, whatever else is seen."""
+    """While tasks wait longer than they should, all workers stay, whatever else is seen."""
     assert play(Autoscaler(1, 5, 2.0), 5, [(0.5, 1000)] * 60) == []
 
 

@@ -39,7 +39,7 @@ def test_one_that_had_worked_for_a_while_may_die_as_often_as_it_likes() -> None:
 
 @pytest.mark.parametrize("lived", [0.1, 60.0])
 def test_workers_that_cannot_start_are_tried_later_and_later(lived: float) -> None:
-    """Also those that take long before they fail."""
+    """The same holds for workers that take long before they fail."""
     restarts = Restarts()
     restarts.ready()
     delays = []

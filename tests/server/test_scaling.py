@@ -106,7 +106,7 @@ async def test_what_cannot_be_started_is_no_demand(case: str) -> None:
 
 
 async def test_delayed_tasks_that_are_due_are_demand() -> None:
-    """Also when no worker has had room to promote them."""
+    """They count also when no worker had a slot to promote them."""
     store, pool = Store(), Pool(1, busy=True)
     await put(store, 3, delay=0)
     await scaling(pool, store).look()

@@ -82,7 +82,7 @@ def test_the_password_in_a_parameter(name: str, end: str, rest: str) -> None:
 @FEW
 @given(SCHEMES, PASSWORDS, HOSTS)
 def test_errors_and_reprs(scheme: str, password: str, host: str) -> None:
-    """Of settings, of a store, of a broker, and of the errors of a store."""
+    """Settings, a store, a broker, and the errors of a store hide it."""
     url = f"{scheme}://:{password}@{host}"
     said = []
     for name in ("data_store", "message_broker"):

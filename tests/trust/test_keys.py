@@ -237,7 +237,7 @@ async def test_the_command_line_without_keys(
 
 
 def test_keys_are_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in a repr, not by `pq config`, not in the error about a bad one."""
+    """Neither a repr, nor `pq config`, nor the error about a bad key shows one."""
     settings = Settings(signing_keys=("k1:SWORDFISH-SWORDFISH",))
     assert "SWORDFISH" not in repr(settings)
     assert "k1:***" in repr(settings)

@@ -116,7 +116,7 @@ def test_no_nonce_comes_twice() -> None:
 
 
 def test_the_same_schedule_looks_the_same() -> None:
-    """So two schedulers that state it do not seem to change it; another text has another key."""
+    """Two schedulers that state it do not seem to change it; another text has another key."""
     one, other = Seal(SIGN, ENCRYPT), Seal(SIGN, ENCRYPT)
     closed = one.close(b"{}", SCHEDULE, "", "daily")
     assert closed == other.close(b"{}", SCHEDULE, "", "daily")

@@ -447,7 +447,7 @@ async def test_nothing_is_drawn_once_the_view_is_taken_down(
 
 
 async def test_a_look_costs_the_same_however_many_tasks_there_are(api: pq.Producer, valkey: Any) -> None:
-    """Not a command for each task."""
+    """The look does not make a command for each task."""
     feed = Feed(api, Board())
     costs = []
     for count in (1, 300):
@@ -640,7 +640,7 @@ def test_without_textual_it_says_what_to_install(valkey: Any) -> None:
 
 
 def test_once_needs_no_extra(valkey: Any) -> None:
-    """Neither textual nor rich."""
+    """Neither textual nor rich is needed."""
     script = 'import sys; sys.modules["textual"] = sys.modules["rich"] = None\n' + START.format(
         url=valkey.url
     )
@@ -650,7 +650,7 @@ def test_once_needs_no_extra(valkey: Any) -> None:
 
 
 def test_without_a_store_it_says_so_at_once(tmp_path: Path) -> None:
-    """As every verb does, on an untouched terminal."""
+    """Every verb fails the same way, on an untouched terminal."""
     code, seen = on_a_terminal(START.format(url=f"unix://{tmp_path}/none"))
     assert code == 1
     assert "[store-unreachable]" in seen

@@ -98,7 +98,7 @@ async def test_a_task_from_its_queueing_to_its_result(http: httpx2.AsyncClient, 
 
 
 async def test_what_waits_can_be_cancelled_and_run_again(http: httpx2.AsyncClient) -> None:
-    """And it says why it waits."""
+    """The answer also has the reason why it waits."""
     id = (await http.post("/tasks", json={"job": "addition", "queue": "unserved"})).json()["id"]
     assert (await http.get(f"/tasks/{id}/why")).json()["slug"] == "no-worker"
     assert (await http.delete(f"/tasks/{id}")).json() is True
@@ -159,7 +159,7 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
 async def test_mistakes(
     http: httpx2.AsyncClient, method: str, path: str, body: Any, status: int, slug: str, text: str
 ) -> None:
-    """Each with its status, its slug and the error; nothing is queued."""
+    """Each answer has its status, its slug and the error; nothing is queued."""
     answer = await http.request(method, path, json=body)
     assert (answer.status_code, answer.json()["error"]["slug"]) == (status, slug)
     assert text in f"{answer.json()['error']['message']} {answer.json()['error']['hint']}"
@@ -235,7 +235,7 @@ async def test_wrong_requests(app: pq.PulsarQueue, body: bytes, code: int, text:
 
 # ------------------------------------------------------------------------------------------ who may call
 async def test_without_a_token_only_this_machine_may_call(app: pq.PulsarQueue) -> None:
-    """Not another machine, not a page of the web under another name, not a form of one."""
+    """Another machine may not, nor a page of the web under another name, nor a form of one."""
     api = app.api()
     web = asgi(api)
     ask = {"job": "addition"}

@@ -118,7 +118,7 @@ async def test_a_renewal_that_failed_is_tried_again_soon(kept: Kept) -> None:
 
 
 async def test_a_lease_is_renewed_every_third_of_it(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it takes more than one renewal that fails to lose it."""
+    """A lease is lost only after more than one renewal that fails."""
     renewed: list[float] = []
     monkeypatch.setattr(kept.keeper, "_answers", lambda: True)
     renew = kept.keeper._renew

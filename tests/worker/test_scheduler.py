@@ -216,7 +216,7 @@ async def test_the_task_of_a_tick(world: World) -> None:
 
 
 async def test_it_sleeps_until_the_next_tick_and_never_longer_than_a_poll(world: World) -> None:
-    """So changes at run time are seen."""
+    """The scheduler sees changes at run time for that reason."""
     one = world.scheduler("every.second", "skips")
     assert await one.turn() == 1.0
     world.hand.advance(600)

@@ -56,7 +56,7 @@ async def test_a_service_that_somebody_else_cancelled_begins_anew(monkeypatch: p
 
 
 async def test_a_service_that_is_stopped_does_not_begin_anew() -> None:
-    """Not either when it was cancelled a moment before."""
+    """A cancel a moment before changes nothing."""
     duty = Duty()
     await duty.start()
     await turns()
