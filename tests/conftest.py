@@ -1,4 +1,4 @@
-"""Stores for the tests: real servers, started once per session, and what they must look like afterwards."""
+"""Stores for the tests: real servers, started once per session, and checks of their contents afterwards."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def redis62_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def valkey_url(valkey_server: Server) -> str:
-    """The URL of the session's Valkey, for whoever cleans up after himself; else take `valkey`."""
+    """The URL of the session's Valkey, for tests that clean up themselves; else take `valkey`."""
     return valkey_server.url
 
 

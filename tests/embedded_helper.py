@@ -50,7 +50,7 @@ def pid_of(directory: Path) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not."""
+    """Return whether the process runs. A zombie does not."""
     try:
         os.kill(pid, 0)
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
@@ -77,7 +77,7 @@ def servers_of(directory: Path) -> list[int]:
 
 
 class Client:
-    """Another process of the project, which attaches and detaches when told to."""
+    """Another process of the project, which attaches and detaches on command."""
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(
@@ -89,7 +89,7 @@ class Client:
         )
 
     def hear(self) -> str:
-        """What the process says next."""
+        """Return the next line that the process prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -107,7 +107,7 @@ class Client:
 
 @contextmanager
 def clients(directory: Path, count: int) -> Iterator[list[Client]]:
-    """`count` processes, all up before the first is told anything."""
+    """Start `count` processes; all are up before the first gets a command."""
     made = [Client(directory) for _ in range(count)]
     try:
         assert [client.hear() for client in made] == ["here"] * count

@@ -1,6 +1,6 @@
 """Servers in company: a primary with its replica and three Sentinels, and a cluster of six. Real ones, on 127.0.0.1.
 
-They are waited for by what they say of each other, with long deadlines: a machine may be slow.
+The waits look at what the servers report of each other, with long deadlines: a machine may be slow.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def until(come_true: Callable[[], Any], what: str, seconds: float = LONG) -> Any
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and the one 10,000 above it; both below those that the kernel gives to clients."""
+    """Return a free port; the one 10,000 above it is free too; both below those that the kernel gives to clients."""
     while True:
         port = random.randrange(11_000, 22_000)
         if port in _used:
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 class Node:
-    """One server, with nothing on disk but what it notes of the others."""
+    """One server, with nothing on disk but its notes about the others."""
 
     def __init__(
         self, binary: Path, *options: str, sentinel: str | None = None, password: str | None = None
@@ -222,7 +222,7 @@ class Watched:
         return found
 
     def primary(self) -> Node:
-        """Whom most of the Sentinels name."""
+        """Return the primary that most of the Sentinels name."""
         named = [int(s.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)[1]) for s in self.sentinels]
         port = max(set(named), key=named.count)
         return next(node for node in self.nodes if node.port == port)
@@ -234,7 +234,7 @@ class Watched:
         """Have the replica take over, and the old primary follow it. The new primary."""
         old = self.settle()
         new = self.other(old)
-        # NOGOODSLAVE for a moment, where a Sentinel has not looked at the replica of late.
+        # NOGOODSLAVE for a moment, where a Sentinel has not looked at the replica recently.
         until(lambda: self.sentinels[0].call("SENTINEL", "FAILOVER", self.service), "a failover begins")
         until(lambda: self.primary() is new, "the Sentinels name the new primary")
         # They would do it themselves, some seconds later; and would drop the clients, which here find out alone.
@@ -253,15 +253,17 @@ class Watched:
 
     @contextlib.contextmanager
     def lagging(self) -> Iterator[Node]:
-        """The replica hears nothing any more: what it does not have is lost when it takes over. The primary."""
+        """Cut the replica off: data that it lacks is lost when it takes over. Return the primary."""
         primary = self.settle()
         replica = self.other(primary)
-        replica.call("CONFIG", "SET", "masteruser", "nobody")
+        replica.call("CONFIG", "SET", "masteruser", "stranger")
         replica.call("CONFIG", "SET", "masterauth", "nothing")
         try:
             primary.call("CLIENT", "KILL", "TYPE", "replica")
             until(lambda: replica.facts("replication")["master_link_status"] == "down", "the replica is deaf")
-            until(lambda: primary.facts("replication")["connected_slaves"] == 0, "nobody hears the primary")
+            until(
+                lambda: primary.facts("replication")["connected_slaves"] == 0, "no replica hears the primary"
+            )
             yield primary
         finally:
             for node in self.nodes:
@@ -320,7 +322,7 @@ class Cluster:
 
     @staticmethod
     def view(node: Node) -> dict[int, tuple[str, str]]:
-        """What a node thinks of each: id and flags, by port."""
+        """Return the view that a node has of each: id and flags, by port."""
         raw = node.call("CLUSTER", "NODES")
         found = {}
         if isinstance(raw, dict):  # redis-py has parsed it
@@ -395,11 +397,11 @@ class Cluster:
                         return next(each for each in self.nodes if each.port == master)
             return None
 
-        owner: Node = until(found, f"somebody has slot {slot}")
+        owner: Node = until(found, f"a node has slot {slot}")
         return owner
 
     def queues(self, each: int = 1) -> list[str]:
-        """Names of queues, so many on each master."""
+        """Return names of queues, `count` on each master."""
         found: dict[int, list[str]] = {}
         for n in range(10_000):
             names = found.setdefault(self.owner(f"{{queue{n}}}").port, [])
@@ -414,7 +416,7 @@ class Cluster:
             node.call("FLUSHALL")
 
     def failover(self, master: Node) -> Node:
-        """Have its replica take over, at once and with what it has. The new master."""
+        """Have its replica take over, at once and with the data that it has. Return the new master."""
         replica = self.replica_of(master)
         replica.call("CLUSTER", "FAILOVER", "TAKEOVER")
         until(lambda: replica.facts("replication")["role"] == "master", "it is a master")
@@ -429,7 +431,7 @@ class Cluster:
         return replica
 
     def move(self, key: str, to: Node, *, pause: float = 0.0) -> None:
-        """Move the slot of a key to another master, key by key, as tools do that share slots out anew."""
+        """Move the slot of a key to another master, key by key, as tools do that distribute slots again."""
         slot = key_slot(key.encode())
         source = self.owner(key)
         to.call("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id(source))

@@ -1,12 +1,12 @@
-"""What happened, as a list of events, and what must hold of it whoever wrote it down.
+"""A history of events, and the rules that hold for it wherever it was recorded.
 
-A history has one event a line. The simulator writes it, and a test of real processes can: what clients asked and
-were told (`invoke`, `ok`, `fail`), and what was seen of the store and of the bodies of jobs (`info`). The checker is
+A history has one event a line. The simulator writes it, and a test of real processes can: the calls of clients
+and their answers (`invoke`, `ok`, `fail`), and looks at the store and at the bodies of jobs (`info`). The checker is
 a set of pure functions over such a list; it knows no broker and no worker.
 
 The operations, and the facts of each:
 
-    enqueue   a client queues a task: id; `ok` when it was told that it is queued
+    enqueue   a client queues a task: id; `ok` when the reply came that it is queued
     await     a client waits for the end: id; `ok` with status and value, `fail` with the error
     cancel    a client asks for the end: id; `ok` with the answer
     lease     a process has taken a lease: lease
@@ -21,7 +21,7 @@ The operations, and the facts of each:
     crashed   something that must never stop has stopped, or a program has met an error that it does not know
     healthy   nothing will befall the workers themselves, but that they are killed
     quiesce   no more faults from here on: within, the seconds after which all must be done; told, those after which
-              who waits must know; behind, those by which the store's clock was set back, and what it delays is late
+              who waits must know; behind, those by which the store's clock was set back, and the tasks that this delays are late
     streamed  a body has streamed all its parts: id, run, parts (how many)
     read      a client reads the stream of a task: id; `ok` with the parts at its end, `fail` with the error
     probe     a task of a healthy system: took, the seconds until its future was resolved
@@ -44,7 +44,7 @@ PROBE_LIMIT = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened: when, to whom, and the facts."""
+    """One event: its time, its process, and its facts."""
 
     time: float
     process: str
@@ -56,7 +56,7 @@ class Event:
         return self.facts[name]
 
     def line(self) -> str:
-        """As JSON, the same for equal events."""
+        """Return the event as JSON, the same for equal events."""
         return json.dumps(
             [round(self.time, 6), self.process, self.op, self.phase, self.facts], sort_keys=True
         )
@@ -101,8 +101,8 @@ def lost(history: History) -> list[str]:
     known = [e["id"] for e in history.of("enqueue", "ok")]
     stored = {e["id"] for e in history.of("stored")}
     # There is always another tick: only those that came before the last fault must have ended.
-    calm = max((e.time for e in history.of("quiesce")), default=float("inf"))
-    known += [e["id"] for e in history.of("stored") if e.time < calm or not e["id"].startswith("cron.")]
+    quiet = max((e.time for e in history.of("quiesce")), default=float("inf"))
+    known += [e["id"] for e in history.of("stored") if e.time < quiet or not e["id"].startswith("cron.")]
     ended = {e["id"] for e in history.of("end")}
     found = [f"S1 {id} was acknowledged and is not in the store" for id in _once(known) if id not in stored]
     return found + [f"S1 {id} was queued and never ended" for id in _once(known) if id not in ended]
@@ -116,7 +116,7 @@ def ended_twice(history: History) -> list[str]:
 
 
 def wrong_results(history: History) -> list[str]:
-    """S3: an accepted result is what a body returned in the process whose lease settled it, and what is told of it."""
+    """S3: an accepted result is the one that a body returned in the process whose lease settled it."""
     returned = {(e["id"], e["value"]): e.process for e in history.of("value") if e["value"] is not None}
     holder = {e["lease"]: e.process for e in history.of("lease")}
     ends = {e["id"]: e for e in history.of("end")}
@@ -127,20 +127,22 @@ def wrong_results(history: History) -> list[str]:
         who = returned.get((end["id"], end["value"]))
         lease = end["token"].partition(":")[0]
         if who is None:
-            found.append(f"S3 {end['id']} ended with {end['value']!r}, which nobody returned")
+            found.append(f"S3 {end['id']} ended with {end['value']!r}, which no body returned")
         elif holder.get(lease) != who:
             found.append(f"S3 {end['id']} has a result of {who}, settled by {holder.get(lease)}")
     for told in history.of("await", "ok"):
         end_of = ends.get(told["task"])
         if end_of is None:
-            found.append(f"S3 {told['task']} was told to be done, and is not")
+            found.append(f"S3 {told['task']} was published as done, and is not")
         elif (end_of["status"], end_of["value"]) != (told["status"], told["value"]):
-            found.append(f"S3 {told['task']} was told {told.facts}, and the store has {end_of.facts}")
+            found.append(
+                f"S3 {told['task']} was published with {told.facts}, and the store has {end_of.facts}"
+            )
     return found
 
 
 def run_without_right(history: History) -> list[str]:
-    """S4: nothing is handed out after its end, and no body starts but for a task that its process was given."""
+    """S4: no task is dispatched after its end, and no body starts but for a task that its process was given."""
     found = []
     ended: set[str] = set()
     holder: dict[str, str] = {}
@@ -167,7 +169,7 @@ def run_without_right(history: History) -> list[str]:
 
 
 def out_of_order(history: History) -> list[str]:
-    """S5: plain tasks of one queue and priority are handed out first in the order in which the store took them."""
+    """S5: plain tasks of one queue and priority are first dispatched in the order in which the store took them."""
     turn: dict[tuple[str, int], list[str]] = defaultdict(list)
     line: dict[str, tuple[str, int]] = {}
     first: dict[tuple[str, int], list[str]] = defaultdict(list)
@@ -191,7 +193,7 @@ def out_of_order(history: History) -> list[str]:
 
 
 def started_after_cancel(history: History) -> list[str]:
-    """S6: what was cancelled while it waited does not start."""
+    """S6: a task that was cancelled while it waited does not start."""
     cancelled: dict[str, float] = {}
     given: set[str] = set()
     found = []
@@ -206,7 +208,7 @@ def started_after_cancel(history: History) -> list[str]:
 
 
 def children_lost(history: History) -> list[str]:
-    """S7: what a body had queued is in the store before the end of its run is accepted."""
+    """S7: a task that a body queued is in the store before the end of its run is accepted."""
     holder: dict[str, str] = {}
     stored: set[str] = set()
     queued: dict[tuple[str, str], list[tuple[str, Any]]] = defaultdict(list)
@@ -269,12 +271,12 @@ def wrong_streams(history: History) -> list[str]:
 
 # ---------------------------------------------------------------------------------------- liveness
 def too_late(history: History) -> list[str]:
-    """L1, L2: after the last fault all tasks end in time, and whoever waits hears of it."""
-    calm = history.of("quiesce")
-    if not calm:
+    """L1, L2: after the last fault all tasks end in time, and every waiting caller gets the end."""
+    quiet = history.of("quiesce")
+    if not quiet:
         return []
-    begin, within, behind = calm[-1].time, calm[-1]["within"], calm[-1]["behind"]
-    # What has to wait for a moment of the store's clock: delayed, tried again, limited in time.
+    begin, within, behind = quiet[-1].time, quiet[-1]["within"], quiet[-1]["behind"]
+    # Tasks that wait for a moment of the store's clock: delayed, retried, limited in time.
     by_clock = {e["id"] for e in history.of("stored") if not e["plain"]}
     by_clock |= {e["id"] for e in history.of("start") if e["attempt"] > 1}
     ends: dict[str, float] = {}
@@ -293,13 +295,13 @@ def too_late(history: History) -> list[str]:
         else:
             waits.pop(event["id"], None)
             if event.phase == "fail":
-                found.append(f"L2 who waited for {event['id']} was told: {event['error']}")
+                found.append(f"L2 the caller that waited for {event['id']} got the error: {event['error']}")
             else:
                 # A call that was under way at the last fault may take as long as calls may take.
                 known = max(begin + 10.0, ends.get(event["task"], begin))
-                if event.time > known + calm[-1]["told"]:
+                if event.time > known + quiet[-1]["told"]:
                     found.append(
-                        f"L2 the end of {event['id']} was told {event.time - known:.1f} s after it was known"
+                        f"L2 the end of {event['id']} was published {event.time - known:.1f} s after it was known"
                     )
     reading = {e["id"] for e in history.of("read", "invoke")} - {
         e["id"] for phase in ("ok", "fail") for e in history.of("read", phase)
@@ -309,13 +311,15 @@ def too_late(history: History) -> list[str]:
 
 
 def left_behind(history: History) -> list[str]:
-    """L3: in the end nothing is held, and there is no lease of somebody who is gone."""
+    """L3: in the end nothing is held, and every lease belongs to a live worker."""
     found = []
     for event in history.of("left"):
         found += [
-            f"L3 {what} is held by {lease} in {event['queue']} for nobody" for lease, what in event["held"]
+            f"L3 {what} is held by {lease} in {event['queue']} for no worker" for lease, what in event["held"]
         ]
-        found += [f"L3 the lease {lease} in {event['queue']} belongs to nobody" for lease in event["foreign"]]
+        found += [
+            f"L3 the lease {lease} in {event['queue']} belongs to no worker" for lease in event["foreign"]
+        ]
     return found
 
 

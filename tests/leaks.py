@@ -1,6 +1,6 @@
-"""What a test leaves behind in its own process: threads, descriptors, children, asyncio tasks.
+"""Leftovers of a test in its own process: threads, descriptors, children, asyncio tasks.
 
-Looked at before and after every test (`conftest.py`). What takes a moment to end is given one. Keys in the store
+`conftest.py` looks at them before and after every test. Leftovers that take a moment to end get one. Keys in the store
 are looked at by the fixtures of the stores. A store's server may outlive a test, since most are of the session; those
 are looked for when the session ends.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from pq.loops import loop_factory
 
 PATIENCE = 10.0
-"""Seconds for which what ends by itself is waited for."""
+"""Seconds that leftovers have to end by themselves."""
 
 _FDS = Path("/proc/self/fd")
 _THREADS = Path("/proc/self/task")
@@ -33,7 +33,7 @@ left_tasks: list[str] = []
 
 @dataclass
 class Look:
-    """What there is. Empty where `/proc` is missing."""
+    """The existing ones. Empty where `/proc` is missing."""
 
     threads: set[threading.Thread]
     descriptors: dict[int, str]
@@ -41,19 +41,19 @@ class Look:
 
 
 def look() -> Look:
-    """What there is now. Costs about a millisecond."""
+    """Return what exists now. Costs about a millisecond."""
     return Look(set(threading.enumerate()), _descriptors(), _children())
 
 
 def left_since(before: Look) -> list[str]:
-    """What there is more than before, a line each; waits a while for it to go away. A store's server may stay."""
+    """Return what is new, a line each; wait a while for it to go away. A store's server may stay."""
     deadline = time.monotonic() + PATIENCE
     collected = False
     while True:
         found = _more(before)
         if not found or time.monotonic() > deadline:
             break
-        if not collected:  # what a cycle of references holds is not left, it is not gone yet
+        if not collected:  # an object in a cycle of references is not left, it is not gone yet
             collected = True
             gc.collect()
         time.sleep(0.01)
@@ -81,7 +81,7 @@ def stores_left() -> list[str]:
 
 
 def _fds_of_helpers() -> Iterable[int | None]:
-    """Of the two processes that `multiprocessing` keeps for as long as this one lives."""
+    """Return the descriptors of the two processes that `multiprocessing` keeps while this one lives."""
     yield resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
     yield forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
 
@@ -114,7 +114,7 @@ def _children() -> set[int]:
             try:
                 found.update(map(int, (_THREADS / thread / "children").read_text().split()))
             except OSError:
-                pass  # the thread has ended, or the kernel does not tell
+                pass  # the thread has ended, or the kernel does not show it
     except OSError:
         pass
     return found
@@ -132,7 +132,7 @@ def _is_store(name: str) -> bool:
 
 
 def warm_up() -> None:
-    """Have what a process makes once, at the first loop that it runs, made before the first test."""
+    """Make the things that a process makes once, at its first loop, before the first test."""
     loop = loop_factory()()
     loop.run_until_complete(asyncio.sleep(0))
     loop.add_signal_handler(signal.SIGUSR2, int)
@@ -141,7 +141,7 @@ def warm_up() -> None:
 
 
 def watch_loops() -> None:
-    """Note which tasks a loop is closed over. `asyncio.Runner` cancels them, so nobody would hear of them."""
+    """Note which tasks a loop is closed over. `asyncio.Runner` cancels them without a report."""
     runners = asyncio.runners
     cancel_all = runners._cancel_all_tasks  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""A subscription to channels of a store, and what it hears."""
+"""A subscription to channels of a store, and its messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pq.broker.contract.values import Message
 
 
 async def listen(broker: Any, *channels: str) -> tuple[Any, asyncio.Task[Any], list[Message]]:
-    """A subscription that is read from; what it hears is in the list."""
+    """A subscription that is read from; its messages are in the list."""
     subscription = await broker.channels.subscription()
     messages: list[Message] = []
 

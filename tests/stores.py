@@ -84,10 +84,10 @@ def redis62_binary() -> Path | None:
 # ------------------------------------------------------------------------------------------- dumps
 @dataclass
 class QueueDump:
-    """All that is known of one queue. Two of them are equal when no caller could tell the queues apart."""
+    """All that is known of one queue. Two are equal when no caller could distinguish the queues."""
 
     ready: list[str] = field(default_factory=list)
-    prio: list[str] = field(default_factory=list)  # in the order in which they are handed out
+    prio: list[str] = field(default_factory=list)  # in the order of dispatch
     delayed: dict[str, int] = field(default_factory=dict)
     records: dict[str, bytes] = field(default_factory=dict)
     held: dict[str, set[str]] = field(default_factory=dict)
@@ -248,10 +248,10 @@ def dump_memory(store: MemoryStore) -> dict[str, QueueDump]:
 
 # -------------------------------------------------------------------------------------- invariants
 def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = frozenset()) -> list[str]:
-    """What holds after every script, and does not here. `deleted`: ids whose record somebody deleted by hand."""
+    """Return the violations of rules that hold after every script. `deleted`: ids whose record was deleted by hand."""
     found = []
     held_ids = [member.rpartition(":")[0] for members in queue.held.values() for member in members]
-    # An id that was cancelled lies in `ready` once for its mark in `revoked`: that is no place of a task.
+    # The id of a cancelled task lies in `ready` once for its mark in `revoked`: that is not a place of a task.
     ready = Counter(queue.ready)
     ready.subtract(dict.fromkeys(queue.revoked, 1))
     places = (
@@ -275,11 +275,11 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
     ]
     found += [f"{id} is revoked and not in ready" for id in queue.revoked - set(queue.ready)]
     found += [
-        f"tasks are held under {lease}, which is no lease"
+        f"tasks are held under {lease}, which is not a lease"
         for lease in queue.held.keys() - queue.leases.keys()
     ]
     found += [
-        f"a batch is noted for {lease}, which is no lease"
+        f"a batch is noted for {lease}, which is not a lease"
         for lease in queue.batches.keys() - queue.leases.keys()
     ]
     found += [
@@ -299,7 +299,7 @@ def broken_invariants(queue: QueueDump, *, deleted: frozenset[str] | set[str] = 
 
 
 def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | set[str]) -> list[str]:
-    """What holds of flow control after every script, and does not here."""
+    """Return the violations of the rules of limits that hold after every script."""
     found = []
     live = {id for id, record in queue.records.items() if record.startswith(b"g")} | set(deleted)
     demands = {id: records.demands(queue.records.get(id, b"")) for id in live}
@@ -326,13 +326,13 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
         slots = queue.slots.get(name, set())
         stated = [queue.holds.get(id, "") for id in slots] + [demands.get(id, "") for id in ids]
         numbers = {g.most for text in stated for g in read_limits(text) if g.name == name}
-        # Tasks may state one gate with different numbers: then who is first may wait longer than it had to. Of one
-        # whose record somebody deleted nobody knows the number.
+        # Tasks may state one gate with different numbers: then the first one may wait longer than it had to. Of one
+        # whose record was deleted by hand the number is unknown.
         needed = gate.most if len(numbers) == 1 and not ids & set(deleted) else 1
         if gate.kind == "c" and len(slots) < needed:
             found.append(f"{name} is open, and {first} waits there")
         if gate.kind == "r":
-            found.append(f"nobody will open {name} for {first}")
+            found.append(f"nothing will open {name} for {first}")
     for key, holder in queue.unique.items():
         if holder[1:] not in live:
             found.append(f"{key} belongs to {holder}, which is not live")

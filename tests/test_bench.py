@@ -69,14 +69,14 @@ def near_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.endurance
 @pytest.mark.lifecycle
 def test_quick_run_has_every_figure(near_tmp: Path) -> None:
-    """A quick run measures each figure, says what with, and leaves nothing behind."""
+    """A quick run measures each figure, names its conditions, and leaves nothing behind."""
     done = run_bench("--quick", "--json", "figures.json", directory=near_tmp)
     assert done.returncode == 0, done.stderr
     told = json.loads((near_tmp / "figures.json").read_text("utf-8"))
     figures = told["figures"]
     assert figures.keys() == FIGURES
     for name, figure in figures.items():
-        # What is counted on top of a bare interpreter may drown in noise; it is a number all the same.
+        # A figure on top of a bare interpreter may drown in noise; it is a number nevertheless.
         assert math.isfinite(figure["value"]), name
         assert figure["value"] > 0 or name in ("start.help", "start.import"), name
         assert figure["about"] in done.stdout

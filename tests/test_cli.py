@@ -1,4 +1,4 @@
-"""The command line: verbs, flags, and what a person who mistypes is told."""
+"""The command line: verbs, flags, and the errors for mistyped ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pq.errors import PqError, StoreUnavailable
 
 
 class App:
-    """An application that remembers what it was told."""
+    """An application that records its calls."""
 
     def __init__(self, **kwargs: Any) -> None:
         self.kwargs = kwargs
@@ -75,7 +75,7 @@ def test_no_verb_is_serve(app: App) -> None:
     "argv", [["-w", "2", "serve", "-q", "a"], ["serve", "-q", "a", "-w2"], ["--workers=2", "-qa", "serve"]]
 )
 def test_flags_may_stand_before_and_after_the_verb(app: App, argv: list[str]) -> None:
-    """Nobody remembers an order."""
+    """Users do not remember an order."""
     assert cli.run(app, argv) == 0
     assert values(app, "workers", "task_queues") == (2, ("a",))
 
@@ -155,7 +155,7 @@ def test_a_verb_is_imported_when_it_is_used(app: App, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["serve", "config"])
 def test_the_table_of_verbs_names_functions_that_exist(name: str) -> None:
-    """A table of strings is checked by nobody else."""
+    """A table of strings has no other check."""
     assert callable(cli._load(cli.VERBS[name].target))
 
 
@@ -220,9 +220,9 @@ def test_version(app: App, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_imports_nothing_slow() -> None:
-    """What makes `--help` slow is imports, and they creep in one at a time."""
+    """Imports make `--help` slow, and they creep in one at a time."""
     program = (
-        # What the environment itself has imported (an editable install has a finder) does not count.
+        # Modules that the environment itself has imported (an editable install has a finder) do not count.
         "import sys; before = set(sys.modules); from pq.cli import main; main(['--help']);"
         "print([n for n in ('redis', 'uvloop', 'asyncio', 'msgpack', 'multiprocessing', 'logging', 'hashlib',"
         " 'runpy', 'socket', 'tempfile', 'textual', 'rich', 'starlette', 'pq.tui', 'pq.api', 'pq.app') if n in sys.modules and n not in before])"
@@ -251,7 +251,7 @@ def test_help_imports_nothing_slow() -> None:
 def test_a_senseless_command_line_ends_with_2(
     app: App, capsys: pytest.CaptureFixture[str], argv: list[str], error: str, hint: str
 ) -> None:
-    """Two lines on standard error: what is wrong, and what to type."""
+    """Two lines on standard error: the mistake, and a text to type."""
     assert cli.run(app, argv) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -262,7 +262,7 @@ def test_a_senseless_command_line_ends_with_2(
 
 
 def test_a_bad_value_ends_with_1(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """The settings know what fits, and which flag it came from."""
+    """The error of a setting has the expected form, and the flag it came from."""
     assert cli.run(app, ["-w", "many"]) == 1
     first, second = capsys.readouterr().err.splitlines()
     assert first == (
@@ -278,14 +278,14 @@ def test_a_bad_value_ends_with_1(app: App, capsys: pytest.CaptureFixture[str]) -
 def test_an_error_of_the_library_is_explained_without_a_traceback(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What happened, its slug, what to do."""
+    """The event, its slug, what to do."""
     app.fails_with = StoreUnavailable("no Valkey at redis://h", hint="start it")
     assert cli.run(app, []) == 1
     assert capsys.readouterr().err == "error: no Valkey at redis://h [store-unreachable]\nhint: start it\n"
 
 
 def test_v_adds_the_traceback(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    """For whoever wants to know where it was raised."""
+    """For a user who wants to see where it was raised."""
     app.fails_with = StoreUnavailable("no Valkey")
     assert cli.run(app, ["-v"]) == 1
     said = capsys.readouterr().err
@@ -294,20 +294,20 @@ def test_v_adds_the_traceback(app: App, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_fault_of_the_library_is_not_dressed_up(app: App) -> None:
-    """What is nobody's mistake but ours keeps its traceback."""
+    """An error that is a defect of the package keeps its traceback."""
     app.fails_with = ZeroDivisionError("ours")
     with pytest.raises(ZeroDivisionError):
         cli.run(app, [])
 
 
 def test_ctrl_c_ends_with_130(app: App) -> None:
-    """As shells report it, and without a traceback."""
+    """Shells report it so, and there is no traceback."""
     app.fails_with = KeyboardInterrupt()
     assert cli.run(app, []) == 130
 
 
 def test_an_explanation_has_six_lines_at_most_and_no_control_characters() -> None:
-    """A message may quote a server's log; what it quotes cannot take over the terminal."""
+    """A message may quote a server's log; the quoted text cannot take over the terminal."""
     error = PqError("\n".join(f"line {number}\x1b[2J" for number in range(20)), hint="one\ntwo\nthree")
     lines = cli.explained(error).splitlines()
     assert len(lines) == 6
@@ -388,7 +388,7 @@ def test_an_application_that_is_not_there(
 def test_an_application_that_cannot_be_imported(
     project: Path, capsys: pytest.CaptureFixture[str], text: str, error: str, hint: str
 ) -> None:
-    """What is wrong and in which line of the user's file; no frame of ours."""
+    """The error and the line in the user's file; no frame of ours."""
     (project / "manage.py").write_text(text)
     assert cli.main([]) == 1
     first, second = capsys.readouterr().err.splitlines()

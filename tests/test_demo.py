@@ -1,4 +1,4 @@
-"""The tour (`pq demo`), as a program: it shows what it says, and leaves nothing behind."""
+"""The tour (`pq demo`), as a program: it shows its steps, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Tour:
                 if entry.name.isdigit() and str(self.temporary).encode() in (entry / "environ").read_bytes():
                     found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:
-                pass  # it ended, or is somebody else's
+                pass  # it ended, or belongs to another user
         return [command for command in found if command]  # a zombie has none
 
     def is_gone(self) -> bool:

@@ -1,4 +1,4 @@
-"""The embedded Valkey: one server for all processes of a project, whoever of them dies and when."""
+"""The embedded Valkey: one server for all processes of a project, whichever of them dies and when."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(directory: Path) -> Iterator[EmbeddedServer]:
 
 
 def test_the_first_to_attach_starts_a_server_that_redis_clients_can_use(server: EmbeddedServer) -> None:
-    """A real server answers at the URL, and says what it is."""
+    """A real server answers at the URL, and reports its kind."""
     with redis.from_url(server.url) as client:
         assert client.set("key", "value")
         assert client.get("key") == b"value"
@@ -154,7 +154,7 @@ def test_many_clients_ensure_one_server(server: EmbeddedServer) -> None:
 
 
 def test_data_on_disk_survive_the_killing_of_client_and_server(directory: Path) -> None:
-    """kill -9 of both: what the append-only file had is there again."""
+    """kill -9 of both: the data of the append-only file is there again."""
     with clients(directory, 1) as (starter,):
         starter.tell("attach")
         starter.hear()
@@ -216,7 +216,7 @@ def test_a_process_that_just_ends_leaves_nothing_behind(directory: Path) -> None
 
 
 def test_no_zombie_and_no_warning_is_left_by_a_server_that_died(server: EmbeddedServer) -> None:
-    """The server is nobody's child here, so there is nothing to reap and nothing to warn of."""
+    """The server is not a child of this process, so there is nothing to reap and nothing to warn of."""
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     assert str(pid_of(server.directory)) not in children
     kill(pid_of(server.directory))
@@ -274,7 +274,7 @@ def test_a_server_that_cannot_start_says_why(directory: Path, monkeypatch: pytes
 def test_a_server_that_is_killed_while_it_starts_is_started_again(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody's kill may come at any moment, so one lost start is no reason to give up."""
+    """A kill may come at any moment, so one lost start is not a reason to give up."""
     crashing = directory.parent / "crashing-server"
     crashing.write_text(
         f'#!/bin/sh\ntest -e "{directory}/once" && exec "{find_binary()}" "$@"\n: >"{directory}/once"\n'
@@ -354,7 +354,7 @@ def test_a_large_log_is_begun_anew(directory: Path) -> None:
 
 
 def test_production_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server without a backup or a memory limit is no accident to have in production."""
+    """A server without a backup or a memory limit must not get into production by accident."""
     monkeypatch.setenv("PQ_ENV", "production")
     with pytest.raises(NoStore, match="production") as caught:
         EmbeddedServer(directory).attach()
@@ -364,7 +364,7 @@ def test_production_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_any_server_program_the_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the extra nor a server on PATH."""
+    """Neither the extra nor a server on PATH is there."""
     monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NoStore) as caught:
@@ -394,7 +394,7 @@ def test_the_package_with_the_binary_is_not_imported() -> None:
 
 
 def test_a_link_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
-    """In a shared temporary directory somebody else may have been there first."""
+    """In a shared temporary directory another user may have created the folder first."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreRefused, match="not a directory of this user"):
@@ -417,7 +417,7 @@ def test_a_held_lock_is_an_error_in_the_end(directory: Path) -> None:
 
 
 def test_a_directory_that_was_removed_is_said_plainly(directory: Path) -> None:
-    """Whoever cleans up in the wrong order is told which process is left."""
+    """The error of a cleanup in the wrong order names the process that is left."""
     server = EmbeddedServer(directory)
     server.attach()
     pid = pid_of(directory)
@@ -428,7 +428,7 @@ def test_a_directory_that_was_removed_is_said_plainly(directory: Path) -> None:
 
 
 def test_url_and_ensure_want_an_attached_server(directory: Path) -> None:
-    """Before attach there is nothing to connect to, and the error says what to call."""
+    """Before attach there is nothing to connect to, and the error says which method to call."""
     server = EmbeddedServer(directory)
     with pytest.raises(StoreUnavailable, match="not been attached"):
         _ = server.url

@@ -54,14 +54,14 @@ PLACES: dict[str, tuple[str, ...]] = {
 """Third parties, and the only modules or packages that may import them."""
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     """Return the package or module below `pq` that a module belongs to: `broker` of `pq.broker.redis.link`."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
 def layer(module: str) -> int:
     """Return the number of a module's layer; 0 is the lowest."""
-    return next(number for number, rooms in enumerate(LAYERS) if room(module) in rooms)
+    return next(number for number, packages in enumerate(LAYERS) if package(module) in packages)
 
 
 def test_all_kinds_of_imports_are_found() -> None:
@@ -74,11 +74,11 @@ def test_all_kinds_of_imports_are_found() -> None:
 
 
 def test_every_package_has_a_layer_of_its_own() -> None:
-    """`LAYERS` names what there is, each once."""
-    named = [name for rooms in LAYERS for name in rooms]
+    """`LAYERS` names each package and module once."""
+    named = [name for packages in LAYERS for name in packages]
     assert sorted(named) == sorted(set(named))
-    assert {room(module) for module in MODULES} - set(named) == set(), "give these a place in LAYERS"
-    assert set(named) - {room(module) for module in MODULES} == set(), (
+    assert {package(module) for module in MODULES} - set(named) == set(), "give these a place in LAYERS"
+    assert set(named) - {package(module) for module in MODULES} == set(), (
         "these are gone: take them out of LAYERS"
     )
 
@@ -92,8 +92,8 @@ def test_imports_point_down(module: str) -> None:
             continue
         if layer(target) > layer(module):
             wrong.append(f"line {line}: layer {layer(module)} imports {target} of layer {layer(target)}")
-        if {room(module), room(target)} in SIBLINGS:
-            wrong.append(f"line {line}: {room(module)} and {room(target)} are siblings")
+        if {package(module), package(target)} in SIBLINGS:
+            wrong.append(f"line {line}: {package(module)} and {package(target)} are siblings")
     assert not wrong, "\n".join(wrong)
 
 
@@ -106,8 +106,8 @@ def test_no_packages_import_each_other() -> None:
     """The same for the packages as wholes."""
     edges: dict[str, set[str]] = {}
     for source, targets in graph(IMPORTS).items():
-        edges.setdefault(room(source), set()).update(
-            room(target) for target in targets if room(target) != room(source)
+        edges.setdefault(package(source), set()).update(
+            package(target) for target in targets if package(target) != package(source)
         )
     assert cycles(edges) == []
 
@@ -146,7 +146,7 @@ def test_third_parties_are_imported_in_their_place_alone() -> None:
 
 
 def test_a_third_party_out_of_place_is_found() -> None:
-    """Also one that has no place."""
+    """The same holds for a third party that has no place."""
     code = {"pq.worker.service": "import redis\nfrom starlette.applications import Starlette\nimport numpy"}
     assert misplaced(imports(code)) == [
         "pq.worker.service, line 1: redis",

@@ -64,12 +64,12 @@ def test_a_line_is_time_who_text() -> None:
 
 
 def test_a_record_may_say_who_it_is_about() -> None:
-    """A parent speaks for its workers."""
+    """A parent logs for its workers."""
     assert " w2       gone" in ConsoleFormatter("server").format(record("gone", who="w2"))
 
 
 def test_levels_that_matter_are_words() -> None:
-    """Not everybody sees colours, and files have none."""
+    """Not every user sees colours, and files have none."""
     formatter = ConsoleFormatter("w1")
     assert formatter.format(record("full", level=logging.WARNING)).endswith(" warning: full")
     assert formatter.format(record("gone", level=logging.ERROR)).endswith(" error: gone")
@@ -110,7 +110,7 @@ def test_a_traceback_is_indented_below_its_line() -> None:
 
 
 def test_a_message_that_does_not_fit_its_arguments_is_shown_all_the_same() -> None:
-    """The mistake is in the log call; the line is what one needs to find it."""
+    """The mistake is in the log call; its line is in the text."""
     assert ConsoleFormatter("w1").format(record("%d tasks", "many")).endswith("%d tasks ('many',)")
     assert "%s" in ConsoleFormatter("w1").format(record("%s", Hostile()))
 
@@ -119,7 +119,7 @@ def test_a_message_that_does_not_fit_its_arguments_is_shown_all_the_same() -> No
 
 
 def test_json_has_one_object_a_line() -> None:
-    """Time in UTC, level, who, logger, message, and what `extra` had."""
+    """Time in UTC, level, process, logger, message, and the fields of `extra`."""
     made = record("a\nb", task="7f3a", ran=0.5)
     made.created = 1_700_000_000.25
     line = JsonFormatter("w1").format(made)
@@ -136,7 +136,7 @@ def test_json_has_one_object_a_line() -> None:
 
 
 def test_json_has_the_traceback() -> None:
-    """As one string."""
+    """The traceback is one string."""
     try:
         raise ValueError("bad")
     except ValueError:
@@ -146,7 +146,7 @@ def test_json_has_the_traceback() -> None:
 
 
 def test_json_takes_any_extra() -> None:
-    """What cannot be JSON is shown, and an extra cannot pass for a field of ours."""
+    """A value that cannot be JSON is shown, and an extra cannot pass for a field of ours."""
     loop: list[object] = []
     loop.append(loop)
     told = json.loads(
@@ -191,7 +191,7 @@ def test_configure_again_replaces_what_it_set_up(root_logger: logging.Logger) ->
 def test_colours_are_for_terminals_that_want_them(
     monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], no_color: str, coloured: bool
 ) -> None:
-    """Not in files, and not against NO_COLOR."""
+    """Files have none, and NO_COLOR turns them off."""
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("TERM", "xterm")
     out = stream()
@@ -222,7 +222,7 @@ def test_a_stream_that_is_gone_costs_the_line_and_nothing_else(capsys: pytest.Ca
 
 
 class Lines(list[str]):
-    """What a `TaskLog` printed."""
+    """The output of a `TaskLog`."""
 
     def __call__(self, who: str, line: str) -> None:
         self.append(line)
@@ -263,7 +263,7 @@ def test_an_id_of_words_is_shown_whole(lines: Lines) -> None:
 
 
 def test_ids_and_values_are_shown_short(lines: Lines) -> None:
-    """A line is a line, whatever the arguments are, and a repr that fails hurts nobody."""
+    """A line is a line, whatever the arguments are, and a repr that fails breaks nothing."""
     log = TaskLog(lines)
     log.started(
         "w1", "work", "i26ad5c14c5bb422e87b0f7ccbce5ba06", ("x" * 10_000, list(range(9999)), Hostile())
@@ -317,7 +317,7 @@ def test_above_the_rate_nothing_is_formatted(lines: Lines) -> None:
 
 
 def test_the_lines_go_to_the_log_of_the_process() -> None:
-    """With the worker's name in its column, and escaped as everything there."""
+    """Each line has the worker's name in its column, and is escaped as all lines there."""
     out = io.StringIO()
     logs.configure(who="server", stream=out)
     TaskLog().started("w1", "work\x1b", "7f3a")
@@ -363,7 +363,7 @@ def test_the_lines_go_to_the_log_of_the_process() -> None:
 def test_a_line_says_how_an_attempt_ended(
     lines: Lines, ending: Ending, attempt: dict[str, Any], line: str
 ) -> None:
-    """And what follows: when the next attempt starts, or that the task is in its queue again."""
+    """The line also says when the next attempt starts, or that the task is in its queue again."""
     task: Task[Any] = Task("t1", "work", "default")
     times = {"time_queued": 1.0, "time_started": 2.0, "time_ended": 2.25}
     for name, value in ({"status": SUCCESS} | times | attempt).items():

@@ -30,7 +30,7 @@ async def test_held_tasks_outlive_a_garbage_collection_and_are_waited_for() -> N
 
 
 async def test_the_error_of_a_held_task_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """With its traceback; it concerns no other task."""
+    """The log has its traceback; the error concerns no other task."""
     held = HeldTasks("the worker", logger=logger)
 
     async def fail() -> None:

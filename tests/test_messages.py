@@ -1,6 +1,6 @@
-"""What a person is told who makes a common mistake: each one made for real, and the whole text of the answer.
+"""The texts of common mistakes: each one made for real, and the whole text of the answer.
 
-What happened with its values and its slug, then what to type. At the command line that is six lines at most, with no
+The event with its values and its slug, then the text to type. At the command line that is six lines at most, with no
 frame of the library; in Python the same text is the exception's message, and the hint is a note of it.
 """
 
@@ -79,7 +79,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def plain(text: str, *places: tuple[str, str]) -> str:
-    """`text` without what differs from run to run."""
+    """Return `text` without the parts that differ from run to run."""
     for value, name in places:
         text = text.replace(value, name)
     for pattern, name in (
@@ -94,7 +94,7 @@ def plain(text: str, *places: tuple[str, str]) -> str:
 
 @pytest.fixture
 def run(project: Path) -> Run:
-    """The command line of the project, as somebody types it: all that it says. The exit code must not be 0."""
+    """Run the command line of the project, and return all of its output. The exit code must not be 0."""
 
     def call(*words: str, code: int = 1, program: tuple[str, ...] = ("manage.py",), **env: str) -> str:
         done = subprocess.run(
@@ -114,7 +114,7 @@ def run(project: Path) -> Run:
 
 
 class Serving:
-    """A server of the project; `said` is its log so far, without what differs from run to run."""
+    """A server of the project; `said` is its log so far, without the parts that differ from run to run."""
 
     def __init__(self, project: Path, *words: str, url: str) -> None:
         self._project, self._url = project, url
@@ -147,7 +147,7 @@ def server(project: Path, valkey: Any) -> Iterator[Callable[..., Serving]]:
 
 # --------------------------------------------------------------------------------------- the store
 def test_broker_unreachable(run: Run) -> None:
-    """Nobody there: the URL without its password, and where it was set."""
+    """The error has the URL without its password, and where it was set."""
     url = "redis://app:secret@127.0.0.1:1/0"
     expected = (
         "error: no Redis or Valkey at redis://app:***@127.0.0.1:1/0: connection refused [store-unreachable]\n"
@@ -167,7 +167,7 @@ def test_broker_unreachable_names_the_line(run: Run, project: Path) -> None:
 
 
 def test_no_broker(run: Run) -> None:
-    """In production nothing is started that nobody asked for."""
+    """In production no server is started by itself."""
     assert run("queue", "addition", PQ_ENV="production") == (
         "error: the embedded server is not for production (PQ_ENV=production), and no store is configured [no-store]\n"
         "hint: set PQ_DATA_STORE to the URL of your own, such as redis://localhost:6379/0\n"
@@ -193,7 +193,7 @@ def test_broker_auth(run: Run) -> None:
 
 
 def test_broker_evicts(run: Run, server: Callable[..., Serving]) -> None:
-    """A store that deletes keys when it is full: no server starts on it, unless it is told to."""
+    """A store that deletes keys when it is full: a server starts on it only with a setting for that."""
     cache = Server(find_binary(), "--maxmemory-policy", "allkeys-lru")
     what = (
         "this store deletes keys when it is full (maxmemory-policy allkeys-lru): "
@@ -220,7 +220,7 @@ def test_app_not_found(run: Run) -> None:
 
 
 def test_import_failed(run: Run, project: Path) -> None:
-    """What is missing, and the user's own line."""
+    """The missing value, and the user's own line."""
     (project / "jobs" / "mail.py").write_text("\n\nimport aiosmtplib_zzz\n")
     assert run("jobs") == (
         "error: jobs.mail could not be imported: ModuleNotFoundError: No module named 'aiosmtplib_zzz' "
@@ -253,7 +253,7 @@ def test_unknown_setting(run: Run, project: Path) -> None:
 
 
 def test_bad_cron(run: Run, project: Path) -> None:
-    """The line, its field, the value of it and what it may be."""
+    """The line, its field, its value and the expected form."""
     (project / "jobs" / "cron.py").write_text(
         "from pq import api\n\n@api.job(run_every='0 25 * * *')\ndef nightly(self):\n    pass\n"
     )
@@ -320,7 +320,7 @@ async def api(valkey: Any) -> AsyncIterator[Producer]:
 
 
 def told(error: BaseException) -> str:
-    """What a traceback shows of it, in the form of the command line."""
+    """Return the error of a traceback in the form of the command line."""
     assert isinstance(error, errors.PqError)
     notes = getattr(error, "__notes__", [])
     assert notes[:1] == ([f"hint: {error.hint}"] if error.hint else [])
@@ -334,7 +334,7 @@ def caught(call: Callable[[], Any]) -> str:
 
 
 async def test_not_serializable(api: Producer, tmp_path: Path) -> None:
-    """Which argument of which job, and what it is."""
+    """The error names the argument, the job and the type."""
     with (tmp_path / "file").open("w") as file:
         assert caught(lambda: api.tasks.queue("addition", a=file)) == (
             "argument 'a' of addition is a TextIOWrapper and cannot be sent; nothing was queued [not-serializable]\n"
@@ -368,7 +368,7 @@ async def test_wait_in_loop(api: Producer) -> None:
 
 
 async def gone(api: Producer, valkey: Any, age: float) -> str:
-    """What the future of a task says whose record is gone, and that was queued `age` seconds ago."""
+    """Return the error of a future whose record is gone, of a task that was queued `age` seconds ago."""
     task = await api.tasks.queue("addition", callback=False)
     task.time_queued = (task.time_queued or 0.0) - age
     future = task.done_callback
@@ -378,8 +378,11 @@ async def gone(api: Producer, valkey: Any, age: float) -> str:
     return told(found.value)
 
 
-async def test_task_lost_and_result_expired(api: Producer, valkey: Any) -> None:
-    """The same emptiness, told apart by the age of the task."""
+async def test_task_lost_and_result_expired(
+    api: Producer, valkey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of the task decides between the two errors of a missing record."""
+    monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 0.1)
     assert await gone(api, valkey, 0) == (
         "task ID is not in the store any more: deleted, or lost with the store's data [task-lost]\n"
         "hint: for durability see docs/explain/guarantees.md"
@@ -431,7 +434,7 @@ async def test_job_not_served(api: Producer, start_worker: Any) -> None:
 
 
 async def test_queue_unserved(api: Producer, start_worker: Any) -> None:
-    """A queue that nobody serves: the nearest one, and how to start a worker for it."""
+    """A queue without a worker: the nearest one, and how to start a worker for it."""
     await start_worker(task_paths=[__name__], task_queues=["emails"])
     task = await api.tasks.queue("addition", queue="emials", callback=False)
     assert await waits(api, task.id, "queue-unserved") == (
@@ -441,7 +444,7 @@ async def test_queue_unserved(api: Producer, start_worker: Any) -> None:
 
 
 def test_no_consumer(run: Run, valkey: Any) -> None:
-    """Who watches a task is told why nothing happens, and goes on waiting."""
+    """A waiting caller gets the reason why nothing happens, and goes on waiting."""
     id = run("queue", "addition", code=0, PQ_DATA_STORE=valkey.url)
     assert id == "ID\nqueued: addition ID · manage.py wait ID waits for it\n"
     found = [key.decode() for key in valkey.client.keys("*")]

@@ -1,4 +1,4 @@
-"""The watchman himself: the check after each test finds what must not be left behind."""
+"""The check after each test itself: it finds every kind of leftover."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ MESS: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "held without lease": (
         lambda c: (c.set(P + "task:a", b"q\n"), c.sadd(P + "held:L", "a:1")),
-        "tasks are held under L, which is no lease",
+        "tasks are held under L, which is not a lease",
     ),
     "a batch without lease": (lambda c: c.hset(P + "batches", "L", "1"), "a batch is noted for L"),
-    "a stop request for nobody": (
+    "a stop request without a task": (
         lambda c: c.sadd(P + "cancelling", "a"),
         "a is to be stopped, and is not live",
     ),
-    "crashes of nobody": (lambda c: c.hset(P + "crashes", "a", "1"), "crashes are counted for a"),
+    "crashes without a task": (lambda c: c.hset(P + "crashes", "a", "1"), "crashes are counted for a"),
     "two tokens": (lambda c: c.lpush(P + "wake", "1", "1"), "2 wake tokens"),
-    "a heartbeat for ever": (lambda c: c.set("pq:consumer:x", b""), "pq:consumer:x has no TTL"),
-    "counters for ever": (lambda c: c.hset(P + "stats:1", "succeeded", "1"), "stats:1 has no TTL"),
+    "a heartbeat forever": (lambda c: c.set("pq:consumer:x", b""), "pq:consumer:x has no TTL"),
+    "counters forever": (lambda c: c.hset(P + "stats:1", "succeeded", "1"), "stats:1 has no TTL"),
     "a stranger": (lambda c: c.set("something", b""), "something has no TTL"),
     "a foreign record": (lambda c: c.set(P + "task:a", b"hello", ex=9), "neither live nor finished"),
 }

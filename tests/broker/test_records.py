@@ -1,4 +1,4 @@
-"""Headers and parcels: what the scripts read, and what an event carries."""
+"""Headers and parcels: the fields that the scripts read, and those of an event."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_finished_header() -> None:
 
 @pytest.mark.parametrize("record", [b"", b"q", b"no header", b"q" + b"x" * 1100 + b"\n", b"\xff\xfe"])
 def test_bytes_without_a_header(record: bytes) -> None:
-    """Foreign bytes are no message, and break nobody who looks at them."""
+    """Foreign bytes are not a message, and break no reader."""
     with pytest.raises(UnreadableMessage):
         records.message(record)
     assert (records.priority(record), records.token(record)) == (0, "")
@@ -69,7 +69,7 @@ def test_no_bytes_break_the_reader_of_parcels(data: bytes) -> None:
 
 
 def test_all_keys_of_a_queue_share_its_hash_tag() -> None:
-    """So a queue lives whole in one slot of a cluster; another namespace is another world."""
+    """Each queue lives whole in one slot of a cluster; another namespace has keys of its own."""
     keys = Keys("other")
     for key in (keys.prefix("q"), keys.record("q", "i"), keys.wake("q")):
         assert key.startswith("other:{q}:")

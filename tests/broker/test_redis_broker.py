@@ -1,4 +1,4 @@
-"""What only a server can do to us: be full, restart, forget scripts, refuse, hang up, lose replies."""
+"""Failures that only a server causes: it is full, restarts, forgets scripts, refuses, hangs up, loses replies."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Steps:
 
 
 async def test_a_store_that_never_keeps_the_scripts(tmp_path: Path) -> None:
-    """Several servers behind one address, or a store that is flushed again and again: patience ends, and it is said why."""
+    """Several servers behind one address, or a store that is flushed again and again: patience ends, with the reason."""
 
     def answer(command: list[bytes]) -> bytes:
         if command[0] == b"SCRIPT":
@@ -113,7 +113,7 @@ async def test_a_store_that_never_keeps_the_scripts(tmp_path: Path) -> None:
                 await broker.work.poke(Q)
         assert "SCRIPT FLUSH" in (caught.value.hint or "")
         asked = sum(command[0] == b"EVALSHA" for command in fake.heard)
-        assert 5 < asked < 20, "it was tried again, and not for ever"
+        assert 5 < asked < 20, "it was tried again, and not forever"
         assert fake.connections > asked - 3, (
             "each time from the second on by a new connection, which may lead elsewhere"
         )
@@ -142,7 +142,7 @@ async def test_a_store_that_forgets_the_scripts_some_times(tmp_path: Path) -> No
 
 
 async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:
-    """It says so; it does not try for ever."""
+    """The error is raised; the call is not repeated forever."""
     store.client.script_flush()
     store.client.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-script")
     broker = RedisBroker(store.url.replace("unix://", "unix://poor:secret@"), patience=10)
@@ -157,7 +157,7 @@ async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:
 
 # --------------------------------------------------------------------------------------- wake token
 async def test_there_is_never_a_second_wake_token(store: Any, broker: RedisBroker) -> None:
-    """However much is queued, handed back or resumed: one worker is woken, who wakes the next."""
+    """Any number of tasks that are queued, released or resumed wakes one worker, which wakes the next."""
     for n in range(5):
         await broker.work.enqueue(Q, entries(f"a{n}", f"b{n}"))
         assert store.client.llen("pq:{q}:wake") == 1
@@ -170,7 +170,7 @@ async def test_there_is_never_a_second_wake_token(store: Any, broker: RedisBroke
 
 
 async def test_no_token_is_left_where_nothing_is(store: Any, broker: RedisBroker) -> None:
-    """Whoever took the last task takes the token too, and nobody comes for nothing."""
+    """The worker that takes the last task takes the token too, and no other worker wakes for nothing."""
     await broker.work.enqueue(Q, entries("a"))
     await broker.work.open_lease("L", [Q], 30_000)
     await broker.work.exchange(ReserveCall("L", [Q], 3, 1), {})
@@ -248,14 +248,14 @@ async def test_a_full_store_takes_no_task_and_is_drained_all_the_same(
 
 # ------------------------------------------------------------------------------------- subscription
 async def test_a_subscription_comes_back_and_says_that_it_was_away(store: Any, broker: RedisBroker) -> None:
-    """After a break an empty message tells that events may have been missed; then it hears again."""
+    """After a break an empty message shows that events may have been missed; then the subscription goes on."""
     subscription, listening, heard = await listen(broker, "one", "two")
     for n in range(3):
         heard.clear()
         store.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: heard)
         assert heard == [Message("", b"")]
-        # It was confirmed before we were told: nothing that is sent from here on is missed.
+        # The subscription was confirmed before the call returned: no message that is sent from here on is missed.
         store.client.publish("two", f"message {n}")
         await until(lambda: len(heard) == 2)
         assert heard[1] == Message("two", f"message {n}".encode())
@@ -264,8 +264,11 @@ async def test_a_subscription_comes_back_and_says_that_it_was_away(store: Any, b
         await listening
 
 
-async def test_subscribing_while_the_connection_is_gone(store: Any, broker: RedisBroker) -> None:
+async def test_subscribing_while_the_connection_is_gone(
+    store: Any, broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A channel that is added during a break is heard once `subscribe` has returned."""
+    monkeypatch.setattr("pq.broker.redis.backoff.LONGEST", 0.1)
     subscription, listening, heard = await listen(broker, "one")
     for n in range(10):
         store.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -337,7 +340,7 @@ async def test_an_error_reply_is_a_value_and_keeps_the_connection(store: Any, br
 
 
 async def test_closing_ends_a_call_under_way(store: Any, broker: RedisBroker) -> None:
-    """Nobody hangs on a connection that was closed under him."""
+    """No call hangs on a connection that was closed under it."""
     link = link_to(broker)
     calling = asyncio.ensure_future(link.call([("BLPOP", "nothing", 30)]))
     await until(lambda: any(c["cmd"] == "blpop" for c in store.client.client_list()))
@@ -398,7 +401,7 @@ async def test_nobody_there(tmp_path: Path) -> None:
     await broker.close()
 
 
-@pytest.mark.parametrize("login", ["", ":wrong@", "nobody:wrong@"])
+@pytest.mark.parametrize("login", ["", ":wrong@", "stranger:wrong@"])
 async def test_a_wrong_password_is_refused_at_once(store: Any, login: str) -> None:
     """It is not tried again, and the password is not in the message."""
     store.client.config_set("requirepass", "right")
@@ -454,7 +457,7 @@ async def test_a_restart_without_data_is_met_by_going_on(valkey_server: Server, 
     ],
 )
 async def test_not_now_is_tried_again_on_a_new_connection(tmp_path: Path, error: str) -> None:
-    """After a failover the name may lead to another server: the connection is made anew each time."""
+    """After a failover the name may lead to another server: each connection resolves it again."""
     answers = [f"-{error}\r\n".encode()] * 2
 
     def answer(command: list[bytes]) -> bytes:
@@ -470,7 +473,7 @@ async def test_not_now_is_tried_again_on_a_new_connection(tmp_path: Path, error:
 
 
 async def test_patience_ends_with_the_servers_own_words(tmp_path: Path) -> None:
-    """Whoever reads the error learns what ails the server."""
+    """The error names the failure of the server."""
     async with fake_server(tmp_path / "s", lambda _: b"-MISCONF disk is full\r\n"):
         broker = RedisBroker(f"unix://{tmp_path}/s", patience=0.05)
         with pytest.raises(StoreUnavailable, match="disk is full"):
@@ -486,7 +489,7 @@ async def test_patience_ends_with_the_servers_own_words(tmp_path: Path) -> None:
     ],
 )
 async def test_a_server_that_does_not_suit_is_refused(tmp_path: Path, info: bytes, says: str) -> None:
-    """Too old, or a node of a cluster: said when it is opened."""
+    """A server that is too old, or a node of a cluster, is refused at the opening."""
     async with fake_server(tmp_path / "s", lambda c: bulk(info) if c[0] == b"INFO" else b"+OK\r\n"):
         broker = RedisBroker(f"unix://{tmp_path}/s")
         with pytest.raises(StoreRefused, match=says):
@@ -519,5 +522,5 @@ async def test_a_server_that_does_not_suit_is_refused(tmp_path: Path, info: byte
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
 def test_errors_of_all_kinds_become_ours(error: Exception, becomes: type[StoreError]) -> None:
-    """By class or by text, whichever says it."""
+    """The class or the text of an error decides."""
     assert type(translate(error, "here")) is becomes

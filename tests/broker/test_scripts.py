@@ -30,8 +30,10 @@ def enqueue(*plain: Any, rest: tuple[Any, ...] = ()) -> list[Any]:
     return [NOW, "pq:task", "", len(plain) // 2, *plain, *rest]
 
 
-def reserve(want: int, *, batch: int = 1, calm: int | str = "", idle: int = 0, lease: str = "L") -> list[Any]:
-    return [NOW, lease, batch, want, calm, idle, "pq:task", "", "", 2]
+def reserve(
+    want: int, *, batch: int = 1, stable_for: int | str = "", idle: int = 0, lease: str = "L"
+) -> list[Any]:
+    return [NOW, lease, batch, want, stable_for, idle, "pq:task", "", "", 2]
 
 
 def settle(*acks: Any, rest: tuple[Any, ...] = (), lease: str = "L") -> list[Any]:
@@ -69,7 +71,7 @@ NOTHING = [1, -1, 0, 0, 0, []]
 
 
 def renewed(seen: int, since: int) -> dict[str, str]:
-    """What is noted of renewals: the last one, and since when there was no gap."""
+    """The recorded renewals: the last one, and the time since which there was no gap."""
     return {"seen": str(seen), "since": str(since)}
 
 
@@ -108,7 +110,7 @@ ROWS = [
         [],
         {"task:b": LIVE, "ready": ["a", "b"], "wake": ["1"]},
     ),
-    Row("only known ones wake nobody", "enqueue", {"task:a": b"d1 t\n"}, enqueue("a", LIVE), [b"a"], {}),
+    Row("only known ones wake no worker", "enqueue", {"task:a": b"d1 t\n"}, enqueue("a", LIVE), [b"a"], {}),
     Row(
         "the first delayed one wakes, so that its time is known",
         "enqueue",
@@ -118,7 +120,7 @@ ROWS = [
         {"task:a": LIVE, "delayed": {"z": NOW + 500, "a": NOW + 100}, "wake": ["1"]},
     ),
     Row(
-        "a later one wakes nobody",
+        "a later one wakes no worker",
         "enqueue",
         {"task:z": LIVE, "delayed": {"z": NOW + 50}},
         enqueue(rest=("a", LIVE, 100, 0)),
@@ -142,7 +144,7 @@ ROWS = [
     ),
     # ------------------------------------------------------------------------------------- reserve
     Row(
-        "no lease: the token that woke the caller is for somebody else",
+        "no lease: the token that woke the caller is for another worker",
         "reserve",
         {"task:a": LIVE, "ready": ["a"]},
         reserve(5),
@@ -158,7 +160,7 @@ ROWS = [
         {"wake": ["1"]},
     ),
     Row(
-        "bytes of nobody's are handed out, for the worker to set aside",
+        "foreign bytes are dispatched, for the worker to set aside",
         "reserve",
         {"task:a": b"junk", "ready": ["a"], "leases": {"L": NOW + 9}},
         reserve(5),
@@ -218,7 +220,7 @@ ROWS = [
             "batches": {"dead": "10"},
             "cancelling": {"b"},
         },
-        reserve(2, calm=0),
+        reserve(2, stable_for=0),
         [[1, -1, 0, 1, 0, [b"b", 1, b"a", 1], b"b", LIVE, b"a", LIVE]],
         {
             "ready": ["c"],
@@ -288,7 +290,7 @@ ROWS = [
         "what expired is taken over after a time without a gap",
         "reserve",
         {**ABANDONED, "meta": renewed(NOW - 50, NOW - 100)},
-        reserve(0, calm=100),
+        reserve(0, stable_for=100),
         [[1, -1, 0, 1, 0, []]],
         {
             "ready": ["a"],
@@ -303,15 +305,15 @@ ROWS = [
         "not before",
         "reserve",
         {**ABANDONED, "meta": renewed(NOW, NOW - 99)},
-        reserve(0, calm=100),
+        reserve(0, stable_for=100),
         [NOTHING],
         LEFT_ALONE,
     ),
     Row(
-        "not when nobody has renewed of late: the store may have stood still",
+        "not when no worker has renewed recently: the store may have stood still",
         "reserve",
         {**ABANDONED, "meta": renewed(NOW - 51, NOW - 999)},
-        reserve(0, calm=100),
+        reserve(0, stable_for=100),
         [NOTHING],
         LEFT_ALONE,
     ),
@@ -319,11 +321,11 @@ ROWS = [
         "not when its clock was set back",
         "reserve",
         {**ABANDONED, "meta": renewed(NOW + 51, NOW - 999)},
-        reserve(0, calm=100),
+        reserve(0, stable_for=100),
         [NOTHING],
         LEFT_ALONE,
     ),
-    Row("not when nothing is known", "reserve", ABANDONED, reserve(0, calm=100), [NOTHING], LEFT_ALONE),
+    Row("not when nothing is known", "reserve", ABANDONED, reserve(0, stable_for=100), [NOTHING], LEFT_ALONE),
     # -------------------------------------------------------------------------------------- settle
     Row(
         "a success",
@@ -600,9 +602,9 @@ ROWS = [
     # -------------------------------------------------------------------------------- lock, unlock
     Row("a free one", "lock", {}, lock("A"), [NOW, 0], {"": holds("A", NOW)}),
     Row("again", "lock", {"": holds("A", 7, NOW + 1)}, lock("A"), [7, 0], {"": holds("A", 7)}),
-    Row("somebody else's", "lock", {"": holds("B", 7, NOW + 40)}, lock("A"), [0, 40], {}),
+    Row("held by another", "lock", {"": holds("B", 7, NOW + 40)}, lock("A"), [0, 40], {}),
     Row(
-        "somebody's whose time is over",
+        "of a holder whose time is over",
         "lock",
         {"": holds("B", 7, NOW)},
         lock("A"),
@@ -620,9 +622,9 @@ ROWS = [
     Row("kept", "lock", {"": holds("A", 7, NOW - 9)}, lock("A", keep=1), [7, 0], {"": holds("A", 7)}),
     Row("nothing to keep", "lock", {}, lock("A", keep=1), [0, 0], {}),
     Row("lost, so not kept", "lock", {"": holds("B", 7, NOW - 9)}, lock("A", keep=1), [0, 0], {}),
-    Row("let go", "unlock", {"": holds("A", 7)}, ["A", "c", "door"], 1, {"": {"fence": "7"}}),
+    Row("released", "unlock", {"": holds("A", 7)}, ["A", "c", "door"], 1, {"": {"fence": "7"}}),
     Row("not ours", "unlock", {"": holds("B", 7)}, ["A", "c", "door"], 0, {}),
-    Row("let go twice", "unlock", {"": {"fence": "7"}}, ["A", "c", "door"], 0, {}),
+    Row("released twice", "unlock", {"": {"fence": "7"}}, ["A", "c", "door"], 0, {}),
     # ---------------------------------------------------------------------------------- retry_dead
     Row(
         "a dead one",
@@ -894,7 +896,7 @@ ROWS = [
         },
     ),
     Row(
-        "nobody passes by those that wait",
+        "no task overtakes those that wait",
         "reserve",
         {
             "task:a": b"g7  c9:job\n",
@@ -1193,7 +1195,7 @@ ROWS = [
         {"ticks": {"s": str(NOW)}},
     ),
     Row(
-        "another record for one that waits; its time begins anew",
+        "another record for one that waits; its time begins again",
         "replace",
         {"task:a": b"g  ur:k\nold", "delayed": {"a": NOW + 9}, "unique:k": b"la"},
         [NOW, "a", b"g  ur:k\nnew", 500],
@@ -1292,7 +1294,7 @@ def contents(client: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.script}-{row.name}".replace(" ", "_"))
 @pytest.mark.parametrize("kind", ["valkey", "redis62"])
 def test_before_and_after(request: pytest.FixtureRequest, kind: str, row: Row) -> None:
-    """The row's call turns what is given into what is given with its changes, and nothing else."""
+    """The call of the row changes the given contents as stated, and nothing else."""
     fresh = request.getfixturevalue(kind)
     fresh.check = False  # rows show one corner of a store, not a whole one
     for key, value in row.given.items():
@@ -1309,7 +1311,7 @@ def test_every_script_has_rows() -> None:
 
 
 def test_scripts_are_sent_without_comments_and_unused_parts() -> None:
-    """What the server keeps is what it runs, and 6.2 takes it: no shebang."""
+    """The server stores the text that it runs, and 6.2 accepts it: no shebang."""
     for name in NAMES:
         source = script(name).source
         assert b"\n--" not in source

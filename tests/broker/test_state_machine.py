@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         self.known: dict[str, list[str]] = {queue: [] for queue in QUEUES}
         self.demands: dict[str, str] = {}
         self.batch = 0
-        self.taken: list[tuple[str, Reserved]] = []  # everything that was ever handed out, the last first
+        self.taken: list[tuple[str, Reserved]] = []  # all tasks that were ever dispatched, the last first
         self.deleted: set[str] = set()
         self.last: dict[str, tuple[ReserveCall, dict[str, list[Settlement]]]] = {}
         self.before = dump_server(self.client)[0]
@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         return self.loop.run_until_complete(call)
 
     def both(self, verb: str, *args: Any, **options: Any) -> Any:
-        """Call a verb (`work.enqueue`) of both; their answers must be equal, and so must be what they hold then."""
+        """Call a verb (`work.enqueue`) of both; their answers and their contents have to be equal."""
         theirs = self.run(attrgetter(verb)(self.on_redis)(*args, **options))
         ours = self.run(attrgetter(verb)(self.model)(*args, **options))
         assert plain(theirs) == plain(ours), verb
@@ -116,9 +116,9 @@ class Machine(RuleBasedStateMachine):
                 continue
             assert there == here, name
             assert broken_invariants(there, deleted=self.deleted) == []
-            # With nobody blocked on it, a token lies wherever there is something to hand out.
+            # With no worker blocked on it, a token lies wherever there is something to dispatch.
             if (there.ready or there.prio) and not there.paused:
-                assert there.wake == 1, f"nobody would be told of what is ready in {name}"
+                assert there.wake == 1, f"no worker would wake for the ready tasks of {name}"
         self.before = theirs
 
     def unchanged(self, verb: str, *args: Any, **options: Any) -> Any:
@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
             self.both("work.open_lease", lease, QUEUES, 30_000)
 
     def pick(self, queue: str, which: int) -> str:
-        """A task of that queue, one of the youngest; one that nobody knows where there is none."""
+        """Return one of the youngest tasks of that queue; an unknown id if there is none."""
         known = self.known[queue]
         return known[-1 - which] if which < len(known) else "unheard.of"
 
@@ -188,13 +188,13 @@ class Machine(RuleBasedStateMachine):
         twice=often,
     )
     def takes_a_key(self, queue: str, wants: str, delay: int | None, replace: bool, twice: bool) -> None:
-        """What a producer does who finds the key taken: the other's record is replaced, or it is ended."""
+        """Do what a producer does when the key is taken: the other's record is replaced, or it is ended."""
         id = self.new_one(queue, wants)
         entry = Entry(id, self.live(id, 0), delay, 0, True)
-        rival = self.both("work.enqueue", queue, [entry]).conflicts.get(id)
-        if rival is None:
+        conflict = self.both("work.enqueue", queue, [entry]).conflicts.get(id)
+        if conflict is None:
             return
-        old = rival.id
+        old = conflict.id
         if replace:
             wanted, self.demands[old] = self.demands[old], wants
             call: tuple[Any, ...] = ("work.replace", queue, old, self.live(old, 0), delay)
@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
             max_size=4,
         ),
         idle=st.booleans(),
-        calm=st.sampled_from([None, None, 0, 0, 1000]),
+        stable_for=st.sampled_from([None, None, 0, 0, 1000]),
         twice=often,
         bare=st.integers(0, 4),
     )
@@ -268,7 +268,7 @@ class Machine(RuleBasedStateMachine):
         want: int,
         ends: list[tuple[int, str, int, int, int]],
         idle: bool,
-        calm: int | None,
+        stable_for: int | None,
         twice: bool,
         bare: int,
     ) -> None:
@@ -276,7 +276,7 @@ class Machine(RuleBasedStateMachine):
             self.both("work.open_lease", lease, order, 1000)
         settlements: dict[str, list[Settlement]] = {}
         for which, op, wrong, priority, wait in ends:
-            # Mostly of its own and of late; at times under the wrong batch, or from another's lease.
+            # Mostly its own, recent batch; at times a wrong batch, or another's lease.
             mine = [task for owner, task in self.taken if owner == lease or wrong == 0]
             if not mine:
                 continue
@@ -290,25 +290,25 @@ class Machine(RuleBasedStateMachine):
                 )
             )
         self.batch += 1
-        call = ReserveCall(lease, order, want, self.batch, idle=idle, stable_for=calm)
+        call = ReserveCall(lease, order, want, self.batch, idle=idle, stable_for=stable_for)
         self.last[lease] = call, settlements
         answer = self.both("work.exchange", call, settlements)
         self.note(lease, answer)
         if twice:
-            # Housekeeping goes on with each call, and a call that was given nothing asks anew.
-            repeat = self.both if calm is not None else self.unchanged
+            # Housekeeping goes on with each call, and a call that got nothing asks again.
+            repeat = self.both if stable_for is not None else self.unchanged
             again = repeat("work.exchange", call, settlements)
             if answer.tasks:
                 assert sorted(again.tasks) == sorted(answer.tasks)
             self.note(lease, again)
 
-    # Oftener than the rest: it is what brokers do all day.
+    # More often than the rest: brokers mostly make this call.
     exchanges_too = exchanges
     exchanges_again = exchanges
 
     @rule(lease=leases, queue=queues, want=st.integers(1, 3), times=st.integers(1, 3))
     def dies(self, lease: str, queue: str, want: int, times: int) -> None:
-        """A worker takes some tasks and dies with them; somebody saw it. So do others, maybe."""
+        """A worker takes some tasks and dies with them; another process noticed it. So do others, maybe."""
         for _ in range(times):
             self.batch += 1
             self.both("work.open_lease", lease, [queue], 1000)
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 2**32))
     def burst(self, seed: int) -> None:
-        """A dozen calls drawn evenly: what is drawn one by one keeps to small and equal values."""
+        """Draw a dozen calls evenly: values that are drawn one by one keep to small and equal ones."""
         r = random.Random(seed)
         for _ in range(12):
             self.any_call(r)
@@ -366,7 +366,7 @@ class Machine(RuleBasedStateMachine):
         elif kind == 5:
             self.retries_dead(queue, which, priority(), often())
         elif kind == 6:
-            self.pauses(queue, r.random() < 0.3, often(), 0)
+            self.pause_queue(queue, r.random() < 0.3, often(), 0)
         elif kind == 7:
             self.vanishes(queue, which, 0)
         elif kind == 8:
@@ -444,7 +444,7 @@ class Machine(RuleBasedStateMachine):
             assert self.unchanged("work.retry_dead", queue, entry) is False
 
     @rule(queue=queues, paused=st.sampled_from([False, False, True]), twice=often, really=st.integers(0, 2))
-    def pauses(self, queue: str, paused: bool, twice: bool, really: int) -> None:
+    def pause_queue(self, queue: str, paused: bool, twice: bool, really: int) -> None:
         if really and not self.before.get(queue, QueueDump()).paused and not twice:
             return
         self.both("work.pause", queue, paused)
@@ -453,7 +453,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(queue=queues, which=picks, really=st.integers(0, 2))
     def vanishes(self, queue: str, which: int, really: int) -> None:
-        """Somebody deletes a record by hand, or the store evicts it."""
+        """A record is deleted by hand, or the store evicts it."""
         name = self.live_one(queue, which)
         if really == 0 and self.client.delete(self.on_redis.keys.record(queue, name)):
             data = self.store.queue(queue)
@@ -472,7 +472,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def plain(answer: Any) -> Any:
-    """An answer as it can be compared. What is handed out again comes out of a set, in no order."""
+    """Return an answer in comparable form. Tasks that are dispatched again come out of a set, in no order."""
     if isinstance(answer, Exchange):
         tasks = answer.tasks
         if len({task.batch for task in tasks}) == 1 and answer.tasks != sorted(answer.tasks):
@@ -505,7 +505,7 @@ def _run(url: str, client: redis.Redis) -> None:
         deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],  # shrinking takes minutes, and the failing calls are told by the last ones
+        phases=[Phase.generate],  # shrinking takes minutes, and the last calls show the failing ones
     )
     try:
         loop.run_until_complete(broker.open())

@@ -41,7 +41,7 @@ async def test_a_large_reply_comes_in_pieces(wire: Wire) -> None:
 
 
 async def test_a_connection_that_is_cut_fails_its_call_and_all_later_ones(wire: Wire, valkey: Any) -> None:
-    """Whoever waits hears of it, and nobody waits on a dead connection."""
+    """A waiting call gets the error, and no call waits on a dead connection."""
     (id,) = await wire.call(packed(("CLIENT", "ID")))
     waiting = wire.call(packed(("BLPOP", "nothing", 60)))
     await asyncio.to_thread(valkey.client.execute_command, "CLIENT", "KILL", "ID", id)

@@ -9,7 +9,7 @@ producer in this process that awaits every task it queues. A seeded plan says wh
     host     SIGKILL of a supervisor with all its workers, at one moment; another takes its place
     store    SIGKILL of the store, which is started again on its file
 
-In the end nobody is hit any more, and everything has to come to its end. What is then looked at: every task that was
+In the end the blows stop, and everything has to come to its end. Then the run checks: every task that was
 acknowledged has its own result; no end was accepted twice (by the store's own counters, and by the events);
 no future hangs; no key is left without an owner; and how long it took until the tasks of the dead went on.
 """
@@ -46,12 +46,12 @@ WAVE = 200
 DEAF = 3.0
 """Seconds after the return of a store in which events may be missed: clients come back up to 2 s later."""
 SHOWN = 5
-"""So many of the cases that took longest are told in full, of each kind of blow."""
+"""The number of longest cases that are reported in full, of each kind of blow."""
 
 
 @dataclass
 class Plan:
-    """How much of what. `pause`: seconds between two blows."""
+    """The amounts of a run. `pause`: seconds between two blows."""
 
     tasks: int = 5000
     worker_kills: int = 50
@@ -68,10 +68,10 @@ class Plan:
     appendfsync: str = "always"
     seed: int = 1
     patience: float = 120.0
-    """Seconds that everything gets to come to its end once nobody is hit any more."""
+    """Seconds that everything gets to end once the blows have stopped."""
 
     def blows(self, chance: random.Random) -> list[str]:
-        """Who is hit, in what order. Not the store first: something is to be under way."""
+        """The targets in their order. Not the store first: something is to be under way."""
         rare = (
             ["child"] * self.child_kills
             + ["freeze"] * self.freezes
@@ -85,24 +85,24 @@ class Plan:
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The result of a run."""
 
     plan: Plan
     seconds: float = 0.0
     tasks: int = 0
     succeeded: int = 0
     wrong: list[str] = field(default_factory=list)
-    """What must not be, a line each; empty when nothing is wrong."""
+    """The violations, a line each; empty when nothing is wrong."""
     starts: int = 0
     blows: Counter[str] = field(default_factory=Counter)
     workers_killed: int = 0
     handed_on: dict[str, list[float]] = field(default_factory=dict)
-    """Who was hit → seconds until the last of its tasks was handed to another."""
+    """Target → seconds until the last of its tasks was dispatched to another."""
     begun_again: dict[str, list[float]] = field(default_factory=dict)
-    """Who died → seconds until the last of its tasks ran again, whoever was hit meanwhile; where the store was killed
+    """Dead worker → seconds until the last of its tasks ran again, whatever was hit meanwhile; where the store was killed
     meanwhile also the part of them since it came back."""
     longest: list[str] = field(default_factory=list)
-    """What was heard of the tasks that waited longest, for each kind of blow."""
+    """The history of the tasks that waited longest, for each kind of blow."""
     refused: int = 0
     lost: int = 0
 
@@ -156,7 +156,7 @@ class Chaos:
         self._queued = 0
 
     async def run(self) -> Report:
-        """All of it. The report says what was wrong; what could not be done at all is raised."""
+        """Run all of it. The report has the violations; a run that cannot be made at all raises."""
         started = now()
         (self._directory / "manage.py").write_text(MANAGE)
         (self._directory / "config.py").write_text('task_paths = ["jobs"]\n')
@@ -235,7 +235,7 @@ class Chaos:
 
     # -------------------------------------------------------------------------------- the work
     async def _work(self, api: Producer, numbers: range) -> None:
-        """Queue a wave and await each of its tasks; note what did not come out right."""
+        """Queue a wave and await each of its tasks; note the wrong results."""
         calls = []
         for n in numbers:
             kind = (
@@ -288,7 +288,7 @@ class Chaos:
         await getattr(self, f"_hit_{blow}")()
 
     async def _victim(self, kind: str | None = None) -> int | None:
-        """A process that is at work; waits a while for one."""
+        """Return a process that runs a task; wait a while for one."""
         for _ in range(100):
             self._story.read()
             if kind is None:
@@ -360,7 +360,7 @@ class Chaos:
 
     # ---------------------------------------------------------------------------- looking back
     def _look_at_ends(self) -> None:
-        """Stop the servers in order, then look at what is left."""
+        """Stop the servers in order, then look at the leftovers."""
         report, wrong = self._report, self._report.wrong
         for pid, timer in list(self._frozen.items()):
             timer.cancel()

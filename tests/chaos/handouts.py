@@ -1,8 +1,8 @@
-"""Who has which task, by what is announced, and how long the tasks of those that are hit lie with them.
+"""The holder of each task, by the events, and how long the tasks of those that are hit lie with them.
 
 The store announces each hand-out with the name of the worker, and each end. So a task that goes from a dead worker
 to one that is hit in its turn counts for both, for each from its own death on: that is what a lease bounds. How long
-it took until a task really ran again, whoever was hit meanwhile, is what the oracle's file tells (`oracle.Story`).
+it took until a task really ran again, whatever was hit meanwhile, is in the oracle's file (`oracle.Story`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Case:
     who: str
     at: float
     tasks: int = 0
-    """So many that it held were handed to others."""
+    """The number of its tasks that were dispatched to others."""
     heard: list[tuple[float, str]] = field(default_factory=list)
-    """What was heard of the last of them, up to that: when, and what."""
+    """The events of the last of them, up to that: time and text."""
 
     @property
     def longest(self) -> float | None:
-        """Seconds until the last of its tasks was handed to another."""
+        """Seconds until the last of its tasks was dispatched to another."""
         return self.heard[-1][0] - self.at if self.heard else None
 
     def text(self) -> str:
@@ -38,7 +38,7 @@ class Case:
 
 
 class Handouts:
-    """What events tell. Workers are `<node>/<name>`, times those of the oracle's clock."""
+    """The contents of events. Workers are `<node>/<name>`, times those of the oracle's clock."""
 
     def __init__(self) -> None:
         self.cases: list[Case] = []
@@ -49,7 +49,7 @@ class Handouts:
         self._heard: dict[str, list[tuple[float, str]]] = {}
 
     def started(self, id: str, who: str, at: float) -> None:
-        """A task was handed to a worker."""
+        """A task was dispatched to a worker."""
         heard = self._heard.setdefault(id, [])
         heard.append((at, who))
         missed = self._missed.pop(id, [])
@@ -67,7 +67,7 @@ class Handouts:
             self._missed.setdefault(id, []).append(last)
 
     def ended(self, id: str) -> None:
-        """An attempt has ended: nobody has the task any more."""
+        """An attempt has ended: no worker holds the task any more."""
         self._leave(id)
         self._missed.pop(id, None)
         self._heard.pop(id, None)
@@ -83,7 +83,7 @@ class Handouts:
             self._heard.setdefault(id, []).append((at, what))
 
     def forget(self) -> None:
-        """Events were lost, a store that dies says nothing: who has what is not known any more."""
+        """Events were lost, a store that dies publishes nothing: the holders are not known any more."""
         self._holder.clear()
         self._held.clear()
         self._missed.clear()

@@ -1,7 +1,7 @@
-"""What really ran: a file that jobs append to, outside of any store, and what can be read off it.
+"""The runs that really happened: a file that jobs append to, outside of any store, and what can be read off it.
 
 Each line is one `write` to a file opened for appending, so lines of many processes never mix, and a line that
-was written stays, whoever is killed after it. Times are of the machine's monotonic clock, which all its
+was written stays, whichever process is killed after it. Times are of the machine's monotonic clock, which all its
 processes share.
 
     b <number> <attempt> <pid> <kind of job> <seconds> <node>/<worker>      the job of this task began
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 JOBS = '''\
-"""Jobs that tell an oracle outside of the store what they do."""
+"""Jobs that report their runs to an oracle outside of the store."""
 
 import asyncio, os, time
 from pq import api
@@ -76,7 +76,7 @@ async def fails_once(self, n, ms=0):
 
 
 def result_of(n: int) -> int:
-    """What the task with that number has to result in."""
+    """Return the expected result of the task with that number."""
     return n * 3 + 1
 
 
@@ -90,7 +90,7 @@ class Begun(NamedTuple):
 
 @dataclass
 class Story:
-    """What the oracle has told so far. `read` takes in what is new."""
+    """The lines of the oracle so far. `read` takes in new ones."""
 
     path: Path
     begun: dict[int, list[Begun]] = field(default_factory=lambda: defaultdict(list))

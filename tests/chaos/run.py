@@ -2,7 +2,7 @@
 
 Prints a report. Exit code 1 when anything was lost, settled twice, left hanging or left behind.
 
-`./run chaos --failovers 200` has so many primaries replaced under load instead, of Sentinels and of a cluster each.
+`./run chaos --failovers 200` replaces N primaries under load instead, of Sentinels and of a cluster each.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def resident(pid: int) -> float:
 
 
 def look(name: str, pid: int) -> dict[str, float]:
-    """What one process has."""
+    """The figures of one process."""
     return {
         f"{name}: MB": resident(pid),
         f"{name}: threads": len(os.listdir(f"/proc/{pid}/task")),
@@ -64,7 +64,7 @@ class Soak:
         directory = self._directory
         (directory / "manage.py").write_text(MANAGE)
         (directory / "config.py").write_text('task_paths = ["jobs"]\n')
-        # The oracle is a file that grows; here nobody reads it.
+        # The oracle is a file that grows; here nothing reads it.
         (directory / "jobs.py").write_text(JOBS.replace('os.environ["PQ_ORACLE"]', "os.devnull"))
         store = Server(find_binary(), "--appendonly", "yes")
         server = ServerProcess(

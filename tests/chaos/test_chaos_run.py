@@ -20,13 +20,13 @@ def test_5000_tasks_under_50_kills(tmp_path: Path) -> None:
     report = run(Plan(seed=seed), tmp_path)
     assert not report.wrong, f"seed {seed}:\n{report.text()}"
     assert report.tasks == report.succeeded == 5000
-    assert report.workers_killed >= 45, "blows that found nobody at work are few"
+    assert report.workers_killed >= 45, "blows that found no worker at work are few"
     assert report.blows["store"] == 2
     assert report.starts > report.tasks, "some were begun again"
 
 
 def test_the_oracle_is_read_as_it_grows(tmp_path: Path) -> None:
-    """Half of a line waits for its rest; who died at what, and when that was begun again."""
+    """Half of a line waits for its rest; each death has its cause, and the time when the task began again."""
     path = tmp_path / "oracle.txt"
     story = Story(path)
     story.read()
@@ -44,7 +44,7 @@ def test_the_oracle_is_read_as_it_grows(tmp_path: Path) -> None:
 
 
 def test_only_what_a_process_was_at_when_it_died_counts_as_recovered(tmp_path: Path) -> None:
-    """Not an attempt that had failed there, nor one that somebody else had begun since."""
+    """An attempt that had failed there does not count, nor one that another worker had begun since."""
     path = tmp_path / "oracle.txt"
     path.write_text(
         "b 1 1 10 loop 5.0 a/w1\nx 1 10 5.1\nb 2 1 10 loop 5.0 a/w1\nb 2 1 11 loop 5.5 a/w2\n"
@@ -106,7 +106,7 @@ def test_a_hand_out_that_is_heard_of_after_a_death_was_made_before_it() -> None:
 
 
 def test_nothing_is_told_of_what_was_not_heard() -> None:
-    """An end that was announced to nobody must not look like a task that lies with a dead worker."""
+    """An end whose event reached no listener must not look like a task that lies with a dead worker."""
     handouts = Handouts()
     handouts.started("1", "a/w1", 5.0)
     handouts.forget()

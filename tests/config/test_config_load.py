@@ -66,7 +66,7 @@ def test_a_name_like_no_other_gets_a_hint_as_well() -> None:
 
 
 def test_a_misspelt_name_in_a_file_is_an_error_with_its_line(project: Path) -> None:
-    """The hint has the right name, and how to keep a value of one's own."""
+    """The hint has the right name, and how to keep an own value."""
     path = config(project, "'''Ours.'''\n\nif True:\n    concurent_tasks = 5\n")
     with pytest.raises(
         UnknownSetting, match=r"config\.py, line 4: unknown setting 'concurent_tasks'"
@@ -120,7 +120,7 @@ def test_the_line_is_that_of_the_last_binding(
 
 
 def test_a_bad_value_in_a_file_is_an_error_with_its_line(project: Path) -> None:
-    """Also when a later source would cover it: it would bite on the day that one is gone."""
+    """A later source that covers it changes nothing: the value would take effect without that source."""
     path = config(project, "\nworkers = 'many'\n")
     with pytest.raises(BadSetting, match=r"workers: 'many' \(config\.py, line 2\) is not a whole number"):
         load(config=path, environ={"PQ_WORKERS": "2"})
@@ -199,7 +199,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 @pytest.mark.parametrize("variable", ["PQ_WORKER", "PQ_DATASTORE", "PQ_TASK_QUEUE", "PQ_LEASES"])
 def test_a_misspelt_variable_is_an_error(variable: str) -> None:
-    """The slip that nobody sees: the variable is set, and nothing heeds it."""
+    """A mistake without a visible effect: the variable is set, and no setting reads it."""
     with pytest.raises(UnknownSetting, match=f"environment: unknown setting '{variable}'") as caught:
         load(environ={variable: "1"})
     assert "did you mean 'PQ_" in str(caught.value.hint)
@@ -209,12 +209,12 @@ def test_a_misspelt_variable_is_an_error(variable: str) -> None:
     "variable", ["PQ_ENV", "PQ_SIM_SEED", "PQ_LOG_FILE", "PQ_SECRET", "PQWORKERS", "HOME"]
 )
 def test_other_variables_are_not_ours_to_judge(variable: str) -> None:
-    """What is not near to a setting may be anybody's."""
+    """A name that is not near to a setting may belong to another program."""
     assert load(environ={variable: "1"}).sources == {}
 
 
 def test_an_unknown_flag_of_a_program_is_an_error() -> None:
-    """The command line's own parser has its say first; this is for who calls `load`."""
+    """The command line's own parser comes first; this is for programs that call `load`."""
     with pytest.raises(UnknownSetting, match="command line"):
         load(environ={}, cli={"worker": "1"})
 

@@ -1,4 +1,4 @@
-"""URLs of several hosts: what is taken from them, and what a wrong one is told."""
+"""URLs of several hosts: the parts that are read, and the errors of wrong ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_valkey_is_another_word(alias: str, scheme: str) -> None:
 
 
 def test_passwords_are_hidden() -> None:
-    """Those of the servers and those of the Sentinels."""
+    """Passwords of the servers and of the Sentinels are hidden."""
     url = "redis+sentinel://me:SESAME@a:1,b:2/shop?sentinel_username=you&sentinel_password=SESAME"
     assert redact(url) == "redis+sentinel://me:***@a:1,b:2/shop?sentinel_username=you&sentinel_password=***"
     assert "SESAME" not in repr(Settings(data_store=url))

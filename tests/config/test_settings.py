@@ -110,7 +110,7 @@ def test_every_setting_is_documented_and_its_default_fits(name: str) -> None:
     ],
 )
 def test_a_bad_value_is_refused_with_what_would_fit(name: str, value: object, fits: str) -> None:
-    """The error names setting, value, source and what fits, and the hint says where to set it."""
+    """The error names setting, value, source and valid values, and the hint says where to set it."""
     with pytest.raises(BadSetting) as caught:
         Settings.from_dict({name: value, "sources": {name: "somewhere, line 3"}})
     message = str(caught.value)
@@ -163,7 +163,7 @@ def test_a_value_is_brought_into_its_one_form(name: str, value: object, canonica
 
 
 def test_a_number_of_workers_is_a_range_of_one() -> None:
-    """Whoever asks for the least and the most gets them, whichever of the two was written."""
+    """The limits of workers hold in either order of writing."""
     assert (Settings(workers=3).min_workers, Settings(workers=3).max_workers) == (3, 3)
     ranged = Settings.from_dict({"workers": "2..5"})
     assert (ranged.min_workers, ranged.max_workers) == (2, 5)
@@ -171,7 +171,7 @@ def test_a_number_of_workers_is_a_range_of_one() -> None:
 
 
 def test_a_range_of_workers_goes_to_another_process_as_text() -> None:
-    """msgpack and JSON know text; what comes out is the range again."""
+    """msgpack and JSON know text; decoding gives the range again."""
     settings = Settings.from_dict({"workers": "1..8"})
     assert settings.to_dict()["workers"] == "1..8"
     assert Settings.from_dict(msgpack.unpackb(msgpack.packb(settings.to_dict()))) == settings
@@ -185,7 +185,7 @@ def test_the_cores_are_shared_out_among_all_workers_that_there_may_be() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """What was checked stays so."""
+    """Checked settings cannot be changed."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().workers = 0  # type: ignore[misc]
 
@@ -238,7 +238,7 @@ def test_redact_hides_passwords(url: str, shown: str) -> None:
 @given(st.text(), st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "http", "redis:"]))
 @example("p@ss:w/rd?x#y", "redis")
 def test_no_password_is_ever_shown(signs: str, scheme: str) -> None:
-    """Neither by redact, nor in a repr, nor in the error about the URL, whatever it is made of."""
+    """Neither redact, nor a repr, nor the error about the URL shows it, for any form of URL."""
     url = f"{scheme}://app:SESAME{signs}SESAME@host:6379/0"
     assert redact(url) == f"{scheme}://app:***@host:6379/0"
     try:

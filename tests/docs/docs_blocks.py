@@ -42,7 +42,7 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """What is done with it: file, skipped, python, shell or unknown."""
+        """The treatment of the block: file, skipped, python, shell or unknown."""
         if self.file is not None:
             return "file"
         if self.reason is not None:

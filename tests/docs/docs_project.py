@@ -1,4 +1,4 @@
-"""A project in a temporary directory, a server of it, and a Python prompt in it: what a reader would have."""
+"""A project in a temporary directory, a server of it, and a Python prompt in it, as a reader has them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Prompt:
         assert self._until_prompt() == ""
 
     def type(self, line: str) -> str:
-        """Type a line; what the interpreter prints before it asks for the next."""
+        """Type a line; return the output before the next prompt."""
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
         return self._until_prompt()

@@ -19,7 +19,7 @@ _ID = re.compile(r"\bi[0-9a-f]{32}\b|\bi[0-9a-f]{8}\b")
 
 
 class Checker(doctest.OutputChecker):
-    """Compares what was printed with what is written; ids of tasks differ from run to run."""
+    """Compare the output with the page; ids of tasks differ from run to run."""
 
     def check_output(self, want: str, got: str, optionflags: int) -> bool:
         want, got = (_ID.sub("i<id>", text.replace("…", "...")) for text in (want, got))
@@ -45,7 +45,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def run(blocks: list[dict[str, Any]]) -> list[str]:
-    """Run the blocks, one after the other; what went wrong."""
+    """Run the blocks, one after the other; return the errors."""
     names: dict[str, Any] = {"__name__": "__docs__"}
     wrong: list[str] = []
     for block in blocks:

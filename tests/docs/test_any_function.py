@@ -24,7 +24,7 @@ RUNNER = Path(__file__).with_name("docs_runner.py")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """What somebody has who made the files of the page."""
+    """The files of the page in a project."""
     project = Project(tmp_path)
     for block in PAGE:
         if block.file is not None:
@@ -92,7 +92,7 @@ def test_the_web_application_shows_the_result_when_it_is_there(project: Project,
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as browser:
             until_it_answers(browser)
             assert "<form" in browser.get("/").text
-            assert browser.get("/result/nobody").status_code == 404
+            assert browser.get("/result/missing").status_code == 404
             up, down = (browser.post("/", data={"url": f"{site}/{path}"}) for path in ("up", "<b>"))
             assert (up.status_code, down.status_code) == (303, 303)
             waiting = browser.get(up.headers["location"])

@@ -46,7 +46,7 @@ def test_no_block_is_left_out() -> None:
 
 # ---------------------------------------------------------------------------------------- python
 def run_page(project: Project, page: list[Block]) -> str:
-    """What went wrong in the blocks of one page."""
+    """The errors in the blocks of one page."""
     done = project.python(str(RUNNER), stdin=json.dumps([asdict(block) for block in page]))
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -67,7 +67,7 @@ PYTHON_PAGES = sorted({block.page for block in of_kind("python")} - FROM_SCRATCH
 
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_the_python_of_a_page_runs(page: str, docs_project: Project) -> None:
-    """Its blocks run one after the other against a live server, and print what the page says."""
+    """Its blocks run one after the other against a live server, and their output is that of the page."""
     wrong = run_page(docs_project, [block for block in of_kind("python") if block.page == page])
     assert not wrong, f"{wrong}\n\nthe server said:\n{docs_project.said()}"
 
@@ -206,7 +206,7 @@ def test_a_command_exists(number: int, command: str, capsys: pytest.CaptureFixtu
         name, _, value = words.pop(0).partition("=")
         if name.startswith("PQ_"):
             words.append(f"--{name.removeprefix('PQ_').lower().replace('_', '-')}={value}")
-    assert words[0] in COMMANDS, f"{words[0]} is a command that nobody here knows"
+    assert words[0] in COMMANDS, f"{words[0]} is an unknown command"
     COMMANDS[words[0]](words)
 
 

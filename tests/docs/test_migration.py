@@ -1,4 +1,4 @@
-"""The pages for those who come from other task queues: each one's program of `pq`, from a clean directory."""
+"""The pages for users of other task queues: the `pq` program of each, from a clean directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of README.md: a recording of the tour that still says what the tour says."""
+"""The picture of README.md: a recording of the tour that still has the tour's text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make() -> ModuleType:
 
 
 def shape(line: str) -> str:
-    """A line without what is measured, and without what a machine has."""
+    """Return a line without measured figures, and without those of a machine."""
     line = re.sub(
         r"pq \S+ · python \S+ · (uvloop|asyncio) · (Valkey|Redis) \S+", "pq · python · loop · store", line
     )
@@ -34,13 +34,13 @@ def shape(line: str) -> str:
 
 @pytest.mark.endurance
 def test_it_says_what_the_tour_says_now(make: ModuleType) -> None:
-    """Line by line, but for figures that were measured. What a new recording draws reads the same."""
+    """Line by line, but for measured figures: a new recording draws the same text."""
     lines = make.record()
     said = [" ".join(make.plain(line.text).split()) for line in lines]
     assert make.words_of(make.draw(lines)) == said
     assert [shape(line) for line in make.words_of(make.PICTURE.read_text("utf-8"))] == [
         shape(line) for line in said
-    ], "the tour has changed: python docs/pictures/make.py records it anew"
+    ], "the tour has changed: python docs/pictures/make.py records it again"
     assert any(line.frames for line in lines)  # the bar moved
 
 
@@ -56,7 +56,7 @@ def test_it_is_small_and_safe(make: ModuleType) -> None:
 
 
 def test_readme_shows_it() -> None:
-    """With words for those who cannot see it."""
+    """The picture has an alternative text."""
     assert re.search(
         r"!\[[^\]]{20,}\]\(docs/pictures/first-contact\.svg\)", (ROOT / "README.md").read_text("utf-8")
     )

@@ -1,4 +1,4 @@
-"""The page about production: what its units and manifests say is so."""
+"""The page about production: its units and manifests are true."""
 
 from __future__ import annotations
 

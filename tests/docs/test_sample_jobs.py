@@ -1,4 +1,4 @@
-"""The sample jobs (`sampletasks/`) do what their files say, on a server."""
+"""The sample jobs (`sampletasks/`) do on a server as their files say."""
 
 from __future__ import annotations
 

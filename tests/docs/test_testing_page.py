@@ -13,13 +13,13 @@ from pq.broker.embedded import find_binary
 from pq.errors import NoStore
 
 EDITABLE = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
-"""Of an editable install, whose import hook pytest cannot rewrite: no user has that."""
+"""The warning of an editable install, whose import hook pytest cannot rewrite: no user has that."""
 PAGE = blocks(ROOT / "docs/how-to/testing.md")
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """What somebody has who made the files of the page."""
+    """The files of the page in a project."""
     try:
         find_binary()
     except NoStore as error:

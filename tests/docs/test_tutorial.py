@@ -18,7 +18,7 @@ TUTORIAL = blocks(ROOT / "docs/tutorial.md")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """What somebody has who made the files of the tutorial."""
+    """The files of the tutorial in a project."""
     project = Project(tmp_path)
     for block in TUTORIAL:
         if block.file is not None:
@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def lines(of: list[Block]) -> list[doctest.Example]:
-    """What is typed at the prompt, and what should come."""
+    """The lines that are typed at the prompt, and the expected output."""
     return [example for block in of for example in doctest.DocTestParser().get_examples(block.source)]
 
 

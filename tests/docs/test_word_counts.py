@@ -21,7 +21,7 @@ RUNNER = Path(__file__).with_name("docs_runner.py")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """What somebody has who made the files of the page."""
+    """The files of the page in a project."""
     project = Project(tmp_path)
     for block in PAGE:
         if block.file is not None:
@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def type_in(project: Project, session: list[Block]) -> None:
-    """Type what the blocks have, and compare what comes."""
+    """Type the lines of the blocks, and compare the output."""
     done = project.python(str(RUNNER), stdin=json.dumps([asdict(block) for block in session]))
     assert (done.returncode, done.stdout) == (0, ""), f"{done.stderr}\nthe server said:\n{project.said()}"
 
@@ -40,7 +40,7 @@ def session(text: str) -> list[Block]:
 
 
 def test_the_page_has_the_sample_to_the_letter() -> None:
-    """What a reader copies from the page is what the repository has."""
+    """The files on the page are those of the repository."""
     (shown,) = [block for block in PAGE if block.file == "sampletasks/words.py"]
     assert shown.source == SAMPLE.read_text("utf-8")
 
@@ -83,7 +83,7 @@ def plainly_counted(texts: list[Path], common: frozenset[str]) -> Counter[str]:
 
 
 def test_two_megabytes_of_real_text(project: Project) -> None:
-    """The sources of Python's own library, counted by several processes, give what plain Python counts."""
+    """Several processes count the words of Python's own library; plain Python gets the same numbers."""
     sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     texts: list[Path] = []
     size = 0

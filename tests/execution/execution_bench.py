@@ -1,16 +1,26 @@
-"""What the tests of `pq.execution` share: a backend that only remembers, and a bench to run jobs on."""
+"""Shared parts of the tests of `pq.execution`: a backend that records calls, a bench for jobs, and the modes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+
+import execution_jobs as jobs
 
 from pq.errors import QueueFull
+from pq.execution.async_io import AsyncIo
 from pq.execution.attempt import Attempt
+from pq.execution.cpu_bound import CpuBound
+from pq.execution.executor import Executor
+from pq.execution.green_io import GreenIo
+from pq.execution.thread_io import ThreadIo
 from pq.model.options import GREEN_IO, THREAD_IO
 from pq.model.payloads import load_payload
 from pq.model.serializers import MSGPACK
@@ -21,7 +31,7 @@ DEADLINE = 15.0
 
 
 class FakeBackend:
-    """Does what is asked at once, and remembers it."""
+    """Answers each call at once, and records it."""
 
     def __init__(self):
         self.cfg = SimpleNamespace(name="app", colour="blue")
@@ -86,7 +96,7 @@ class Bench:
 
 
 async def until(condition: Callable[[], object], what: str = "it") -> object:
-    """Wait until `condition()` is true, and return what it returned."""
+    """Wait until `condition()` is true, and return its value."""
     deadline = time.monotonic() + DEADLINE
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen in {DEADLINE} s"
@@ -95,7 +105,7 @@ async def until(condition: Callable[[], object], what: str = "it") -> object:
 
 
 def running(pid: int) -> bool:
-    """True while the process does anything; a zombie does not."""
+    """Return whether the process lives; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -107,6 +117,55 @@ def descriptors() -> int:
 
 
 def result(outcome):
-    """The result in an outcome of a child."""
+    """Return the result in an outcome; a child sends it encoded."""
     assert outcome.error is None, (outcome.error, outcome.stacktrace)
-    return None if outcome.encoded is None else load_payload(MSGPACK, outcome.encoded)
+    return outcome.value if outcome.encoded is None else load_payload(MSGPACK, outcome.encoded)
+
+
+# ---------------------------------------------------------------------------------------------- modes
+@dataclass(frozen=True)
+class ExecutionMode:
+    """One concurrency mode: how to make its executor, and a job of its kind that runs until it is stopped.
+
+    Attributes:
+        make: returns an executor that is not started; of two places, if the mode is bounded.
+        blocking: takes the path of a file, which it creates when it begins.
+        bounded: attempts beyond the capacity wait.
+        leaks: code of a stopped attempt goes on running.
+        threads: returns the threads of such executors.
+    """
+
+    name: str
+    make: Callable[[Bench], Executor]
+    blocking: Any
+    bounded: bool = False
+    leaks: bool = False
+    threads: Callable[[], list[threading.Thread]] = list
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def make_pool(bench, **options):
+    """Return a pool of two child processes that is not started."""
+    known = {"task_paths": ["execution_jobs"], "app_name": "app", "settings": {"colour": "blue"}, "size": 2}
+    return CpuBound(**{**known, **options}, backend=bench.backend)
+
+
+def pool_threads() -> list[threading.Thread]:
+    """Return the threads of thread executors."""
+    return [thread for thread in threading.enumerate() if thread.name == "pq-thread-io"]
+
+
+def child_threads() -> list[threading.Thread]:
+    """Return the threads that start child processes."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pq-child")]
+
+
+ASYNCIO = ExecutionMode("asyncio", lambda _: AsyncIo(grace=0.05), jobs.waits_in_the_loop)
+THREAD = ExecutionMode(
+    "thread", lambda _: ThreadIo(size=2), jobs.blocks_a_thread, bounded=True, leaks=True, threads=pool_threads
+)
+GREEN = ExecutionMode("green", lambda _: GreenIo(grace=0.05), jobs.waits_in_a_greenlet)
+PROCESS = ExecutionMode("process", make_pool, jobs.blocks_a_process, bounded=True, threads=child_threads)
+MODES = (ASYNCIO, THREAD, GREEN, PROCESS)

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
+from pq.execution.attempt import current_task
 from pq.execution.frames import DONE
 from pq.model.decorator import job
 from pq.model.job import Job
@@ -96,6 +98,45 @@ class Stateful(Job):
         return self.state
 
 
+@job()
+async def looks_at_its_context(self):
+    """Return what the context holds at the start, and the id of the current task; then spoil the context."""
+    before = flavour.get()
+    flavour.set("spoilt")
+    await asyncio.sleep(0)
+    return before, current_task.get().id
+
+
+# ----------------------------------------------------------------------- jobs that run until they are stopped
+released = threading.Event()
+"""Ends the thread jobs that block: a thread cannot be stopped."""
+
+
+@job()
+async def waits_in_the_loop(self, mark):
+    Path(mark).touch()
+    await asyncio.sleep(60)
+
+
+@job(concurrency=THREAD_IO)
+def blocks_a_thread(self, mark):
+    Path(mark).touch()
+    released.wait(30)
+
+
+@job(concurrency=GREEN_IO)
+def waits_in_a_greenlet(self, mark):
+    Path(mark).touch()
+    self.wait(asyncio.sleep(60))
+
+
+@job(concurrency=CPUBOUND)
+def blocks_a_process(self, mark):
+    Path(mark).touch()
+    while True:
+        pass
+
+
 # ------------------------------------------------------------------------------------------ threads
 @job(concurrency=THREAD_IO)
 def which_thread(self):
@@ -171,7 +212,7 @@ def works(self, seconds):
 
 @job(concurrency=CPUBOUND)
 def meets(self, place, count):
-    """Ends when so many have come to the same place."""
+    """Return when `count` processes have written their files to `place`."""
     with open(os.path.join(place, str(os.getpid())), "w"):
         pass
     end = time.monotonic() + 30
@@ -205,11 +246,6 @@ def segfaults(self):
 @job(concurrency=CPUBOUND)
 def leaves(self, code):
     os._exit(code)
-
-
-@job(concurrency=CPUBOUND)
-def exits(self):
-    sys.exit("bye")
 
 
 @job(concurrency=CPUBOUND)

@@ -14,12 +14,12 @@ from pq.execution.command import run_command
 
 @pytest.mark.parametrize("command", [["echo", "a  b"], "echo 'a  b'"], ids=["list", "shell"])
 async def test_the_output_is_returned(command: str | list[str]) -> None:
-    """Of a list of arguments, and of a line for the shell."""
+    """The command is a list of arguments, or a line for the shell."""
     assert await run_command(command, None, {}, own_group=True) == "a  b\n"
 
 
 async def test_a_failure_has_the_last_line_of_its_errors() -> None:
-    """And all of both outputs as attributes."""
+    """The error also has all of both outputs as attributes."""
     with pytest.raises(ShellError, match="ended with status 3: second") as caught:
         await run_command("echo out; echo first >&2; echo second >&2; exit 3", None, {}, own_group=True)
     error = caught.value

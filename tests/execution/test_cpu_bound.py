@@ -10,38 +10,27 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import execution_jobs as jobs
 import pytest
 import uvloop
-from execution_bench import DEADLINE, Bench, descriptors, result, running, until
+from execution_bench import DEADLINE, Bench, child_threads, descriptors, make_pool, result, running, until
 
 from pq.execution import cpu_bound
-from pq.execution.cpu_bound import CpuBound
 from pq.model.outcome import CRASHED, FAILED, OK, RELEASED, REVOKED, TIMED_OUT
 from pq.model.serializers import MSGPACK
 from pq.model.task import Task
 
 
-def make(bench, **options):
-    known = {"task_paths": ["execution_jobs"], "app_name": "app", "settings": {"colour": "blue"}, "size": 2}
-    return CpuBound(**{**known, **options}, backend=bench.backend)
-
-
 @pytest.fixture
 async def pool(bench):
-    pool = make(bench)
+    pool = make_pool(bench)
     await pool.start()
     yield pool
     await pool.stop()
-    await until(lambda: not threads(), "the end of the threads that start children")
-
-
-def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("pq-child")]
+    await until(lambda: not child_threads(), "the end of the threads that start children")
 
 
 async def pids_in(path):
@@ -56,7 +45,7 @@ async def pids_in(path):
 
 # ------------------------------------------------------------------------------------------ running
 async def test_a_task_runs_in_a_process_of_its_own_session(bench, pool):
-    """Not here, not in a process group that the terminal signals, with the settings it was given."""
+    """It runs in another process, outside of the group that the terminal signals, with the settings it was given."""
     outcome = await bench.run(pool, jobs.whoami)
     pid, _, session, colour, name = result(outcome)
     assert pid == session == outcome.info["pid"] != os.getpid()
@@ -76,7 +65,7 @@ async def test_fifty_tasks_share_two_children(bench, pool):
 
 
 async def test_an_async_job_runs_in_a_loop_that_is_kept(bench, pool):
-    """Both tasks meet the same loop; what the first left running is gone."""
+    """Both tasks meet the same loop; asyncio tasks that the first left running are gone."""
     first, second = [result(await bench.run(pool, jobs.async_process, n)) for n in (1, 2)]
     assert (first[0], second[0]) == (1, 2)
     assert first[1] == second[1]
@@ -90,7 +79,7 @@ async def test_values_arrive_as_they_are(bench, pool):
 
 async def test_large_messages_block_nobody(bench, pool):
     """Two megabytes there and back, larger than any socket's buffer, while the loop goes on."""
-    big = make(bench, limit=4_000_000)
+    big = make_pool(bench, limit=4_000_000)
     try:
         data = os.urandom(2_000_000)
         both = await asyncio.gather(bench.run(big, jobs.echo, data), bench.run(big, jobs.echo, data))
@@ -101,7 +90,7 @@ async def test_large_messages_block_nobody(bench, pool):
 
 @pytest.mark.parametrize(("job", "args"), [(jobs.bad_result, ()), (jobs.large_result, (2_000_000,))])
 async def test_a_result_that_cannot_be_stored_is_an_outcome(bench, pool, job, args):
-    """Not serializable, or larger than a message may be: the task failed, and the child goes on."""
+    """The result is not serializable, or larger than a message may be: the task failed, and the child goes on."""
     outcome = await bench.run(pool, job, *args)
     assert (outcome.kind, outcome.reason) == (FAILED, "result-not-serializable")
     assert job.name in outcome.error
@@ -113,13 +102,6 @@ async def test_what_the_child_cannot_run_fails(bench, pool, body):
     """A job that the child does not know, arguments that cannot be read."""
     _, outcome = bench.launch(pool, body, jobs.square.job_class)
     assert (await outcome).kind == FAILED
-
-
-async def test_exit_is_a_failure_and_the_child_lives(bench, pool):
-    """sys.exit in a job ends the job."""
-    outcome = await bench.run(pool, jobs.exits)
-    assert (outcome.kind, outcome.error) == (FAILED, "SystemExit: bye")
-    assert (await bench.run(pool, jobs.square, 3)).info == outcome.info
 
 
 # ----------------------------------------------------------------------------------- what jobs do
@@ -153,7 +135,7 @@ async def test_what_is_printed_or_logged_reaches_the_logger_of_the_job(bench, po
 async def test_a_flood_neither_blocks_nor_bloats(bench, job, args):
     """Ten megabytes are taken from the job, a fraction is kept, and the loop is never held up."""
     lines = []
-    pool = make(bench, size=1, on_log=lambda task, level, text: lines.append(text))
+    pool = make_pool(bench, size=1, on_log=lambda task, level, text: lines.append(text))
     longest = 0.0
 
     async def watch():
@@ -165,9 +147,9 @@ async def test_a_flood_neither_blocks_nor_bloats(bench, job, args):
 
     try:
         await bench.run(pool, jobs.square, 1)
-        watcher = asyncio.create_task(watch())
+        watching = asyncio.create_task(watch())
         assert (await bench.run(pool, job, *args)).kind == OK
-        watcher.cancel()
+        watching.cancel()
     finally:
         await pool.stop()
     assert sum(map(len, lines)) < 2_000_000
@@ -194,13 +176,13 @@ async def test_an_async_job_awaits_what_it_queued(bench, pool):
 
 
 async def test_queueing_what_does_not_exist_fails_in_the_job(bench, pool):
-    """As it does in every other mode."""
+    """Every other mode raises the same error."""
     outcome = await bench.run(pool, jobs.queues_nonsense)
     assert (outcome.kind, outcome.reason) == (FAILED, "unknown-job")
 
 
 async def test_a_refusal_of_the_worker_is_raised_where_it_is_awaited(bench, pool, caplog):
-    """And logged, for the job that does not await."""
+    """The worker also logs it, for the job that does not await."""
     outcome = await bench.run(pool, jobs.queues_refused)
     assert (outcome.kind, outcome.reason) == (FAILED, "queue-full")
     assert "addition was not queued: QueueFull: there is no room" in caplog.text
@@ -257,7 +239,7 @@ async def test_many_crashes_do_not_break_the_pool(bench, pool):
 
 
 async def test_killed_from_outside(bench, pool, tmp_path):
-    """As the kernel does for want of memory."""
+    """The kernel does the same for want of memory."""
     _, outcome = bench.start(pool, jobs.forever, str(tmp_path / "mark"))
     (pid,) = await pids_in(tmp_path / "mark")
     os.kill(pid, signal.SIGKILL)
@@ -281,22 +263,6 @@ async def test_a_timeout_kills_a_busy_child(bench, pool):
     outcome = await bench.run(pool, jobs.forever, timeout=0.05)
     assert (outcome.kind, outcome.reason) == (TIMED_OUT, "timed-out")
     await until(lambda: not running(outcome.info["pid"]))
-
-
-async def test_the_timeout_begins_when_the_task_does(bench, pool):
-    """Neither the start of a child nor the wait for a place uses it up."""
-    slow = [bench.start(pool, jobs.works, 1.2)[1] for _ in range(2)]
-    _, outcome = bench.start(pool, jobs.works, 0.01, timeout=1.0)
-    assert (await asyncio.wait_for(outcome, DEADLINE)).kind == OK
-    assert [(await each).kind for each in slow] == [OK, OK]
-
-
-async def test_what_waits_can_be_cancelled(bench, pool):
-    """An attempt that has no child yet is revoked without running."""
-    attempt, outcome = bench.start(pool, jobs.square, 2)
-    attempt.cancel(REVOKED)
-    outcome = outcome.result()
-    assert (outcome.kind, outcome.info) == (REVOKED, None)
 
 
 async def test_children_ignore_the_signals_of_their_service(bench, pool, tmp_path):
@@ -427,7 +393,7 @@ async def test_the_fork_server_may_die(bench, pool):
 async def test_nothing_is_started_before_it_is_needed(bench):
     """Without work there is no child, unless some were asked to be warm."""
     before = descriptors()
-    pool = make(bench)
+    pool = make_pool(bench)
     await pool.start()
     assert descriptors() == before
     await pool.stop()
@@ -435,7 +401,7 @@ async def test_nothing_is_started_before_it_is_needed(bench):
 
 async def test_warm_children_are_there_before_the_first_task(bench):
     """The first task finds a child that has imported its job."""
-    pool = make(bench, warm=1)
+    pool = make_pool(bench, warm=1)
     await pool.start()
     try:
         await until(lambda: len(pool._idle) == 1)
@@ -445,12 +411,12 @@ async def test_warm_children_are_there_before_the_first_task(bench):
 
 
 async def test_stop_releases_everything(bench, tmp_path):
-    """Running and waiting tasks are handed back, all children end, no descriptor stays open."""
-    warm_up = make(bench)
+    """Running and waiting tasks are released, all children end, no descriptor stays open."""
+    warm_up = make_pool(bench)
     await bench.run(warm_up, jobs.square, 1)
     await warm_up.stop()
     before = descriptors()
-    pool = make(bench)
+    pool = make_pool(bench)
     idle = (await bench.run(pool, jobs.square, 1)).info["pid"]
     started = [bench.start(pool, jobs.forever, str(tmp_path / "mark"))[1] for _ in range(3)]
     (busy,) = await pids_in(tmp_path / "mark")
@@ -474,14 +440,14 @@ async def test_crashes_and_kills_leak_nothing(bench, pool):
 
 
 async def test_a_child_has_few_descriptors(bench, pool):
-    """Nothing of the parent is open in it: the connection, three standard ones, and what multiprocessing needs."""
+    """Nothing of the parent is open in it: the connection, three standard ones, and those of multiprocessing."""
     with open(__file__), open(__file__):
         assert len(result(await bench.run(pool, jobs.descriptors))) < 15
 
 
 async def test_a_child_is_replaced_after_its_tasks(bench):
     """With `max_tasks_per_child` no child runs more."""
-    pool = make(bench, size=1, max_tasks_per_child=3)
+    pool = make_pool(bench, size=1, max_tasks_per_child=3)
     try:
         pids = [(await bench.run(pool, jobs.square, n)).info["pid"] for n in range(7)]
         assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
@@ -492,7 +458,7 @@ async def test_a_child_is_replaced_after_its_tasks(bench):
 
 async def test_children_that_are_not_needed_end_but_for_one(bench, tmp_path):
     """After `idle_time` the second child is gone; the first stays warm, and more come when there is work."""
-    pool = make(bench, idle_time=0.2)
+    pool = make_pool(bench, idle_time=0.2)
     try:
         for place in ("here", "there"):
             (tmp_path / place).mkdir()
@@ -513,7 +479,7 @@ async def test_children_that_are_not_needed_end_but_for_one(bench, tmp_path):
 
 async def test_a_child_that_works_is_never_retired(bench):
     """Only those that rest count, however long a task takes."""
-    pool = make(bench, idle_time=0.1)
+    pool = make_pool(bench, idle_time=0.1)
     try:
         long = [bench.start(pool, jobs.works, 0.5)[1] for _ in range(2)]
         assert [(await outcome).kind for outcome in long] == [OK, OK]
@@ -533,7 +499,7 @@ async def test_modules_that_cannot_be_imported_fail_the_task(bench, tmp_path, mo
     """With the reason; and the pool pauses before it tries again."""
     (tmp_path / "broken_jobs.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    pool = make(bench, task_paths=["broken_jobs"])
+    pool = make_pool(bench, task_paths=["broken_jobs"])
     try:
         outcome = await bench.run(pool, jobs.square, 2)
         assert (outcome.kind, outcome.reason) == (FAILED, "import-failed")
@@ -544,12 +510,12 @@ async def test_modules_that_cannot_be_imported_fail_the_task(bench, tmp_path, mo
 
 
 async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, monkeypatch):
-    """Every new child imports anew."""
+    """Every new child imports the modules again."""
     monkeypatch.setattr(cpu_bound, "FIRST_PAUSE", 0.05)
     path = tmp_path / "mended_jobs.py"
     path.write_text("1 / 0")
     monkeypatch.syspath_prepend(str(tmp_path))
-    pool = make(bench, task_paths=["mended_jobs"])
+    pool = make_pool(bench, task_paths=["mended_jobs"])
     try:
         assert "ZeroDivisionError" in (await bench.run(pool, jobs.square, 2)).error
         path.write_text(
@@ -563,8 +529,8 @@ async def test_the_pool_recovers_when_the_modules_are_mended(bench, tmp_path, mo
 
 
 async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypatch):
-    """What the system cannot give is no fault of the task: it is handed back, and the pool pauses."""
-    pool = make(bench)
+    """A lack of descriptors is not an error of the task: the task is released, and the pool pauses."""
+    pool = make_pool(bench)
 
     def refuse():
         raise OSError(24, "Too many open files")
@@ -576,11 +542,11 @@ async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypa
 
 
 async def test_modules_that_take_for_ever(bench, tmp_path, monkeypatch):
-    """A child that does not become ready is killed, and the task that waited for it is told why."""
+    """A child that does not become ready is killed; the error of the task that waited for it has the reason."""
     monkeypatch.setattr("pq.execution.child_process.READY_TIME", 0.3)
     (tmp_path / "slow_jobs.py").write_text("import time; time.sleep(60)")
     monkeypatch.syspath_prepend(str(tmp_path))
-    pool = make(bench, task_paths=["slow_jobs"])
+    pool = make_pool(bench, task_paths=["slow_jobs"])
     outcome = await bench.run(pool, jobs.square, 2)
     assert "did not import its modules within 0.3 s" in outcome.error
     await pool.stop()
@@ -602,7 +568,7 @@ def test_it_works_on_uvloop():
 
     async def main():
         bench = Bench()
-        pool = make(bench)
+        pool = make_pool(bench)
         await pool.start()
         kinds = [(await bench.run(pool, jobs.square, 2)).kind, (await bench.run(pool, jobs.segfaults)).kind]
         kinds.append((await bench.run(pool, jobs.forever, timeout=0.05)).kind)
@@ -654,7 +620,7 @@ def parent(tmp_path, start, then):
 
 @pytest.mark.parametrize("start", [DIRECTLY, AS_A_WORKER], ids=["a program", "a worker of a supervisor"])
 async def test_children_die_with_a_parent_that_is_killed(tmp_path, start):
-    """Even while they compute, even with what they started, and within a moment."""
+    """They die while they compute, with the programs that they started, and within a moment."""
     process = parent(tmp_path, start, "await asyncio.sleep(60)")
     try:
         pids = await pids_in(tmp_path / "busy") + await pids_in(tmp_path / "program")
@@ -668,7 +634,7 @@ async def test_children_die_with_a_parent_that_is_killed(tmp_path, start):
 
 
 async def test_a_program_that_forgets_to_stop_ends_all_the_same(tmp_path):
-    """Neither does it hang at its exit, nor do its children live on."""
+    """The program does not hang at its exit, and its children do not live on."""
     then = "\n        ".join(
         ["while not (os.path.exists(folder + '/busy') and os.path.exists(folder + '/program')):",
          "    await asyncio.sleep(0.01)"]

@@ -7,17 +7,14 @@ import sys
 
 import execution_jobs as jobs
 import pytest
+from execution_bench import GREEN
 
-from pq.execution.green_io import GreenIo
-from pq.model.outcome import FAILED, OK, RELEASED, REVOKED, TIMED_OUT
+from pq.model.outcome import FAILED, RELEASED, REVOKED, TIMED_OUT
 
 
 @pytest.fixture
-async def executor():
-    executor = GreenIo(grace=0.05)
-    await executor.start()
-    yield executor
-    await executor.stop()
+def mode():
+    return GREEN
 
 
 async def test_synchronous_code_waits_without_blocking(bench, executor):
@@ -52,15 +49,8 @@ async def test_waiting_for_what_cannot_be_awaited_is_the_jobs_error(bench, execu
     assert "self.wait(3)" in outcome.stacktrace
 
 
-async def test_a_job_without_self_and_an_async_job_are_green_too(bench, executor):
-    """They have no use for it, and no harm of it."""
-    assert (await bench.run(executor, jobs.bare, 2, 3)).value == 6
-    assert (await bench.run(executor, jobs.asynchronous, 2)).value == 2
-    assert (await bench.run(executor, jobs.addition, 2, 3)).kind == OK
-
-
 async def test_without_greenlet_the_outcome_says_what_to_install(bench, executor, monkeypatch):
-    """The extra is optional, and only those who use it are told."""
+    """The extra is optional: only the tasks of greenlet jobs fail."""
     monkeypatch.setitem(sys.modules, "greenlet", None)
     outcome = await bench.run(executor, jobs.green)
     assert (outcome.kind, outcome.reason) == (FAILED, "extra-needed")

@@ -1,4 +1,4 @@
-"""What a job prints: whole lines, and no more than anybody reads."""
+"""The output of a job: whole lines, within bounds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_lines_are_put_together_from_pieces():
 
 
 def test_more_than_is_allowed_is_counted_and_told():
-    """Three lines pass in a second, and the next second says what was dropped."""
+    """Three lines pass in a second, and the next second reports the number of dropped ones."""
     clock, out, lines = make()
     lines.feed(b"".join(b"%d\n" % n for n in range(10)))
     lines.feed(b"x\n" * 5 + b"rest")

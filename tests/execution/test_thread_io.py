@@ -9,18 +9,14 @@ import threading
 
 import execution_jobs as jobs
 import pytest
-from execution_bench import until
+from execution_bench import THREAD, pool_threads, until
 
-from pq.execution.thread_io import ThreadIo
-from pq.model.outcome import FAILED, OK, RELEASED, REVOKED, TIMED_OUT
+from pq.model.outcome import OK, RELEASED, TIMED_OUT
 
 
 @pytest.fixture
-async def executor():
-    executor = ThreadIo(size=2)
-    await executor.start()
-    yield executor
-    await executor.stop()
+def mode():
+    return THREAD
 
 
 @pytest.fixture
@@ -28,10 +24,6 @@ def event():
     event = threading.Event()
     yield event
     event.set()
-
-
-def pool_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "pq-thread-io"]
 
 
 async def test_a_job_runs_in_a_thread_with_the_context_of_its_start(bench, executor):
@@ -47,7 +39,7 @@ async def test_an_async_job_has_a_loop_in_its_thread(bench, executor):
 
 
 async def test_no_more_threads_than_the_size(bench, executor, event):
-    """What does not fit waits for its turn, and an attempt that waits uses up no time-out."""
+    """Further attempts wait, and waiting does not use up the time-out."""
     assert executor.capacity() == 2
     started = [bench.start(executor, jobs.thread_waits, event, timeout=30)[1] for _ in range(2)]
     _, waiting = bench.start(executor, jobs.which_thread, timeout=0.05)
@@ -58,15 +50,6 @@ async def test_no_more_threads_than_the_size(bench, executor, event):
     event.set()
     assert [(await outcome).kind for outcome in (*started, waiting)] == [OK, OK, OK]
     assert executor.capacity() == 2
-
-
-async def test_what_waits_can_be_cancelled(bench, executor, event):
-    """An attempt that has no thread yet is revoked without ever running."""
-    for _ in range(2):
-        bench.start(executor, jobs.thread_waits, event)
-    attempt, outcome = bench.start(executor, jobs.which_thread)
-    attempt.cancel(REVOKED)
-    assert (await outcome).kind == REVOKED
 
 
 async def test_a_timed_out_thread_is_left_behind(bench, executor, event):
@@ -81,7 +64,7 @@ async def test_a_timed_out_thread_is_left_behind(bench, executor, event):
 
 
 async def test_leaked_threads_that_return_do_not_make_the_pool_larger(bench, executor, event):
-    """However many were left behind, there are never more than two places."""
+    """The pool has two places after any number of leaked threads."""
     for _ in range(4):
         assert (await bench.run(executor, jobs.thread_waits, event, timeout=0.01)).kind == TIMED_OUT
     again = threading.Event()
@@ -94,25 +77,8 @@ async def test_leaked_threads_that_return_do_not_make_the_pool_larger(bench, exe
     await until(lambda: len(pool_threads()) <= 2)
 
 
-async def test_an_async_job_in_a_thread_is_cancelled_for_real(bench, executor):
-    """Its thread does not stay behind."""
-    attempt, outcome = bench.start(executor, jobs.sleeps)
-    await asyncio.sleep(0.02)
-    attempt.cancel(REVOKED)
-    assert (await outcome).kind == REVOKED
-    await until(lambda: executor.leaked == 0)
-
-
-@pytest.mark.parametrize("what", ["ValueError", "SystemExit", "KeyboardInterrupt"])
-async def test_what_a_job_raises_does_not_end_the_thread(bench, executor, what):
-    """The thread goes on with the next one."""
-    assert (await bench.run(executor, jobs.raises, what)).kind == FAILED
-    assert (await bench.run(executor, jobs.which_thread)).kind == OK
-    assert len(pool_threads()) == 1
-
-
 async def test_stop_releases_and_ends_the_threads(bench, executor, event):
-    """Running and waiting attempts are handed back; idle threads end; one that hangs is not waited for."""
+    """Attempts are released and idle threads end; `stop` does not wait for a thread that hangs."""
     assert (await bench.run(executor, jobs.which_thread)).kind == OK
     started = [bench.start(executor, jobs.thread_waits, event)[1] for _ in range(3)]
     await executor.stop()
@@ -122,7 +88,7 @@ async def test_stop_releases_and_ends_the_threads(bench, executor, event):
 
 
 def test_a_hanging_thread_does_not_keep_the_program():
-    """The interpreter ends though a job never does."""
+    """The interpreter exits although the job does not return."""
     program = """if True:
         import asyncio, threading
         from pq.execution.attempt import Attempt

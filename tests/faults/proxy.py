@@ -93,7 +93,7 @@ class Proxy:
 
 
 def commands_in(data: bytes) -> int:
-    """How many commands a request has (RESP arrays of bulk strings)."""
+    """Return the number of commands of a request (RESP arrays of bulk strings)."""
     count = at = 0
     while at < len(data):
         line = data.index(b"\r\n", at)

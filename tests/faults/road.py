@@ -1,4 +1,4 @@
-"""A road to a server, which can be closed, slowed down, and made a dead end, for all who are on it."""
+"""A road to a server, which can be closed, slowed down, and made a dead end, for all connections on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 class Road:
     """Listens on `path` and forwards to `target`; both are unix sockets.
 
-    `delay`: seconds for which whatever arrives is kept. `open` cleared: nothing gets through, nobody is told.
+    `delay`: seconds for which all data is kept. `open` cleared: nothing gets through, without an error.
     """
 
     def __init__(self, path: Path, target: Path) -> None:
@@ -47,7 +47,7 @@ class Road:
             writer.transport.abort()
 
     def strand(self) -> None:
-        """Who is on it now hears nothing any more, and is not told; who comes from now on gets through."""
+        """Open connections get no more data, and no error; new connections get through."""
         self._dead_ends |= self._writers
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,7 +4,7 @@ A workload is written down in an append-only file. The file is cut at ends of co
 and a server is started on each prefix. What it then holds must keep every invariant, and a worker must be able
 to drain it to the last task.
 
-`PQ_CUTS=2000 pytest tests/faults/test_crash_prefix.py` makes so many cuts.
+`PQ_CUTS=2000 pytest tests/faults/test_crash_prefix.py` makes N cuts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pq.broker.embedded import find_binary
 from pq.broker.redis.broker import RedisBroker
 from pq.model.operations import ACK, CRASH, FAIL, RELEASE, RETRY
 
-CUTS = int(os.environ.get("PQ_CUTS", "60"))
+COUNT = int(os.environ.get("PQ_CUTS", "60"))
 SEED = int(os.environ.get("PQ_CUT_SEED", "1"))
 QUEUES = ("one", "two")
 DEMANDS = ("", "", "", "c2:a", "c1:b,r1000.1:r", "uf:k", "ul:k", "c1:b,x")
@@ -118,7 +118,7 @@ class Workload:
 
 
 async def drain(broker: RedisBroker, lease: str) -> int:
-    """Take over what others had, and settle all there is; how many there were."""
+    """Reclaim the tasks of others, and settle all; return their number."""
     total = 0
     later = int(time.time() * 1000)
     for batch in range(1, 1000):
@@ -184,21 +184,21 @@ def test_every_prefix_of_the_file_is_whole_and_can_be_drained(tmp_path: Path) ->
     ends = boundaries(data)
     assert len(ends) > 1000, "a story worth cutting"
     chance = random.Random(SEED)
-    cuts = chance.sample(ends, min(CUTS // 2, len(ends))) + [
-        chance.randrange(len(data)) for _ in range(CUTS - CUTS // 2)
+    lengths = chance.sample(ends, min(COUNT // 2, len(ends))) + [
+        chance.randrange(len(data)) for _ in range(COUNT - COUNT // 2)
     ]
     drained = 0
-    for cut in cuts:
+    for cut in lengths:
         drained += examine(binary, options, files, log.name, data[:cut], cut)
     shutil.rmtree(server.directory)
     print(
-        f"{len(cuts)} cuts of {len(data):,} bytes and {len(ends):,} commands; {drained:,} tasks were drained"
+        f"{len(lengths)} cuts of {len(data):,} bytes and {len(ends):,} commands; {drained:,} tasks were drained"
     )
     assert drained > 0
 
 
 def examine(binary: Path, options: tuple[str, ...], files: Path, name: str, left: bytes, cut: int) -> int:
-    """A server on what is left: whole, and to be drained."""
+    """Start a server on the rest of the file: the contents are whole, and can be drained."""
     server = Server(binary, *options, "--aof-load-truncated", "yes", start=False)
     try:
         shutil.copytree(files, server.directory / "appendonlydir")

@@ -105,7 +105,7 @@ CALLS = {
     "poke": Call("poke", lambda b: b.work.poke(Q)),
     "limit": Call("limit", lambda b: b.work.limit(Q, 5)),
     "lock": Call("lock", lambda b: b.channels.lock("other", "me", 60_000)),
-    "lock of somebody else": Call("lock", lambda b: b.channels.lock("mine", "you", 60_000)),
+    "lock of another holder": Call("lock", lambda b: b.channels.lock("mine", "you", 60_000)),
     "unlock": Call("unlock", lambda b: b.channels.unlock("mine", "me")),
     "forget": Call("forget", lambda b: b.work.forget(Q, ["h0", "a"])),
     "stream": Call(
@@ -115,7 +115,7 @@ CALLS = {
     "schedule": Call("schedule", lambda b: b.schedules.change("pause", "s")),
 }
 ANSWERS_DIFFER = {"enqueue", "hand_back", "retry_dead", "unlock", "forget", "tick", "schedule"}
-"""A repeat says that it was done already: a known id, nothing more to hand back, no lock of his any more."""
+"""A repeat reports that it was done already: a known id, nothing more to release, no lock any more."""
 
 PASSING = (
     "-LOADING the server is loading its data",
@@ -144,7 +144,7 @@ class Stage(NamedTuple):
     client: Any
 
     async def after(self, call: Call, fault: str | None, at: int = 0) -> tuple[Any, Any]:
-        """What the call answers, and what it leaves, with this fault in it."""
+        """The answer of the call, and its effect, with this fault in it."""
         self.client.flushall()
         hand = Hand(NOW)
         self.broker.time_override = self.direct.time_override = hand

@@ -1,6 +1,6 @@
 """A worker and a producer on bad roads: cut, slow, dead ends, no room for connections, no descriptors.
 
-None of it may cost a task, run one twice, or leave anybody deaf when the road is good again.
+None of it may cost a task, run one twice, or leave a listener deaf when the road is good again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def large(self: Job, n: int) -> str:
 @pq.job()
 async def held(self: Job) -> str:
     await gate["open"].wait()
-    return "let go"
+    return "released"
 
 
 @pq.job()
@@ -94,14 +94,14 @@ async def journey(valkey: Any, tmp_path: Path) -> AsyncIterator[Journey]:
 
 
 async def all_done(api: Producer, first: int, count: int) -> None:
-    """So many tasks, all at once, with the right results."""
+    """`count` tasks, all at once, with the right results."""
     async with asyncio.timeout(60):
         tasks = await api.tasks.map("addition", range(first, first + count))
     assert [task.get() for task in tasks] == list(range(first + 1, first + count + 1))
 
 
 async def test_200_resets_in_a_row(journey: Journey) -> None:
-    """Every connection is reset, two hundred times; then work goes on at once, and nobody is deaf."""
+    """Every connection is reset, two hundred times; then work goes on at once, and every listener hears."""
     for n in range(200):
         if n % 10 == 0:
             future = journey.api.tasks.queue("addition", 10_000 + n)
@@ -143,7 +143,7 @@ async def test_a_slow_road(journey: Journey) -> None:
 
 
 async def test_a_store_that_is_away_for_a_while(journey: Journey) -> None:
-    """Nothing gets through and nobody is told: what was asked meanwhile is answered when it does."""
+    """Nothing gets through, without an error: requests of that time are answered when the road is open again."""
     journey.road.open.clear()
     futures = [journey.api.tasks.queue("addition", n) for n in range(50)]
     await asyncio.sleep(0.5)
@@ -168,7 +168,7 @@ async def test_a_dead_end(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_what_runs_goes_on_without_the_store(journey: Journey) -> None:
-    """A task that runs while the store is away ends, and its end is told when the store is back."""
+    """A task that runs while the store is away ends, and its end is published when the store is back."""
     future = journey.api.tasks.queue("held")
     consumer = journey.worker.consumer
     assert consumer is not None
@@ -180,7 +180,7 @@ async def test_what_runs_goes_on_without_the_store(journey: Journey) -> None:
     assert not future.done()
     journey.road.open.set()
     async with asyncio.timeout(60):
-        assert (await future).get() == "let go"
+        assert (await future).get() == "released"
 
 
 # ---------------------------------------------------------------------------------- no room for more
@@ -207,7 +207,7 @@ def take_all(hoard: list[int]) -> None:
 
 
 async def refusal(url: str) -> str:
-    """What an api says that cannot start."""
+    """Return the error of an api that cannot start."""
     late = application(url).api()
     with pytest.raises(StoreUnavailable) as caught:
         await late.start()
@@ -216,7 +216,7 @@ async def refusal(url: str) -> str:
 
 
 async def test_maxclients(tmp_path: Path) -> None:
-    """The store takes no more connections: a clear error for who begins; who was cut off comes back when it does."""
+    """The store takes no more connections: new clients get a clear error; a client that was cut off returns later."""
     server = Server(find_binary(), "--maxclients", "40")
     others: list[redis.Redis] = []
     try:
@@ -230,7 +230,7 @@ async def test_maxclients(tmp_path: Path) -> None:
 
             while (other := one_more(server.url)) is not None:
                 others.append(other)
-            # The server says why and hangs up. Whoever writes to it in that very moment does not get to read it.
+            # The server sends the reason and hangs up. A client that writes at that moment cannot read it.
             async with asyncio.timeout(60):
                 while "max number of clients" not in await refusal(server.url):
                     pass
@@ -248,7 +248,7 @@ async def test_maxclients(tmp_path: Path) -> None:
 
 
 async def test_no_descriptors(valkey: Any) -> None:
-    """The process has none left when its connections break: what runs ends, and all goes on later."""
+    """The process has none left when its connections break: running tasks end, and all goes on later."""
     app = application(valkey.url)
     worker = app.worker("w1")
     await worker.start()
@@ -276,7 +276,7 @@ async def test_no_descriptors(valkey: Any) -> None:
                 os.close(fd)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         async with asyncio.timeout(60):
-            assert (await future).get() == "let go"
+            assert (await future).get() == "released"
         await all_done(api, 0, 50)
     await worker.stop(grace=5.0)
 
@@ -315,7 +315,7 @@ async def test_a_store_that_cannot_write_its_file(tmp_path: Path) -> None:
 
 
 async def test_a_subscriber_whose_buffer_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store cuts who does not read fast enough: every await returns, and who was cut off hears again."""
+    """The store cuts a client that reads too slowly: every await returns, and the client hears again."""
     server = Server(find_binary(), "--client-output-buffer-limit", "pubsub 65536 0 0")
     client = redis.Redis.from_url(server.url)
 
@@ -328,7 +328,7 @@ async def test_a_subscriber_whose_buffer_overflows(monkeypatch: pytest.MonkeyPat
         async with application(server.url).api() as api, asyncio.timeout(100):
             heard: list[str] = []
             await api.on_events("task", "done", lambda _, event, task: heard.append(task.id))
-            # What it is told in one turn is more than it may have in its buffer.
+            # The messages of one turn are more than its buffer may hold.
             tasks = await api.tasks.map("large", range(300))
             assert [task.get().partition(" ")[0] for task in tasks] == [str(n) for n in range(300)]
             assert cut() > 0

@@ -35,9 +35,15 @@ def app(make_app: MakeApp) -> PulsarQueue:
 
 @pytest.fixture
 async def api(app: PulsarQueue) -> AsyncIterator[Producer]:
-    """A producer; nobody consumes."""
+    """A producer; no worker consumes."""
     async with app.api() as producer:
         yield producer
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start afterwards send their heartbeat 50 times as often: name this fixture before `serving`."""
+    monkeypatch.setattr("pq.worker.heartbeat.EVERY", 0.1)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The tasks of `test_local` and `test_local_processes`: what a user's own module would have."""
+"""The tasks of `test_local` and `test_local_processes`: the contents of a user's own module."""
 
 from __future__ import annotations
 
@@ -120,14 +120,14 @@ def sleeps(seconds: float, value: Any = None) -> Any:
 
 
 def waits_for(path: str, value: Any = None) -> Any:
-    """Until somebody makes that file."""
+    """Return when that file exists."""
     while not os.path.exists(path):
         time.sleep(0.002)
     return value
 
 
 def marks(folder: str) -> None:
-    """Leave a file with the process id, and run for ever."""
+    """Leave a file with the process id, and run forever."""
     mark = Path(folder, f"{os.getpid()}.new")
     mark.write_text(str(os.getpid()))
     mark.rename(Path(folder, f"{os.getpid()}.pid"))

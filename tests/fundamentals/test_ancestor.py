@@ -156,7 +156,7 @@ async def test_start_and_events(app: PusarQueue, start_worker: Any) -> None:
 
 
 async def test_an_event_is_a_regular_expression_of_its_kind(serving: Producer) -> None:
-    """`'.*'` and `'started|done'` mean what they did; `'*'` is what its own tests wrote."""
+    """`'.*'` and `'started|done'` keep their meaning; `'*'` is the form of its own tests."""
     heard: dict[str, list[str]] = {pattern: [] for pattern in ("*", ".*", "started|done", "^done$")}
     for pattern, events in heard.items():
         await serving.on_events("task", pattern, lambda c, e, task, events=events: events.append(e))
@@ -299,7 +299,7 @@ async def test_a_lock_keeps_them_apart(serving: Producer) -> None:
 
 
 async def test_periodic_jobs(make_app: Any, start_worker: Any) -> None:
-    """A server with `schedule_periodic` queues them; whoever listens sees the done task."""
+    """A server with `schedule_periodic` queues them; each listener sees the done task."""
     app = make_app(schedule_periodic=True)
     done: list[Task[float]] = []
     async with app.api() as api:
@@ -443,7 +443,7 @@ async def test_the_jobs_that_come_with_it(api: Producer, tmp_path: Path) -> None
 
 # -------------------------------------------------------------------------------------------- "Extend"
 class Manager(pq.Manager):
-    """As the README has it."""
+    """The manager of the README."""
 
     saved: list[str] = []  # noqa: RUF012  shared by the instances on purpose
 
@@ -471,8 +471,8 @@ async def test_a_manager(valkey: Any, start_worker: Any) -> None:
     assert sorted(Manager.saved) == ["addition QUEUED", "addition STARTED", "addition SUCCESS"]
 
 
-async def test_consumers_tell_of_themselves(serving: Producer) -> None:
-    """Channel `consumer`, event `status`: node, cores, queues and what was processed."""
+async def test_consumers_tell_of_themselves(quick_heartbeat: None, serving: Producer) -> None:
+    """Channel `consumer`, event `status`: node, cores, queues and the number of processed tasks."""
     heard: list[dict[str, Any]] = []
     await serving.on_events("consumer", "status", lambda channel, event, info: heard.append(info))
     await until(lambda: heard)

@@ -1,4 +1,4 @@
-"""Every way to call: the producer, its futures, `api.tasks`, and what of a call goes to the job."""
+"""Every way to call: the producer, its futures, `api.tasks`, and the parts of a call that go to the job."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_start_in_a_plain_shell(app: PulsarQueue) -> None:
 
 # -------------------------------------------------------------------------------------------- events
 async def test_on_events_need_not_be_awaited(serving: Producer) -> None:
-    """The subscription stands before what is queued after it."""
+    """The subscription stands before a task that is queued after it."""
     heard: list[str] = []
     serving.on_events("task", "*", lambda channel, event, task: heard.append(event))
     await serving.tasks.queue("addition")
@@ -120,7 +120,7 @@ async def test_taking_away_what_was_never_there(serving: Producer) -> None:
 
 
 def test_taking_away_in_a_plain_shell(app: PulsarQueue) -> None:
-    """With and without `.wait()`."""
+    """The calls work with and without `.wait()`."""
     api = app.api()
     api.on_events("task", "done", print)
     api.remove_event_callback("task", "done", print)
@@ -128,7 +128,7 @@ def test_taking_away_in_a_plain_shell(app: PulsarQueue) -> None:
     api.close()
 
 
-async def test_a_consumer_is_heard_by_pattern_too(serving: Producer) -> None:
+async def test_a_consumer_is_heard_by_pattern_too(quick_heartbeat: None, serving: Producer) -> None:
     """`'*'` and `'status'` are the heartbeat; other words are not."""
     heard: list[tuple[str, str]] = []
     others: list[Any] = []
@@ -145,8 +145,8 @@ async def test_a_message_is_resolved_when_it_is_done_or_when_it_is_queued(servin
     done = serving.queue(serving.tasks.make("addition", {"a": 1, "b": 1}))
     assert isinstance(done, MessageFuture)
     assert (await done).get() == 2
-    queued = await serving.queue(serving.tasks.make("addition", {"a": 2}, queue="nobody"), callback=False)
-    assert (queued.status_string, queued.queue) == ("QUEUED", "nobody")
+    queued = await serving.queue(serving.tasks.make("addition", {"a": 2}, queue="unserved"), callback=False)
+    assert (queued.status_string, queued.queue) == ("QUEUED", "unserved")
     assert await serving.tasks.cancel(queued.id)
 
 
@@ -160,7 +160,7 @@ async def test_a_message_is_executed_in_two_ways(api: Producer) -> None:
 
 
 async def test_only_tasks_are_messages(api: Producer) -> None:
-    """Anything else is refused, with what to type."""
+    """Anything else is refused, with a text to type."""
     for call in (api.queue, api.execute):
         with pytest.raises(pq.InvalidValue, match="'addition' is not a message") as caught:
             call("addition")
@@ -225,7 +225,7 @@ async def test_thousands_go_in_one_round_trip(api: Producer, valkey: Any) -> Non
 
 
 async def test_arguments_that_do_not_fit_are_a_type_error(api: Producer) -> None:
-    """So code that expects what Python itself would raise goes on working."""
+    """Code that expects Python's own errors goes on working."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'c'"):
         api.tasks.queue("addition", c=1)
 
@@ -256,7 +256,7 @@ async def test_job_list_names_its_constants() -> None:
 # ---------------------------------------------------------------------------------------------- tasks
 async def test_everything_that_a_task_tells(serving: Producer) -> None:
     """All attributes are there, on a finished task as on one that waits; times are seconds since the epoch."""
-    waiting = await serving.tasks.queue("addition", 1, queue="nobody", callback=False)
+    waiting = await serving.tasks.queue("addition", 1, queue="unserved", callback=False)
     done = await serving.tasks.queue("addition", 1, b=2, meta_params={"max_retries": 2, "who": "me"})
     for name in (
         *("id", "name", "queue", "args", "kwargs", "status", "result", "exception", "stacktrace", "retry"),
@@ -298,7 +298,7 @@ async def test_a_task_as_json(serving: Producer) -> None:
 
 
 def test_statuses_are_numbers_with_names() -> None:
-    """The same numbers as on the wire; what is none of them is unknown."""
+    """The same numbers as on the wire; any other number is unknown."""
     names = {number: pq.status_string(number) for number in range(1, 7)}
     assert names == {1: "SUCCESS", 2: "FAILURE", 3: "REVOKED", 4: "RETRY", 5: "STARTED", 6: "QUEUED"}
     assert names == {getattr(pq, name): name for name in names.values()}
@@ -325,7 +325,7 @@ def test_errors_have_one_root() -> None:
 
 # ------------------------------------------------------------------------------------------- managers
 class Watching(pq.Manager):
-    """Tells what it is called for."""
+    """Return the arguments of the call."""
 
     calls: list[str] = []  # noqa: RUF012  shared by the instances on purpose
 

@@ -1,4 +1,4 @@
-"""Which store: by URL, over the network, a separate one for the queues, and what is said of one that cannot be."""
+"""Stores: by URL, over the network, a separate one for the queues, and the errors of impossible ones."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_a_broker_of_its_own(make_app: Any, start_worker: Any, valkey: Any
     ["redis+sentinel", "valkeys+sentinel"],
 )
 async def test_several_servers_that_are_not_there(make_app: Any, scheme: str) -> None:
-    """The error says what was looked for, and no password."""
+    """The error names the missing thing, and no password."""
     app = make_app(data_store=f"{scheme}://:SESAME@127.0.0.1:1,127.0.0.1:2/shop?sentinel_password=SESAME")
     broker = await app.store.broker(patience=0.0)
     broker.server.first_patience = 0.0

@@ -1,4 +1,4 @@
-"""The dead set: look at what failed for good, mend it, run it again, forget it."""
+"""The dead set: look at tasks that failed for good, run them again, delete them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ async def test_the_newest_first(serving: Producer) -> None:
     assert dead[0].exception == "ZeroDivisionError: division by zero"
     assert [task.id for task in await serving.tasks.dead(count=2)] == ids[:0:-1]
     assert [task.id for task in await serving.tasks.dead("other")] == [ids[1]]
-    assert await serving.tasks.dead("nobody") == []
+    assert await serving.tasks.dead("unserved") == []
     with pytest.raises(pq.InvalidValue, match="count is 0"):
         serving.tasks.dead(count=0)
 
 
 async def test_again_with_other_arguments(serving: Producer) -> None:
-    """By name, wherever they stood; what is not named stays. The task keeps its id and leaves the dead set."""
+    """Arguments change by name, at any place; others stay. The task keeps its id and leaves the dead set."""
     task = await serving.tasks.queue("divide", 8, b=0)
     assert await serving.tasks.retry(task.id, b=2)
     again = await (await serving.tasks.get(task.id)).done_callback
@@ -56,7 +56,7 @@ async def test_again_with_other_arguments(serving: Producer) -> None:
 
 
 async def test_changes_are_checked(serving: Producer) -> None:
-    """As in `queue`, and before anything is done."""
+    """The checks are those of `queue`, and precede any change."""
     task = await serving.tasks.queue("divide", 8)
     with pytest.raises(pq.BadArguments, match="got an unexpected keyword argument 'c'"):
         await serving.tasks.retry(task.id, c=2)
@@ -81,7 +81,7 @@ async def test_forgetting(serving: Producer) -> None:
 
 
 async def test_what_has_expired_is_taken_off_the_list(serving: Producer, valkey: Any) -> None:
-    """The record goes by itself, after `dead_ttl`; its entry when somebody looks."""
+    """The record expires after `dead_ttl`; its entry is removed at the next listing."""
     ids = [(await serving.tasks.queue("divide", n)).id for n in range(5)]
     for id in ids[2:]:
         valkey.client.delete(f"pq:{{default}}:task:{id}")

@@ -1,4 +1,4 @@
-"""How a task may end, and that each ending means the same in all four modes of concurrency."""
+"""The endings of a task, and that each ending means the same in all four modes of concurrency."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_failure(serving: Producer, mode: str) -> None:
 
 @every_mode
 async def test_a_job_that_exits_fails_and_the_worker_lives(serving: Producer, mode: str) -> None:
-    """`sys.exit()` in a job is its failure, and nobody else's."""
+    """`sys.exit()` in a job fails that task, and no other."""
     task = await serving.tasks.queue(f"{mode}.leave")
     assert (task.status_string, task.exception) == ("FAILURE", "SystemExit: 3")
     assert (await serving.tasks.queue(f"{mode}.fine", a=1)).get()["a"] == 1
@@ -213,7 +213,7 @@ async def test_a_worker_goes_on_after_a_task_that_was_set_aside(serving: Produce
 
 
 async def test_a_task_that_kills_its_process_uses_up_no_attempts(serving: Producer) -> None:
-    """A crash is no attempt: that there are attempts left does not bring back what was set aside."""
+    """A crash is not an attempt: attempts that are left do not bring back a task that was set aside."""
     async with asyncio.timeout(20):
         task = await serving.tasks.queue("kills.its.process", meta_params={"max_retries": 2})
     assert (task.status_string, task.reason, task.retry) == ("FAILURE", "worker-lost", 1)
@@ -221,7 +221,7 @@ async def test_a_task_that_kills_its_process_uses_up_no_attempts(serving: Produc
 
 # -------------------------------------------------------------------------------------- waiting
 async def test_cancel_of_a_waiting_task(api: Producer) -> None:
-    """A task that nobody has taken is REVOKED at once, without any worker."""
+    """A task that no worker has taken is REVOKED at once, without any worker."""
     ready = api.tasks.queue("asyncio.fine", a=1)
     delayed = api.tasks.queue("asyncio.fine", a=1, delay=60)
     await api.tasks.queue("asyncio.fine", a=1, callback=False)
@@ -240,7 +240,7 @@ async def test_a_delayed_task_starts_when_it_is_due(serving: Producer) -> None:
 
 
 async def test_an_expired_task_is_not_started(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """A task with `expires` that nobody started in time is REVOKED, and never runs."""
+    """A task with `expires` that no worker started in time is REVOKED, and never runs."""
     future = api.tasks.queue("asyncio.fine", a=1, meta_params={"expires": 0.01})
     await api.tasks.size("default")
     while time.time() < (future.task.expiry or 0):

@@ -1,4 +1,4 @@
-"""Events: hear what happens to all tasks, and of the consumers."""
+"""Events: of all tasks, and of the consumers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_patterns(serving: Producer, pattern: str, expected: set[str]) -> 
 async def test_a_callback_may_be_a_coroutine_and_may_raise(
     serving: Producer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a callback raises is logged, and the next one is called all the same."""
+    """An error of a callback is logged, and the next callback is called."""
     heard: list[str] = []
 
     async def slow(channel: str, event: str, task: Any) -> None:
@@ -99,7 +99,7 @@ async def test_a_callback_may_be_a_coroutine_and_may_raise(
 async def test_calls_of_a_slow_callback_do_not_pile_up(
     api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many are under way at most; what passes it by is counted and told, and nobody else misses anything."""
+    """At most N calls run at once; missed events are counted and logged, and no other listener misses any."""
     monkeypatch.setattr("pq.producer.callbacks.MOST", 50)
     gate = asyncio.Event()
     slow: list[str] = []
@@ -166,7 +166,7 @@ async def test_progress_is_told_and_kept(serving: Producer) -> None:
 
 
 async def test_consumers_say_that_they_live(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """A heartbeat names the worker, its node, its queues and what it has done."""
+    """A heartbeat names the worker, its node, its queues and its counts."""
     heard: list[Any] = []
     await api.on_events("consumer", "status", lambda c, e, facts: heard.append(facts))
     await start_worker(app)
@@ -199,7 +199,7 @@ class Diary(Manager):
 async def test_the_manager_is_told_and_asked(
     make_app: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`store_message` sees a task queued, started and finished; `queues()` decides what is consumed."""
+    """`store_message` sees a task queued, started and finished; `queues()` decides which queues are consumed."""
     Diary.lines.clear()
     app = make_app(manager=Diary)
     await start_worker(app)

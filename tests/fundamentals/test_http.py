@@ -130,7 +130,7 @@ class Hooks(Manager):
 
 
 async def test_the_manager_s_factory_wins(make_app: Any, start_worker: Any) -> None:
-    """It is asked once for each kind; what it made is closed at the end."""
+    """The factory is called once for each kind; its client is closed at the end."""
     closed.clear()
     app = make_app(manager=Hooks)
     worker = await start_worker(app)
@@ -142,7 +142,7 @@ async def test_the_manager_s_factory_wins(make_app: Any, start_worker: Any) -> N
 
 
 async def test_without_the_library(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job fails, with what to type."""
+    """The job fails, and the error has the command to type."""
     monkeypatch.setitem(sys.modules, "httpx2", None)
     task = await serving.tasks.queue("asyncio.fetch", "http://localhost")
     assert task.reason == "extra-needed"

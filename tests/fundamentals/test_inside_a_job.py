@@ -1,4 +1,4 @@
-"""What a job has in its hands: the attributes and methods of `self`, in all four modes."""
+"""The attributes and methods of `self` in a job, in all four modes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def leaf(number: int) -> int:
 
 @pq.job()
 def promises(self: Job) -> Any:
-    """Neither async nor done: it returns a future."""
+    """Return a future, from a function that is not async."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[int] = loop.create_future()
     loop.call_soon(future.set_result, 7)
@@ -144,13 +144,13 @@ async def test_a_plain_function_may_return_an_awaitable(serving: Producer, mode:
 
 
 async def test_a_plain_function_may_return_a_future(serving: Producer) -> None:
-    """As the first text about such queues says of tasks in the event loop."""
+    """The result of the task is the value of that future."""
     assert (await serving.tasks.queue("promises")).get() == 7
 
 
 @every_mode
 async def test_a_job_hands_on(serving: Producer, mode: str) -> None:
-    """`self.queue` and `self.queue_local`: the new task names the old one, beside what else is its meta data."""
+    """`self.queue` and `self.queue_local`: the meta data of the new task names the old one, beside its own."""
     for way in (serving.tasks.queue, serving.tasks.execute):
         task = await way(f"{mode}.hand_on")
         assert task.get() == [
@@ -161,7 +161,7 @@ async def test_a_job_hands_on(serving: Producer, mode: str) -> None:
 
 @every_mode
 async def test_a_job_runs_commands(serving: Producer, mode: str) -> None:
-    """`self.shell` gives what a command printed, or an error with its status and both its outputs."""
+    """`self.shell` returns the output of a command, or raises an error with its status and both its outputs."""
     task = await serving.tasks.queue(f"{mode}.commands")
     assert task.get() == ["a b\n", 3, "out\n", "bad\n"]
 

@@ -1,4 +1,4 @@
-"""Limits: how many at once, how often, and what is one and the same task."""
+"""Limits: concurrency, rate, and uniqueness."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def test_a_higher_priority_gets_the_next_slot(
 async def test_a_limit_for_each_value_of_an_argument(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """One task of each tenant at once, four in all; the busy tenant holds nobody up."""
+    """One task of each tenant at once, four in all; the busy tenant delays no other."""
     await start_worker(app)
     many = api.tasks.queue_many([("by_tenant".replace("_", "."), {"tenant": "big"})] * 30)
     few = api.tasks.queue_many(
@@ -257,7 +257,7 @@ async def test_a_cancelled_one_makes_room(app: pq.PulsarQueue, api: Producer, st
 async def test_those_that_wait_are_flushed_with_the_rest(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """A flush leaves nobody behind at a limit."""
+    """A flush leaves no task behind at a limit."""
     await start_worker(app)
     futures = [api.tasks.queue("alone", n) for n in range(10)]
     await until(lambda: order == [0])
@@ -323,7 +323,7 @@ async def test_a_burst_goes_at_once_and_the_rest_waits(
 
 # --------------------------------------------------------------------------------- one and the same task
 async def test_a_second_one_follows_the_first(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """Queued or running: the second is not queued, and whoever queued it gets the first one's end."""
+    """Queued or running: the second is not queued, and its caller gets the end of the first one."""
     await start_worker(app)
     first = api.tasks.queue("report", 1)
     await until(lambda: len(order) == 1)
@@ -380,7 +380,7 @@ async def test_within_one_call_too(app: pq.PulsarQueue, api: Producer, start_wor
 async def test_a_debounced_task_runs_once_things_are_quiet(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """Each call puts it off; it runs once, with the last call's arguments, and all who called get that."""
+    """Each call delays the task; it runs once, with the last call's arguments, and all callers get that result."""
     await start_worker(app)
     futures = []
     for text in ("a", "ab", "abc"):
@@ -444,7 +444,7 @@ def test_a_wrong_option_is_told_where_the_job_is(options: dict[str, Any], text: 
     ],
 )
 def test_a_wrong_limit_is_told_at_once(make: Any, text: str) -> None:
-    """Each with the value and what it must be."""
+    """Each error has the value and the expected form."""
     with pytest.raises(pq.ConfigError, match=text):
         make()
 
@@ -455,7 +455,7 @@ def by_function(tenant: dict[str, str]) -> str:
 
 
 async def test_a_key_by_a_function(serving: Producer) -> None:
-    """It is called with the arguments; where it raises, nothing is queued and the caller is told."""
+    """The key function gets the arguments; if it raises, nothing is queued and the caller gets the error."""
     assert (await serving.tasks.queue("by.function", {"name": "x y, z"})).get() == "x y, z"
     with pytest.raises(pq.BadArguments, match=r"the key of by\.function cannot be computed: KeyError"):
         serving.tasks.queue("by.function", {"nom": "x"})

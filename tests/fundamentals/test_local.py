@@ -95,13 +95,13 @@ def test_map_gives_the_results_in_order(shared: TaskQueue) -> None:
 
 
 def test_a_map_that_is_given_up_cancels_what_has_not_begun(tmp_path: Path) -> None:
-    """Nobody will ask for those results."""
+    """No caller will ask for those results."""
     with TaskQueue(1) as queue:
         results = queue.map(tasks.waits_for, [str(tmp_path)] + [str(tmp_path / "never")] * 5)
         busy = queue.add(tasks.add, 1)
         assert next(results) is None
         results.close()  # type: ignore[attr-defined]
-        # One of the five may have begun; it is told to go on.
+        # One of the five may have begun; it gets the signal to go on.
         (tmp_path / "never").touch()
         assert busy.result(PATIENCE) == 2
         assert queue.processed() in (2, 3)
@@ -109,7 +109,7 @@ def test_a_map_that_is_given_up_cancels_what_has_not_begun(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("count", [0, -1, "2", True, 1.5])
 def test_bad_numbers_are_named(count: Any) -> None:
-    """Of workers, of requests for each, and of seconds."""
+    """The error names the number: of workers, of requests for each, or of seconds."""
     with pytest.raises(api.InvalidValue, match=f"worker_count is {count!r}, and must be a whole number"):
         TaskQueue(count)
     with pytest.raises(api.InvalidValue, match="requests_per_worker"):
@@ -120,7 +120,7 @@ def test_bad_numbers_are_named(count: Any) -> None:
 
 
 def test_what_is_no_task_is_refused(shared: TaskQueue) -> None:
-    """At once, with what to type instead."""
+    """The error is raised at once, with a text to type instead."""
     with pytest.raises(api.BadArguments, match="3 is not a task"):
         shared.add(3)  # type: ignore[call-overload]
     with pytest.raises(api.BadArguments, match="MyTask is a class") as caught:
@@ -129,7 +129,7 @@ def test_what_is_no_task_is_refused(shared: TaskQueue) -> None:
 
 
 def test_many_threads_add(shared: TaskQueue) -> None:
-    """As the threads of a web application do."""
+    """The threads of a web application do the same."""
     before = shared.processed()
     with ThreadPoolExecutor(10) as threads:
         futures = list(threads.map(lambda n: shared.add(tasks.add, n), range(300)))
@@ -149,7 +149,7 @@ async def test_in_an_event_loop(shared: TaskQueue, tmp_path: Path) -> None:
 
 
 def test_arguments_are_those_of_the_moment(shared: TaskQueue, tmp_path: Path) -> None:
-    """The task is pickled when it is added: what happens to its arguments afterwards does not matter."""
+    """The task is pickled when it is added: later changes to its arguments do not matter."""
     data = ["now"]
     future = shared.add(tasks.sleeps, 0, data)
     data.append("later")
@@ -186,7 +186,7 @@ def test_a_wrong_call_is_the_usual_type_error(shared: TaskQueue) -> None:
 
 @pytest.mark.parametrize("task", [lambda: 1, tasks.Locked()])
 def test_a_task_that_cannot_travel_fails_alone(shared: TaskQueue, task: Any) -> None:
-    """`add` does not raise: its future does, and says what to do."""
+    """`add` does not raise: its future does, and the error says what to do."""
     bad, good = shared.add(task), shared.add(tasks.add, 1)
     error = bad.exception(PATIENCE)
     assert isinstance(error, api.NotSerializable)
@@ -200,7 +200,7 @@ def test_a_task_that_cannot_travel_fails_alone(shared: TaskQueue, task: Any) -> 
     [("generator", "a generator, cannot be sent back"), ("unreadable", "cannot be read here: TypeError")],
 )
 def test_a_result_that_cannot_travel_fails_alone(shared: TaskQueue, what: str, text: str) -> None:
-    """Whether it cannot be pickled there or not be read here."""
+    """The value cannot be pickled there, or cannot be read here."""
     bad, good = shared.add(tasks.returns, what), shared.add(tasks.add, 1)
     with pytest.raises(api.ResultNotSerializable, match=text):
         bad.result(PATIENCE)
@@ -249,7 +249,7 @@ def test_a_queued_task_can_be_taken_back(tmp_path: Path) -> None:
 
 
 def test_terminate_waits_no_longer_than_needed(tmp_path: Path) -> None:
-    """It finishes what is queued, whatever time it was given, and says so. Twice is harmless."""
+    """The queue finishes all queued tasks, with any time given, and logs that. A second call is harmless."""
     queue = TaskQueue(2)
     futures = [queue.add(tasks.add, n) for n in range(20)]
     assert queue.terminate(timeout=3600) == Terminated(20, (), ())
@@ -260,7 +260,7 @@ def test_terminate_waits_no_longer_than_needed(tmp_path: Path) -> None:
 
 
 def test_terminate_stops_what_is_not_done_in_time(tmp_path: Path, heard: Records) -> None:
-    """Nobody who holds a future hangs: that of a task that ran has an error, the others are cancelled."""
+    """No future hangs: that of a task that ran has an error, the others are cancelled."""
     queue = TaskQueue(1)
     assert queue.add(tasks.add, 1).result(PATIENCE) == 2
     running = queue.add(tasks.waits_for, str(tmp_path / "never"))
@@ -322,7 +322,7 @@ def test_a_queue_that_nobody_holds_finishes_and_goes() -> None:
 
 
 def test_a_callback_cannot_terminate(shared: TaskQueue, tmp_path: Path) -> None:
-    """It runs in the queue's own thread, and would wait for itself. It is told so."""
+    """The callback runs in the queue's own thread and would wait for itself: an error is raised."""
     errors: list[BaseException] = []
 
     def callback(_: object) -> None:
@@ -347,7 +347,7 @@ def test_workers_are_replaced_after_their_requests() -> None:
 
 # ------------------------------------------------------------------------------------------ logs
 def test_what_tasks_log_reaches_the_handlers_of_the_application(shared: TaskQueue, heard: Records) -> None:
-    """With logger, level, place, process id, `extra` and traceback, as if it had been logged here."""
+    """Records keep logger, level, place, process id, `extra` and traceback, as records of this process have them."""
     pid = shared.add(tasks.talks, "some.library").result(PATIENCE)
     assert heard.of("some.library") == [("INFO", "hello from some.library"), ("ERROR", "it failed")]
     info, error = (record for record in heard.records if record.name == "some.library")
@@ -392,7 +392,7 @@ def test_what_tasks_print_reaches_them_too(shared: TaskQueue, heard: Records) ->
 
 
 def test_the_levels_of_the_application_count_in_the_workers(heard: Records) -> None:
-    """As they are when a task begins, whenever they were set: also in a worker that runs already."""
+    """The levels at the start of a task count, whenever they were set: also in a worker that runs already."""
     logger = logging.getLogger("some.package")
     seen = {}
     with TaskQueue(1) as queue:
@@ -409,7 +409,7 @@ def test_the_levels_of_the_application_count_in_the_workers(heard: Records) -> N
 
 
 def test_an_application_with_handlers_at_its_own_logger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Flask has at `app.logger`: what finds no other handler goes there, when the queue is told so."""
+    """Records without another handler go to the given logger, as `app.logger` of Flask."""
     root, app, own = logging.getLogger(), logging.getLogger("hello"), Records()
     monkeypatch.setattr(root, "handlers", [])
     app.addHandler(own)
@@ -431,7 +431,7 @@ def test_an_application_with_handlers_at_its_own_logger(monkeypatch: pytest.Monk
 def test_prints_are_shown_where_nobody_logs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A small script with no logging set up shows what its tasks print."""
+    """A small script without logging shows the output of its tasks."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with TaskQueue(1) as queue:
         queue.add(tasks.prints).result(PATIENCE)
@@ -457,7 +457,7 @@ def test_the_queue_tells_what_it_does(heard: Records) -> None:
 
 
 def test_every_failure_is_logged_with_its_traceback(shared: TaskQueue, heard: Records) -> None:
-    """Also where nobody looks at the future."""
+    """The error is logged also if no caller reads the future."""
     shared.add(tasks.fails, "chain")
     shared.add(lambda: 1)
     until(lambda: not shared.length())
@@ -469,7 +469,7 @@ def test_every_failure_is_logged_with_its_traceback(shared: TaskQueue, heard: Re
 
 
 def test_a_task_that_cannot_say_what_it_is(shared: TaskQueue, heard: Records) -> None:
-    """It runs all the same, as '(unknown)'."""
+    """The task runs nevertheless, as '(unknown)'."""
     assert shared.add(tasks.Nameless("a")).result(PATIENCE) == "A"
     assert any(text.endswith("is done with task (unknown)") for _, text in heard.of("pq.local"))
     assert ("WARNING", "a task of class Nameless has no description") in heard.of("pq.local")

@@ -59,7 +59,7 @@ for _mode in MODES:
 
 
 def check_turns(held: list[tuple[int, float, float, bool]]) -> None:
-    """No two held it at once, the fences grow in the order of holding, and nobody lost it."""
+    """No two held it at once, the fences grow in the order of holding, and no holder lost it."""
     held = sorted(held, key=lambda one: one[1])
     for before, after in itertools.pairwise(held):
         assert before[2] <= after[1]
@@ -76,7 +76,7 @@ async def test_one_at_a_time(serving: Producer, job: str) -> None:
 
 
 async def test_all_modes_share_one_lock(serving: Producer) -> None:
-    """A lock is known by its name, to all who have the same store."""
+    """A lock is known by its name, to all programs with the same store."""
     jobs = ["asyncio.locked_async", "thread.locked", "process.locked", "green.locked"]
     tasks = [await future for future in [serving.tasks.queue(job, "door") for job in jobs * 2]]
     check_turns([tuple(task.get()) for task in tasks])
@@ -105,7 +105,7 @@ async def test_twenty_contenders_over_three_programs(make_app: Any, store: str) 
 
 
 async def test_waiting_has_an_end(api: Producer) -> None:
-    """`wait` seconds, and 0 only asks; who gives up leaves nothing behind."""
+    """`wait` seconds, and 0 only asks; a caller that gives up leaves nothing behind."""
     async with api.lock("door") as lock:
         assert lock.fence
         assert "held" in repr(lock)
@@ -119,7 +119,7 @@ async def test_waiting_has_an_end(api: Producer) -> None:
 
 
 async def test_whoever_is_cancelled_while_it_waits_leaves_nothing_behind(api: Producer) -> None:
-    """Neither the lock, nor the next in the line standing."""
+    """The cancelled caller leaves neither the lock behind, nor the next in the line waiting."""
     async with api.lock("door"):
         waiting = [asyncio.ensure_future(api.lock("door").acquire()) for _ in range(3)]
         await asyncio.sleep(0.05)
@@ -165,7 +165,7 @@ asyncio.run(main())
 
 
 async def test_the_lock_of_a_killed_holder_is_free_after_its_ttl(api: Producer, valkey: Any) -> None:
-    """Not before: nobody can tell a dead holder from a slow one."""
+    """The lock is not free before that: a dead holder looks like a slow one."""
     holder = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOLDER, valkey.url, stdout=subprocess.PIPE
     )
@@ -238,7 +238,7 @@ def test_in_a_plain_shell_and_its_threads(app: pq.PulsarQueue) -> None:
 
 
 async def test_mistakes(api: Producer) -> None:
-    """Each says what would have been right."""
+    """Each error has a right value."""
     with pytest.raises(pq.WaitInLoop, match="inside a running event loop"), api.lock("door"):
         pass
     with pytest.raises(pq.InvalidValue, match="not a valid lock name"):
@@ -289,7 +289,7 @@ async def test_a_process_job_is_told_too(serving: Producer, valkey: Any) -> None
 
 
 async def test_a_process_job_that_gives_up_gets_it_no_more(serving: Producer) -> None:
-    """What it does not wait for any longer does not come to it later; others it can have."""
+    """A caller that stops waiting does not get the lock later; other callers can have it."""
     async with serving.lock("door"):
         assert (await serving.tasks.queue("gives.up.and.goes.on")).get() == "in"
     async with serving.lock("door", wait=5):
@@ -297,8 +297,8 @@ async def test_a_process_job_that_gives_up_gets_it_no_more(serving: Producer) ->
 
 
 async def test_a_lost_connection_loses_no_lock(api: Producer) -> None:
-    """Who holds it keeps it, and who waits hears of its end over the next connection, or asks."""
-    async with api.lock("door", ttl=5) as lock:
+    """The holder keeps it, and the waiter learns of its end over the next connection, or asks."""
+    async with api.lock("door", ttl=1) as lock:
         waiting = asyncio.ensure_future(api.lock("door", wait=30).acquire())
         await asyncio.sleep(0.05)
         api_broker = await api.broker()

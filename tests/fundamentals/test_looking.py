@@ -91,7 +91,7 @@ async def until(condition: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------ lists
 async def test_tasks_in_every_state(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """What runs, what waits, what has ended of late; by status, and all together."""
+    """Running, waiting and recently ended tasks are listed; by status, and all together."""
     await start_worker(app)
     failed = await api.tasks.queue("wrong", "luck")
     running = api.tasks.queue("held", "r")
@@ -102,9 +102,9 @@ async def test_tasks_in_every_state(app: pq.PulsarQueue, api: Producer, start_wo
         return len(await api.tasks.search("started")) == 2
 
     await until(both_run)
-    waiting = api.tasks.queue("held", queue="nobody")
+    waiting = api.tasks.queue("held", queue="unserved")
     await api.tasks.size()
-    cancelled = api.tasks.queue("held", queue="nobody")
+    cancelled = api.tasks.queue("held", queue="unserved")
     await api.tasks.cancel(cancelled.task.id)
 
     async def ids(*args: Any, **options: Any) -> set[str]:
@@ -144,7 +144,7 @@ async def test_what_is_no_text_is_told(api: Producer, what: str) -> None:
 
 
 async def test_a_wrong_status_is_told(api: Producer) -> None:
-    """With the nearest one."""
+    """The error has the nearest status."""
     with pytest.raises(pq.InvalidValue, match="'failled' is not a status") as caught:
         await api.tasks.search("failled")
     assert "failure" in (caught.value.hint or "")
@@ -152,7 +152,7 @@ async def test_a_wrong_status_is_told(api: Producer) -> None:
 
 # ------------------------------------------------------------------------------------------- one of them
 async def test_the_beginning_of_an_id_is_enough(serving: Producer) -> None:
-    """As with git; where it is not, the error says which there are."""
+    """An ambiguous beginning is an error with the ids, as in git."""
     task = await serving.tasks.queue("talks", 0)
     assert (await serving.tasks.find(task.id[:8])).id == task.id
     await serving.tasks.queue("talks", 0)
@@ -165,7 +165,7 @@ async def test_the_beginning_of_an_id_is_enough(serving: Producer) -> None:
 
 
 async def test_a_running_task_is_seen_as_that(serving: Producer) -> None:
-    """`get` and `find` tell that it runs, and how far it is."""
+    """`get` and `find` show that it runs, and its progress."""
     future = serving.tasks.queue("held")
 
     async def begun() -> bool:
@@ -182,7 +182,7 @@ async def test_a_running_task_is_seen_as_that(serving: Producer) -> None:
 
 # --------------------------------------------------------------------------------------------- log lines
 async def test_the_log_lines_of_a_task(serving: Producer) -> None:
-    """What any logger says while it runs, with time and level; other tasks' lines are theirs."""
+    """The log of a task has the lines of any logger while it runs, with time and level, and no lines of other tasks."""
     task, other = await asyncio.gather(serving.tasks.queue("talks", 2), serving.tasks.queue("talks", 1))
 
     async def all_there() -> bool:
@@ -196,7 +196,7 @@ async def test_the_log_lines_of_a_task(serving: Producer) -> None:
         ("ERROR", "it went wrong · KeyError: 'x'"),
     ]
     assert abs(lines[0].time - (task.time_started or 0)) < 60
-    assert await serving.tasks.log("nobody") == []
+    assert await serving.tasks.log("unserved") == []
 
 
 async def test_a_task_that_logs_without_end_loses_its_oldest_lines(serving: Producer) -> None:
@@ -226,7 +226,7 @@ async def test_what_a_child_process_logs_and_prints_is_kept_too(serving: Produce
 
 # ------------------------------------------------------------------------------------------------ events
 async def test_the_events_of_one_task(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """From queued to done, with progress and log lines; others' events are not among them."""
+    """The listener gets all from queued to done, with progress and log lines, and no events of others."""
     future = api.tasks.queue("held", 7)
     names = []
     async with asyncio.timeout(20):
@@ -247,7 +247,7 @@ async def test_the_events_of_one_task(app: pq.PulsarQueue, api: Producer, start_
 
 
 async def test_the_events_of_a_task_that_is_done(serving: Producer) -> None:
-    """Only its end is told."""
+    """Only its end is published."""
     task = await serving.tasks.queue("talks", 0)
     future = (await serving.tasks.get(task.id)).done_callback
     assert [event.name async for event in future] == ["done"]
@@ -293,7 +293,7 @@ async def test_progress_of_what_is_neither(serving: Producer) -> None:
 
 # --------------------------------------------------------------------------------------- why it waits
 async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """From what can never pass by itself to what will."""
+    """Reasons are ordered: those that can never pass by themselves come first."""
 
     async def slug(future: Any) -> str | None:
         await api.tasks.size()
@@ -328,13 +328,13 @@ async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker
     gate["open"].set()
     await asyncio.gather(first, *limited, *paused)
     assert await slug(first) is None
-    assert await api.tasks.why("nobody") is None
+    assert await api.tasks.why("unserved") is None
 
 
 async def test_nobody_waits_in_silence(
     api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for a task of a queue that no worker serves is told, once, with what to type."""
+    """A waiter for a task of a queue that no worker serves gets one warning, with the command to type."""
     monkeypatch.setattr("pq.producer.awaiting.LOOK_AFTER", 0.05)
     monkeypatch.setattr("pq.producer.awaiting.WARN_AFTER", 0.1)
     futures = [api.tasks.queue("held", n) for n in range(2)]

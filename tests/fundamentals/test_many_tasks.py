@@ -80,13 +80,13 @@ async def test_ten_thousand_tasks(serving: Producer, way: Callable[[Producer, An
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_generator_is_read_once(serving: Producer, way: Callable[[Producer, Any], Any]) -> None:
-    """What can be gone over only once will do."""
+    """An iterator that can be read only once will do."""
     assert await way(serving, (number for number in range(3))) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_items_are_no_tasks(api: Producer, way: Callable[[Producer, Any], Any]) -> None:
-    """An empty iterable is done at once, and nobody has to be there to do it."""
+    """An empty iterable is done at once, without any worker."""
     assert await asyncio.wait_for(way(api, []), 10) == []
 
 
@@ -108,7 +108,7 @@ async def test_as_completed_keeps_the_order_of_the_ends(serving: Producer) -> No
 
 # ------------------------------------------------------------------------------------------ failures
 async def test_a_task_that_fails_is_a_task_among_the_others(serving: Producer) -> None:
-    """Neither `map` nor `as_completed` raises for it: its status and its `get()` tell."""
+    """Neither `map` nor `as_completed` raises for it: its status and its `get()` show the failure."""
     tasks = await serving.tasks.map("even", range(4))
     assert [task.status_string for task in tasks] == ["SUCCESS", "FAILURE", "SUCCESS", "FAILURE"]
     with pytest.raises(pq.TaskError, match="1 is odd"):
@@ -141,7 +141,7 @@ def broken() -> Iterator[int]:
 async def test_one_wrong_item_and_nothing_is_queued(
     api: Producer, call: Callable[[Any], Any], error: type[Exception], says: str
 ) -> None:
-    """The items are all checked before the first one leaves, and the error says what is wrong."""
+    """The items are all checked before the first one leaves, and the error names the wrong one."""
     with pytest.raises(error) as caught:
         call(api.tasks)
     assert says in str(caught.value)
@@ -149,7 +149,7 @@ async def test_one_wrong_item_and_nothing_is_queued(
 
 
 async def test_the_wrong_item_is_named(api: Producer) -> None:
-    """Of ten thousand items one has to know which."""
+    """The error has the number of the item among ten thousand."""
     items: list[Any] = [("double", (number,)) for number in range(MANY)]
     items[7_001] = ("double", (open,))
     with pytest.raises(pq.NotSerializable) as caught:
@@ -169,7 +169,7 @@ async def test_an_async_generator_is_to_be_collected_first(api: Producer) -> Non
 
 
 async def test_as_completed_wants_the_futures_of_tasks(serving: Producer) -> None:
-    """Not the one future of `map`, nor tasks that are done."""
+    """The one future of `map` is refused, and so are tasks that are done."""
     everything = serving.tasks.map("double", range(3))
     with pytest.raises(pq.BadArguments, match="takes the futures of tasks"):
         serving.tasks.as_completed(everything)  # type: ignore[arg-type]
@@ -190,13 +190,13 @@ async def test_a_task_that_was_refused_is_told_at_once(
         async for _ in api.tasks.as_completed(futures, timeout=10):
             pass
     del futures
-    gc.collect()  # asyncio complains of an error that nobody saw when its future is thrown away
+    gc.collect()  # asyncio complains of an error that no code has read when its future is thrown away
     await api.tasks.flush_queues("small")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_waiting_may_be_limited(api: Producer) -> None:
-    """Nobody works here: `as_completed` gives up after its time-out, and the tasks stay queued."""
+    """No worker runs: `as_completed` gives up after its time-out, and the tasks stay queued."""
     futures = api.tasks.queue_many(["double", "double"])
     with pytest.raises(TimeoutError):
         async for _ in api.tasks.as_completed(futures, timeout=0.01):

@@ -83,7 +83,7 @@ async def test_a_producer_without_jobs_queues_by_name(make_app: Any) -> None:
 
 
 async def test_a_store_that_is_not_there_is_named(make_app: Any) -> None:
-    """The error says where nobody answered, without the password, and what to do."""
+    """The error has the address that did not answer, without the password, and what to do."""
     app = make_app(data_store="redis://user:secret@127.0.0.1:1/0")
     api = app.api()
     broker = await app.store.broker(patience=0.0)

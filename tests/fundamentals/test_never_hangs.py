@@ -28,7 +28,7 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_all_events_are_lost(
     app: pq.PulsarQueue, start_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not one message arrives, and every await returns all the same."""
+    """Not one message arrives, and every await returns nevertheless."""
 
     async with app.api() as api:
         await api.start()
@@ -78,26 +78,26 @@ async def test_connections_are_cut(serving: Producer, valkey: Any) -> None:
 
 
 async def test_a_future_that_is_given_up_is_forgotten(api: Producer) -> None:
-    """Whoever stops waiting leaves nothing behind; the task itself goes on."""
-    future = api.tasks.queue("addition", queue="nobody")
+    """A caller that stops waiting leaves nothing behind; the task itself goes on."""
+    future = api.tasks.queue("addition", queue="unserved")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(future, 0.05)
     assert not len(api.connections.engine().awaiting)
-    assert await api.tasks.size("nobody") == {"nobody": 1}
-    await api.tasks.flush_queues("nobody")
+    assert await api.tasks.size("unserved") == {"unserved": 1}
+    await api.tasks.flush_queues("unserved")
 
 
 async def test_closing_cancels_what_waits(app: pq.PulsarQueue) -> None:
-    """A closed api does not leave its futures pending for ever."""
+    """A closed api does not leave its futures pending forever."""
     api = app.api()
-    future = api.tasks.queue("addition", queue="nobody")
-    await api.tasks.size("nobody")
+    future = api.tasks.queue("addition", queue="unserved")
+    await api.tasks.size("unserved")
     await api.close()
     assert future.cancelled()
 
 
 async def test_closing_ends_what_was_asked(app: pq.PulsarQueue, valkey_server: Any) -> None:
-    """A store that does not answer holds up no close, and a question that nobody will answer is cancelled."""
+    """A store that does not answer delays no close, and a request without an answer is cancelled."""
     api = await app.api().start()
     os.kill(valkey_server.process.pid, signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""A queue that is cut into partitions: spread evenly, in order by key, and one queue for whoever looks."""
+"""A queue of several partitions: spread evenly, in order by key, and one queue for every caller that looks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ started: list[tuple[str, int]] = []
 open_now: Counter[str] = Counter()
 most_open: Counter[str] = Counter()
 meeting: list[int] = []
-"""How many customers have to be at work before any step ends: more than one worker can take."""
+"""The number of customers at work before any step ends: more than one worker can take."""
 
 
 @pq.job(partition_key="customer", limits=[Concurrency(1, key="customer")])
@@ -109,7 +109,7 @@ def by_customer() -> dict[str, list[int]]:
 
 
 async def test_tasks_without_a_key_are_spread_evenly(api: Producer) -> None:
-    """By turns; `task.queue` is the partition, and in the store each is a queue."""
+    """The partitions take turns; `task.queue` is the partition, and in the store each is a queue."""
     futures = api.tasks.queue_many([("echo", (n,)) for n in range(80)], callback=False)
     queued = Counter([(await future).queue for future in futures])
     assert queued == dict.fromkeys(PARTS, 10)
@@ -177,7 +177,7 @@ async def test_what_was_queued_before_the_cut_is_run_first(make_app: Any, start_
 
 
 async def test_no_partition_waits_for_another(make_app: Any, start_worker: Any) -> None:
-    """The partitions of a queue take turns; the order of queues stays: what is preferred is done first."""
+    """The partitions of a queue take turns; the order of queues stays: preferred ones are done first."""
     app = make_app(task_queues=["high", "orders"], partitions="orders=2", concurrent_tasks=1)
     async with app.api() as api:
         keys = {api.partitions.of_key("orders", f"c{n}"): f"c{n}" for n in range(20)}
@@ -227,7 +227,7 @@ async def test_weights_are_those_of_the_whole_queue(make_app: Any, start_worker:
 async def test_looks_and_switches_are_over_all_partitions(
     app: PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """`orders` is one queue for whoever asks: sizes, lateness, pause, limit, lists; its parts are to be had too."""
+    """`orders` is one queue for callers: sizes, lateness, pause, limit, lists; its partitions can be named too."""
     for n in range(16):
         await api.tasks.queue("echo", n, callback=False)
     assert await api.tasks.size("orders") == {"orders": 16}
@@ -253,7 +253,7 @@ async def test_looks_and_switches_are_over_all_partitions(
 async def test_a_queue_is_as_late_as_its_latest_partition(
     api: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is what whoever waits longest notices."""
+    """The longest wait of a partition is that of the queue."""
 
     async def latency(broker: Any, queue: str) -> float:
         return float(queue[-1]) if queue in PARTS else 0.0
@@ -332,7 +332,7 @@ async def test_wrong_partitions_and_keys_are_refused(api: Producer) -> None:
     ],
 )
 def test_a_bad_setting_is_refused(settings: dict[str, Any], message: str) -> None:
-    """What is wrong with it is said, and what would be right."""
+    """The error has the wrong value, and a right one."""
     with pytest.raises(pq.ConfigError) as caught:
         Settings(**settings)
     assert message in str(caught.value)

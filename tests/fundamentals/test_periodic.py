@@ -71,7 +71,7 @@ def test_periodic_jobs_are_listed(app: PulsarQueue) -> None:
     ],
 )
 def test_a_mistake_is_told_when_the_job_is_defined(options: dict[str, Any], says: str) -> None:
-    """Not when the first run is due at night."""
+    """The error does not wait until the first run is due at night."""
     with pytest.raises(pq.ConfigError, match=says):
 
         @pq.job(**options)
@@ -129,7 +129,7 @@ async def test_a_server_that_schedules(
 
 
 async def test_a_program_without_a_server(make_app: Any) -> None:
-    """With `memory://` the worker in the program schedules, when it is told to."""
+    """With `memory://` the worker in the program schedules, if its setting says so."""
     ran.clear()
     async with make_app(data_store="memory://periodic", schedule_periodic=True).api():
         await until(lambda: ran)
@@ -142,7 +142,7 @@ async def test_a_server_that_does_not(app: PulsarQueue, serving: Producer) -> No
 
 # ------------------------------------------------------------------------------------------ looking
 def test_next_scheduled_in_a_plain_shell(app: PulsarQueue) -> None:
-    """The name and the seconds: from the code, so it asks nobody."""
+    """The name and the seconds come from the code, without a call to the store."""
     tasks = app.api().tasks
     name, seconds = tasks.next_scheduled() or ("", -1.0)
     assert name == "tick"
@@ -156,7 +156,7 @@ def test_next_scheduled_in_a_plain_shell(app: PulsarQueue) -> None:
 
 
 async def test_schedules_tell_what_the_store_has(make_app: Any, start_worker: Any) -> None:
-    """From the code, brought by a server; and from run time."""
+    """Schedules come from the code, brought by a server, and from run time."""
     app = make_app(schedule_periodic=True)
     await start_worker(app)
     async with app.api() as api:
@@ -203,7 +203,7 @@ async def test_run_time_counts_more_than_the_code(api: Producer) -> None:
 
 
 async def test_pausing_and_resuming(api: Producer) -> None:
-    """Also before any server has brought the code's schedules; a paused one has no next run."""
+    """A pause works before any server has brought the code's schedules; a paused schedule has no next run."""
     paused = await api.tasks.pause_schedule("tick")
     assert (paused.paused, paused.next) == (True, None)
     resumed = await api.tasks.resume_schedule("tick")
@@ -212,7 +212,7 @@ async def test_pausing_and_resuming(api: Producer) -> None:
 
 
 async def test_running_one_now(serving: Producer) -> None:
-    """With the arguments of the schedule, and beside its ticks."""
+    """The run has the arguments of the schedule, and changes none of its ticks."""
     await serving.tasks.schedule("greet", "@yearly", kwargs={"name": "Ada"}, name="ada")
     queued = await serving.tasks.run_schedule_now("ada")
     assert queued.meta == {"schedule": "ada"}
@@ -262,7 +262,7 @@ def test_in_a_plain_shell(app: PulsarQueue, valkey: Any) -> None:
 async def test_mistakes_change_nothing(
     api: Producer, call: tuple[Any, ...], error: type[pq.PqError], says: str, hint: str | None
 ) -> None:
-    """They are told at once, before the store is asked."""
+    """The errors are raised at once, before a call to the store."""
     job, every, *rest = call
     with pytest.raises(error) as caught:
         api.tasks.schedule(job, every, **dict(zip(("kwargs", "name"), rest, strict=False)))
@@ -272,7 +272,7 @@ async def test_mistakes_change_nothing(
 
 
 async def test_unknown_schedules(api: Producer) -> None:
-    """The nearest names are told, or what to type."""
+    """The error has the nearest names, or what to type."""
     with pytest.raises(pq.InvalidValue, match="no schedule named 'x'") as caught:
         await api.tasks.unschedule("x")
     assert "hourly, nightly" in (caught.value.hint or "")
@@ -304,7 +304,7 @@ async def test_there_is_an_end_to_schedules(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who asks for one more is told so; a server starts all the same, and says which do not run."""
+    """A further one is refused; a server starts nevertheless, and logs those that do not run."""
     monkeypatch.setattr("pq.producer.schedules.MOST", 1)
     await api.tasks.schedule("greet", 60, kwargs={"name": "x"})
     with pytest.raises(pq.QueueFull, match="keeps no more") as caught:

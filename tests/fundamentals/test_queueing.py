@@ -64,7 +64,7 @@ async def test_a_future_shows_the_id_of_its_task(api: Producer) -> None:
 
 
 async def test_a_job_is_named_in_three_ways(serving: Producer) -> None:
-    """By its name, by its decorated function and by its class."""
+    """A job has its name, its decorated function and its class."""
     by_name = await serving.tasks.queue("no.self", 1, 2, 3)
     by_function = await serving.tasks.queue(no_self, 1, 2)
     by_class = await serving.tasks.queue(AsClass, word="hi")
@@ -144,7 +144,7 @@ async def test_as_completed_gives_tasks_as_they_end(serving: Producer) -> None:
 async def test_queue_to_another_queue(
     app: pq.PulsarQueue, api: Producer, make_app: Any, start_worker: Any
 ) -> None:
-    """A task goes to the queue it names, or its job's own; only who consumes that queue takes it."""
+    """A task goes to the queue it names, or its job's own; only a worker of that queue takes it."""
     first = api.tasks.queue("addition", a=1, queue="special")
     second = api.tasks.queue("lives.elsewhere")
     await start_worker(app)
@@ -181,7 +181,7 @@ async def test_a_message_is_queued_and_executed(serving: Producer) -> None:
 
 
 async def test_jobs_are_listed(api: Producer) -> None:
-    """`job_list` tells what there is, with type, mode and documentation."""
+    """`job_list` returns the jobs, with type, mode and documentation."""
     jobs = dict(api.tasks.job_list())
     assert set(jobs) == {"addition", "no.self", "echo", "slow.add", "lives.elsewhere", "asclass"}
     assert jobs["addition"]["doc"] == "Add two numbers."
@@ -193,7 +193,7 @@ async def test_jobs_are_listed(api: Producer) -> None:
 
 
 async def test_sizes_and_flushing(api: Producer) -> None:
-    """`size` counts what waits; `flush_queues` revokes it, and tells whoever awaits it."""
+    """`size` counts waiting tasks; `flush_queues` revokes them, and resolves their futures."""
     futures = [api.tasks.queue("addition", a=n) for n in range(3)]
     delayed = api.tasks.queue("addition", a=9, delay=60)
     other = await api.tasks.queue("addition", queue="other", callback=False)
@@ -207,11 +207,11 @@ async def test_sizes_and_flushing(api: Producer) -> None:
 
 
 async def test_get_finds_a_task_in_any_queue(serving: Producer) -> None:
-    """`get` knows queued and finished tasks, and says None for what is not there."""
-    queued = await serving.tasks.queue("addition", queue="nobody", callback=False)
+    """`get` knows queued and finished tasks, and returns None for an unknown id."""
+    queued = await serving.tasks.queue("addition", queue="unserved", callback=False)
     found = await serving.tasks.get(queued.id)
     assert isinstance(found, Task)
-    assert (found.status_string, found.queue) == ("QUEUED", "nobody")
+    assert (found.status_string, found.queue) == ("QUEUED", "unserved")
     assert await serving.tasks.get("i" + "0" * 32) is None
     await serving.tasks.cancel(queued.id)
     found = await serving.tasks.get(queued.id)

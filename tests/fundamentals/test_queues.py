@@ -1,4 +1,4 @@
-"""Queues: paused and resumed, limited, served by whom one likes."""
+"""Queues: paused and resumed, limited, served by chosen workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_paused_queue_keeps_its_tasks(app: pq.PulsarQueue, api: Producer
 async def test_how_late_the_next_task_is(
     app: pq.PulsarQueue, api: Producer, valkey: Any, start_worker: Any
 ) -> None:
-    """Since when it could have started: not while it is delayed, nor what waits behind it; 0 where nothing waits."""
+    """The time since the task could have started: no delay counts, and no task behind it; 0 where nothing waits."""
     await api.tasks.queue("echo", 1, callback=False)
     await api.tasks.queue("echo", 2, queue="slow", delay=3600, callback=False)
     record = (
@@ -53,7 +53,7 @@ async def test_how_late_the_next_task_is(
     late = await api.tasks.latency()
     assert late["slow"] == 0.0
     assert late["default"] >= seconds + micros / 1e6 - queued - 0.002
-    assert (await api.tasks.latency("nobody")) == {"nobody": 0.0}
+    assert (await api.tasks.latency("unserved")) == {"unserved": 0.0}
     await start_worker(app)
     await api.tasks.queue("echo", 3)
     assert (await api.tasks.latency("default")) == {"default": 0.0}
@@ -63,7 +63,7 @@ async def test_how_late_the_next_task_is(
 async def test_a_queue_with_a_limit_refuses_what_is_beyond_it(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """`QueueFull` says how many wait; what was refused was not queued; when there is room it goes on."""
+    """`QueueFull` has the length; the refused task was not queued; when there is space, queueing goes on."""
     await api.tasks.limit("default", 3)
     futures = [api.tasks.queue("echo", n) for n in range(5)]
     refused = await asyncio.gather(*futures[3:], return_exceptions=True)
@@ -106,7 +106,7 @@ async def test_weights_leave_a_share_to_every_queue(make_app: Any, start_worker:
 
 
 async def first_of_low(app: pq.PulsarQueue, start_worker: Any) -> int:
-    """How many tasks of `high` were done before the first one of `low`."""
+    """Return how many tasks of `high` were done before the first one of `low`."""
     done: list[str] = []
     async with app.api() as api:
         futures = api.tasks.queue_many([("echo", (n,)) for n in range(40)], queue="high")

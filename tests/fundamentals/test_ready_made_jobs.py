@@ -26,7 +26,7 @@ def app(make_app: Any) -> pq.PulsarQueue:
 
 
 async def test_python_code_runs_in_a_child_process(serving: Producer) -> None:
-    """`execute.python` gives the global `result`, or what was printed."""
+    """`execute.python` returns the global `result`, or the printed text."""
     task = await serving.tasks.queue("execute.python", code="import os\nresult = os.getpid()")
     assert task.get() != os.getpid()
     printed = await serving.tasks.queue("execute.python", code="    print('indented')")
@@ -37,7 +37,7 @@ async def test_python_code_runs_in_a_child_process(serving: Producer) -> None:
 
 
 async def test_a_script_runs_in_a_process_of_its_own(serving: Producer, tmp_path: Path) -> None:
-    """`execute.python.script` gives what the script printed; a bad end is the task's failure."""
+    """`execute.python.script` returns the output of the script; a bad end is the task's failure."""
     script = tmp_path / "hello.py"
     script.write_text("import sys\nprint('hello', *sys.argv[1:])\nsys.exit(len(sys.argv) - 2)")
     task = await serving.tasks.queue("execute.python.script", str(script), "you")

@@ -41,7 +41,7 @@ def calls_it_off() -> None:
 
 
 class Post:
-    """A mail server and a web hook that keep what they get. `refusing` has them say no."""
+    """A mail server and a web hook that keep their input. `refusing` has them refuse it."""
 
     def __init__(self) -> None:
         self.mails: list[Message] = []
@@ -142,7 +142,7 @@ def app(make_app: Any, post: Post) -> pq.PulsarQueue:
 
 
 async def test_the_first_failure_goes_out_at_once(serving: pq.Producer, post: Post) -> None:
-    """By mail and by web hook, with all that one needs to find it; attempts before the last are none."""
+    """A mail and a web hook have all that is needed to find it; attempts before the last are not reported."""
     task = await serving.tasks.queue("breaks.twice")
     text = await post.mail()
     (mail,) = post.mails
@@ -165,7 +165,7 @@ async def test_the_first_failure_goes_out_at_once(serving: pq.Producer, post: Po
 async def test_the_rest_is_summed_up(
     serving: pq.Producer, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most one mail in a while, with the counts; time-outs are in it, what was called off is not."""
+    """At most one mail in a while, with the counts; time-outs are in it, cancelled tasks are not."""
     monkeypatch.setattr(module, "EVERY", 0.3)
     await serving.tasks.queue("breaks", "first")
     await post.mail()
@@ -186,7 +186,7 @@ async def test_the_rest_is_summed_up(
 async def test_what_is_left_goes_out_at_the_end(
     app: pq.PulsarQueue, api: pq.Producer, post: Post, start_worker: Any
 ) -> None:
-    """A worker that stops tells first what it has not told."""
+    """A worker that stops first sends the report that is due."""
     worker = await start_worker(app)
     await api.tasks.queue("breaks", "first")
     await post.mail()
@@ -237,7 +237,7 @@ async def test_no_task_waits_for_the_mail(
 
 
 async def test_too_many_are_counted(post: Post) -> None:
-    """The queue is bounded; what does not fit is in the next report as a number."""
+    """The queue is bounded; surplus failures are in the next report as a number."""
     reporter = Reporter(Settings(**post.settings()), worker="w1", node="here")
     task: Any = pq.Task("i1", "breaks", "default", exception="KeyError: 1")
     for _ in range(MOST_KEPT + 7):
@@ -260,7 +260,7 @@ def test_a_subject_is_one_short_line() -> None:
 
 
 async def test_without_settings_there_is_no_reporter(make_app: Any, start_worker: Any) -> None:
-    """Nothing is paid for what is not used."""
+    """A feature that is not used costs nothing."""
     worker = await start_worker(make_app())
     assert "reporter" not in worker.services
 
@@ -283,7 +283,7 @@ def test_settings_that_cannot_be(name: str, value: str, fits: str) -> None:
 
 
 def test_no_secret_is_shown() -> None:
-    """Neither the password of the mail server nor the path of the hook, which is one."""
+    """A log has neither the password of the mail server nor the path of the hook, which is a secret."""
     text = repr(
         Settings(smtp_url="smtps://u:pw@host:99", report_webhook="https://hooks.example.org/s3cret?k=v")
     )

@@ -20,7 +20,7 @@ every_mode = pytest.mark.parametrize("mode", list(MODES))
 
 
 def say(word: str) -> Exception:
-    """What a job of this page raises or returns."""
+    """The values that a job of this page raises or returns."""
     return {
         "retry": Retry(0, "the shop is closed"),
         "snooze": Snooze(0.01),
@@ -140,7 +140,7 @@ async def in_a_group(word: str, other: bool = False) -> None:
 
 
 async def test_a_word_from_a_task_group_counts(serving: Producer) -> None:
-    """As if it were raised alone; beside a real error it is one error of the group."""
+    """The verdict counts as if it were raised alone; beside a real error it is one error of the group."""
     assert (await serving.tasks.queue("in.a.group", "cancel")).status_string == "REVOKED"
     task = await serving.tasks.queue("in.a.group", "retry")
     assert (task.retry, task.exception) == (3, "Retry: the shop is closed")
@@ -164,7 +164,7 @@ async def test_a_group_is_judged_by_each_of_its_errors(serving: Producer) -> Non
 @every_mode
 @pytest.mark.parametrize(("kind", "attempts"), [("index", 3), ("lookup", 3), ("key", 1)])
 async def test_by_class_of_the_exception(serving: Producer, mode: str, kind: str, attempts: int) -> None:
-    """`retry_on` names what is tried again, `no_retry_on` what is not; the nearer class decides."""
+    """`retry_on` names errors that are retried, `no_retry_on` those that are not; the nearer class decides."""
     task = await serving.tasks.queue(f"{mode}.picky", kind)
     assert (task.status_string, task.retry) == ("FAILURE", attempts)
 
@@ -175,7 +175,7 @@ async def late_once() -> None:
 
 
 async def test_a_time_out_counts_as_task_timeout(serving: Producer) -> None:
-    """So a job can have attempts after errors, and none after a time-out."""
+    """A job can have attempts after errors, and none after a time-out."""
     task = await serving.tasks.queue("late.once")
     assert (task.status_string, task.retry, task.reason) == ("REVOKED", 1, "timed-out")
 
@@ -221,7 +221,7 @@ async def test_a_function_that_fails_costs_no_attempt(serving: Producer) -> None
 
 
 async def test_a_producer_that_does_not_know_the_job(serving: Producer, make_app: Callable[..., Any]) -> None:
-    """It queues by name alone, and the job's own `max_retries` counts; what it says itself counts more."""
+    """It queues by name alone, and the job's own `max_retries` counts; its return value counts more."""
     async with make_app(task_paths=[]).api() as stranger:
         task = await stranger.tasks.queue("asyncio.raises", "retry", 1)
         assert (task.status_string, task.result, task.max_retries) == ("SUCCESS", 2, 2)

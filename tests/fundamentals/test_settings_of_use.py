@@ -66,7 +66,7 @@ def test_the_tutorial_s_delayed_task(server: None, shell: Producer) -> None:
 
 
 def test_wait_ends(shell: Producer) -> None:
-    """Nobody serves: after its time `.wait()` says so, and may be called again."""
+    """No worker serves: after its time `.wait()` raises that, and may be called again."""
     future = shell.tasks.queue("addition")
     with pytest.raises(TimeoutError, match=r"TaskFuture pending .* not resolved within 0.05 s"):
         future.wait(0.05)
@@ -105,7 +105,7 @@ async def test_one_api_in_two_loops(server: None, make_app: Any) -> None:
 
 
 def test_two_loops_one_after_the_other(server: None, make_app: Any) -> None:
-    """`asyncio.run` twice with one api: the second loop does not meet what the first left."""
+    """`asyncio.run` twice with one api: the second loop does not meet leftovers of the first."""
     api = make_app().api()
 
     async def once() -> float:
@@ -118,7 +118,7 @@ def test_two_loops_one_after_the_other(server: None, make_app: Any) -> None:
 
 
 def test_an_api_may_be_closed_twice_and_used_again(server: None, make_app: Any) -> None:
-    """`close()` sends what is left; an api that is used again starts again."""
+    """`close()` sends the remaining tasks; an api that is used again starts again."""
     api = make_app().api()
     assert api.tasks.queue("addition", a=1).wait(5).get() == 1
     api.close()

@@ -84,7 +84,7 @@ async def test_wait_and_await_both_work_at_the_prompt(shell: Shell) -> None:
 
 
 async def test_our_errors_are_short_at_the_prompt(shell: Shell) -> None:
-    """The message, its slug and what to type; the traceback of the user's own mistakes is Python's."""
+    """The message, its slug and a hint; the traceback of the user's own mistakes is Python's."""
     code, _, err = await shell(typed="tasks.queue('additon', a=1)\ndef f(): return 1 / 0\n\nf()\n")
     assert code == 0
     assert (

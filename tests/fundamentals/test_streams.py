@@ -1,4 +1,4 @@
-"""Streams: parts of a result, handed out while the task runs, and read in order until it has ended."""
+"""Streams: parts of a result, sent while the task runs, and read in order until it has ended."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ for _mode in MODES:
 
 @pq.job(max_retries=1, retry_delay=0.01)
 async def twice(self: Job, second: int = 1) -> str:
-    """Its first attempt streams three parts and fails, its second streams so many."""
+    """Its first attempt streams three parts and fails, its second streams `count` parts."""
     for number in range(3 if self.task.retry == 1 else second):
         await self.stream(f"{self.task.retry}.{number}")
     if self.task.retry == 1:
@@ -63,7 +63,7 @@ async def twice(self: Job, second: int = 1) -> str:
 
 @pytest.fixture(autouse=True)
 def _events() -> None:
-    """What jobs wait for, in this test's own loop."""
+    """The events that jobs wait for, in this test's own loop."""
     global _read, _go_on
     _read, _go_on = asyncio.Event(), asyncio.Event()
 
@@ -93,7 +93,7 @@ def nothing() -> int:
 
 @pq.job()
 async def errors(self: Job, kind: str) -> str:
-    """What is wrong with a part raises at once, and nothing of it is sent."""
+    """A wrong part raises at once, and nothing of it is sent."""
     part: Any = {"object": object(), "large": b"x" * 2000}[kind]
     try:
         await self.stream(part)
@@ -146,7 +146,7 @@ async def test_all_parts_come_in_their_order(serving: Producer, mode: str, job: 
 
 
 async def test_they_come_while_the_task_runs(serving: Producer) -> None:
-    """The first is read before the task goes on; a second reader, by id, gets what was before him too."""
+    """The first part is read before the task goes on; a second reader, by id, gets the earlier parts too."""
     future = serving.tasks.queue("halfway")
     stream = serving.tasks.stream(future)
     async with asyncio.timeout(20):
@@ -171,7 +171,7 @@ async def test_a_task_that_streams_nothing(serving: Producer) -> None:
 
 
 async def test_the_error_of_the_task_comes_after_its_parts(serving: Producer) -> None:
-    """So nobody takes half of a result for the whole."""
+    """No reader takes half of a result for the whole."""
     stream = serving.tasks.stream(serving.tasks.queue("fails"))
     async with asyncio.timeout(20):
         assert await anext(stream) == "all that there is"
@@ -180,7 +180,7 @@ async def test_the_error_of_the_task_comes_after_its_parts(serving: Producer) ->
 
 
 async def test_another_attempt_is_told(serving: Producer) -> None:
-    """What was read of the first does not count any more; whoever goes on reads the second from its beginning."""
+    """Parts of the first attempt do not count any more; a reader reads the second from its beginning."""
     stream = serving.tasks.stream(serving.tasks.queue("twice", second=2))
     async with asyncio.timeout(20):
         assert [await anext(stream) for _ in range(3)] == ["1.0", "1.1", "1.2"]
@@ -204,7 +204,7 @@ async def test_with_gaps_another_attempt_is_no_error(serving: Producer) -> None:
 
 
 async def test_who_begins_late_reads_the_last_attempt_alone(serving: Producer) -> None:
-    """The first one's parts are gone."""
+    """The parts of the first attempt are gone."""
     _read.set()
     task = await serving.tasks.queue("twice")
     assert await parts_of(serving, task) == ["2.0"]
@@ -223,7 +223,7 @@ async def test_an_attempt_that_streams_nothing_after_one_that_did(serving: Produ
 
 
 async def test_parts_that_are_not_kept_are_told(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream is bounded: the last of it is kept. Who reads it late is told, and may have the rest."""
+    """A stream is bounded: its last parts are kept. A late reader gets an error, and may read the rest."""
     monkeypatch.setattr(streams, "MOST_PARTS", 50)
     monkeypatch.setattr(streams, "UNSENT_PARTS", 10)
     task = await serving.tasks.queue("asyncio.counts", upto=200)
@@ -265,7 +265,7 @@ async def test_a_part_that_cannot_be_sent(
 
 
 async def test_far_too_much_at_once(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the loop a plain function cannot wait: beyond a bound it is told what to write."""
+    """In the loop a plain function cannot wait: beyond a bound the error says what to write."""
     monkeypatch.setattr(streams, "MOST_PARTS", 50)
     future = serving.tasks.queue("floods", parts=60)
     assert "await self.stream(part)" in (await future).get()
@@ -274,7 +274,7 @@ async def test_far_too_much_at_once(serving: Producer, monkeypatch: pytest.Monke
 
 
 async def test_after_its_end_a_task_streams_nothing(serving: Producer) -> None:
-    """What a job leaves behind cannot speak for it."""
+    """Code that a job leaves behind cannot write to its stream."""
     _late.clear()
     future = serving.tasks.queue("leaves.something.behind")
     await future
@@ -284,7 +284,7 @@ async def test_after_its_end_a_task_streams_nothing(serving: Producer) -> None:
 
 
 async def test_a_job_reads_the_stream_of_another(serving: Producer) -> None:
-    """With the same call, in a worker."""
+    """The call in a worker is the same."""
     _go_on.set()
     task = await serving.tasks.queue("reads.another", "halfway")
     assert task.get() == ["before", "after"]
@@ -293,7 +293,7 @@ async def test_a_job_reads_the_stream_of_another(serving: Producer) -> None:
 async def test_a_full_store_is_the_error_of_the_job(
     serving: Producer, valkey: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`QueueFull` where it awaits; the parts that found no room are missed by whoever reads."""
+    """`QueueFull` where it awaits; readers miss the parts that were refused."""
     future = serving.tasks.queue("halfway")
     stream = serving.tasks.stream(future)
     async with asyncio.timeout(20):
@@ -324,8 +324,8 @@ async def test_word_of_new_parts_is_not_needed(serving: Producer, monkeypatch: p
 
 async def test_a_wrong_task(serving: Producer) -> None:
     """An unknown id, one that is none, a task without a queue, one that was lost."""
-    with pytest.raises(InvalidValue, match="there is no task nobody"):
-        await parts_of(serving, "nobody")
+    with pytest.raises(InvalidValue, match="there is no task unserved"):
+        await parts_of(serving, "unserved")
     with pytest.raises(InvalidValue, match="task id"):
         serving.tasks.stream("no id at all")
     with pytest.raises(InvalidValue, match="without a queue"):
@@ -350,7 +350,7 @@ async def test_a_task_that_was_never_queued(api: Producer, valkey: Any) -> None:
 
 
 async def test_in_a_thread_a_plain_for_reads_it(serving: Producer, make_app: Any) -> None:
-    """So it is at the prompt; in a running loop that would block it."""
+    """The prompt works the same; in a running loop that would block it."""
     with pytest.raises(WaitInLoop, match="would block"):
         iter(serving.tasks.stream(serving.tasks.queue("nothing")))
 

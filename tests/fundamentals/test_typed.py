@@ -72,7 +72,7 @@ async def test_a_decorated_function_queues_itself(serving: Producer) -> None:
 
 
 async def test_options_are_apart_from_arguments(serving: Producer) -> None:
-    """So an argument may be called as an option is."""
+    """An argument may have the name of an option."""
     how = echo.options(delay=0.01, timeout=20, priority=5, expires=60, max_retries=2, retry_delay=0.5)
     task = await how.queue(delay=5, queue="none", timeout=1)
     assert task.get() == [5, "none", {"timeout": 1}]
@@ -138,7 +138,7 @@ def test_options_are_checked_at_once(options: dict[str, Any], message: str) -> N
 
 
 def test_an_unknown_option_is_a_type_error_with_a_hint() -> None:
-    """As Python's own, with the nearest name."""
+    """The error is like Python's own, with the nearest name."""
     with pytest.raises(TypeError) as caught:
         addition.options(dealy=2)  # type: ignore[arg-type]
     assert caught.value.__notes__ == ["hint: did you mean 'delay'?"]
@@ -151,7 +151,7 @@ async def test_wrong_arguments(api: Producer) -> None:
 
 
 def test_options_do_not_change() -> None:
-    """They may be kept and used again by anybody."""
+    """Calls may be kept and used again by any code."""
     how = addition.options(delay=2, meta={"order": 12})
     assert repr(how) == "<job 'addition' with delay=2, order=12>"
     with pytest.raises(AttributeError):
@@ -168,7 +168,7 @@ def test_without_an_api_there_is_an_error() -> None:
 
 
 async def test_a_closed_or_forgotten_api_is_none(make_app: Any) -> None:
-    """What cannot be used is not chosen."""
+    """An application that cannot be used is not chosen."""
     async with make_app().api():
         pass
     make_app().api()
@@ -193,7 +193,7 @@ def test_in_a_script_the_api_that_was_made_is_used(make_app: Any) -> None:
 
 
 async def test_two_applications_are_not_guessed_between(make_app: Any, valkey: Any) -> None:
-    """Two objects of one application are one; with another one, somebody has to say which."""
+    """Two objects of one application are one; with another one, the caller has to choose."""
     here, again, other = make_app().api(), make_app().api(), make_app(namespace="other").api()
     with pytest.raises(pq.NoApi, match="could go to 2 applications") as caught:
         addition.queue(a=1)
@@ -217,7 +217,7 @@ async def test_two_applications_are_not_guessed_between(make_app: Any, valkey: A
 async def test_within_a_job_it_is_the_workers_own(job: Any, make_app: Any, start_worker: Any) -> None:
     """In every mode, whatever else the program has; and `meta['from_task']` is the job's task."""
     other = make_app(namespace="other").api()
-    # Two children: a worker whose only one is busy reserves nothing more, not even what its job awaits.
+    # Two children: a worker whose only child is busy reserves nothing more, not even a task that its job awaits.
     app: PulsarQueue = make_app(processes=2)
     await start_worker(app)
     async with app.api() as api, other:
@@ -248,7 +248,7 @@ async def test_a_job_that_is_executed_here_queues_with_its_api(make_app: Any) ->
 
 
 def test_what_is_queued_just_before_the_end_is_queued(make_app: Any) -> None:
-    """An api that is closed while it still connects sends what it was given, and leaves no thread."""
+    """An api that is closed while it still connects sends its tasks, and leaves no thread."""
     api = make_app().api()
     before = set(threading.enumerate())
     future = addition.options(callback=False).queue(a=1)

@@ -1,4 +1,4 @@
-"""The verbs of the command line, against a real store and a real worker: what is printed, and the exit codes."""
+"""The verbs of the command line, against a real store and a real worker: the output, and the exit codes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def held(self: pq.Job) -> str:
     self.logger.warning("a line of its log")
     self.progress(3, 4, "nearly")
     await gate.setdefault("open", asyncio.Event()).wait()
-    return "let go"
+    return "released"
 
 
 @pq.job(run_every=3600)
@@ -130,7 +130,7 @@ async def test_queue_without_waiting_prints_the_id(api: Producer, run: Run) -> N
     ],
 )
 async def test_mistakes(api: Producer, run: Run, words: list[str], code: int, text: str) -> None:
-    """A few lines that say what to type instead; 1 for a mistake, 2 for words that make no sense."""
+    """A few lines with a text to type instead; 1 for a mistake, 2 for arguments that make no sense."""
     said = await run(*words)
     assert (said.code, said.out) == (code, "")
     assert text in said.err
@@ -140,7 +140,7 @@ async def test_mistakes(api: Producer, run: Run, words: list[str], code: int, te
 async def test_who_waits_is_told_why_nothing_happens(
     api: Producer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No worker runs: that is said, with what to type; and after the time given it gives up."""
+    """No worker runs: the output says that, with a hint; after its time the command gives up."""
     monkeypatch.setattr("pq.commands.queue.IMPATIENT", 0.05)
     task = await api.tasks.queue("addition", callback=False)
     said = await run("wait", task.id[:9], "--timeout", "1s")
@@ -259,7 +259,7 @@ async def test_a_store_that_deletes_keys_is_an_error_for_the_doctor(
 
 # ----------------------------------------------------------------------------------------------- acts
 async def test_retry_and_cancel(serving: Producer, run: Run) -> None:
-    """By the beginning of an id; all of the dead set; what cannot be done is exit code 1."""
+    """A task is named by the beginning of its id, or all of the dead set; an impossible retry is exit code 1."""
     failed = [await serving.tasks.queue("breaks", str(n)) for n in range(2)]
     assert (await run("retry", failed[0].id[:9])).out == f"queued again: breaks {failed[0].id[:9]}\n"
 
@@ -316,7 +316,7 @@ async def test_explain_knows_every_slug(api: Producer, run: Run) -> None:
 
 
 async def test_follow_the_log_of_a_task(serving: Producer, run: Run) -> None:
-    """From its first line to its end."""
+    """The command prints the log from its first line to its end."""
     future = serving.tasks.queue("held")
     await serving.sent()  # the command has a connection of its own, and may be quicker
     following = asyncio.create_task(run("logs", future.id, "-f"))
@@ -328,7 +328,7 @@ async def test_follow_the_log_of_a_task(serving: Producer, run: Run) -> None:
     gate["open"].set()
     said = await following
     assert "WARNING  a line of its log" in said.out
-    assert said.out.splitlines()[-1] == f"held {future.id[:9]} SUCCESS 'let go'"
+    assert said.out.splitlines()[-1] == f"held {future.id[:9]} SUCCESS 'released'"
 
 
 # ---------------------------------------------------------------------------------------- a new project

@@ -1,4 +1,4 @@
-"""What a worker does beyond running jobs: leases, zombies, bad messages, unknown jobs."""
+"""The duties of a worker beyond running jobs: leases, zombies, bad messages, unknown jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def addition(self: Job, a: float = 0, b: float = 0) -> float:
 @pq.job()
 async def held_up(self: Job, key: str) -> str:
     runs.append(key)
-    gate = gates.get(key)
+    gate = events.get(key)
     if gate is not None:
         await gate.wait()
     return key
@@ -39,7 +39,7 @@ def blocks(seconds: float) -> None:
     time.sleep(seconds)
 
 
-gates: dict[str, asyncio.Event] = {}
+events: dict[str, asyncio.Event] = {}
 
 
 async def until(condition: Any) -> None:
@@ -79,7 +79,7 @@ async def test_unreadable_messages_are_set_aside(
 async def test_bad_arguments_in_a_message_fail_that_task(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
-    """A producer of another version may send what does not fit: that task fails, with both sides named."""
+    """A producer of another version may send arguments that do not fit: that task fails, with both sides named."""
     broker = await api.broker()
     task: Task[Any] = Task("i1", "addition", "default", app.api().serializer.dumps([[], {"nope": 1}]))
     garbled: Task[Any] = Task("i2", "addition", "default", b"\xc1")
@@ -120,7 +120,7 @@ async def test_an_unknown_job_goes_back_for_a_worker_that_knows_it(
 async def test_an_old_worker_does_not_take_what_it_does_not_know_again_and_again(
     make_app: Any, start_worker: Any, valkey: Any
 ) -> None:
-    """Both are idle, and the old one waits for longer. What it hands back is the other's, the next time."""
+    """Both are idle, and the old one has waited for longer. A task that it releases goes to the other, the next time."""
     await start_worker(make_app(task_paths=[]), name="old")
     async with make_app().api() as api:
         await start_worker(make_app(), name="new")
@@ -137,7 +137,7 @@ async def test_a_zombie_changes_nothing(
 ) -> None:
     """A worker whose tasks were taken over is refused, and takes a new lease."""
     runs.clear()
-    gates["z"] = asyncio.Event()
+    events["z"] = asyncio.Event()
     # Its one slot is taken, so it asks for nothing and hears of nothing until it settles.
     worker: Worker = await start_worker(make_app(concurrent_tasks=1), name="zombie")
     assert worker.context is not None
@@ -145,11 +145,11 @@ async def test_a_zombie_changes_nothing(
     await until(lambda: runs == ["z"])
     first_lease = worker.context.lease
     broker = await api.broker()
-    # What another worker, or the supervisor, does to one that it holds for dead.
+    # Another worker, or the supervisor, does this to a worker that it considers dead.
     assert await broker.work.hand_back(first_lease, ["here", "default"], crashed=True) == 1
     await start_worker(app, name="heir")
     await until(lambda: runs == ["z", "z"])
-    gates["z"].set()
+    events["z"].set()
     task = await future
     assert (task.get(), task.worker) == ("z", "heir")
     assert task.run_info["crashes"] == 1
@@ -190,7 +190,7 @@ async def test_a_job_that_blocks_the_loop_is_named(
 
 
 async def test_a_worker_ends_after_max_requests(make_app: Any, start_worker: Any) -> None:
-    """With `max_requests` a worker takes so many tasks, not one more, and asks to be replaced."""
+    """With `max_requests` a worker takes that number of tasks, not one more, and asks to be replaced."""
     app = make_app(max_requests=5)
     worker: Worker = await start_worker(app)
     async with app.api() as api:
@@ -206,29 +206,29 @@ async def test_a_worker_ends_after_max_requests(make_app: Any, start_worker: Any
 async def test_stopping_hands_back_what_runs(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
     """A task that does not end within the grace goes back unspent, and the next worker takes it at once."""
     runs.clear()
-    gates["s"] = asyncio.Event()
+    events["s"] = asyncio.Event()
     worker: Worker = await start_worker(app)
     future = api.tasks.queue("held.up", "s")
     await until(lambda: runs == ["s"])
     await worker.stop(grace=0.0)
     assert (await api.tasks.size("default"))["default"] == 1
-    gates["s"].set()
+    events["s"].set()
     await start_worker(app, name="w2")
     task = await future
     assert (task.get(), task.retry, task.worker, task.run_info) == ("s", 1, "w2", {})
 
 
 async def test_draining_lets_tasks_end(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
-    """A worker that stops takes no more, and waits for what it runs."""
+    """A worker that stops takes no more tasks, and waits for the running ones."""
     runs.clear()
-    gates["d"] = asyncio.Event()
+    events["d"] = asyncio.Event()
     worker: Worker = await start_worker(app)
     future = api.tasks.queue("held.up", "d")
     await until(lambda: runs == ["d"])
     stopping = asyncio.create_task(worker.stop(grace=10.0))
     late = api.tasks.queue("addition", a=1)
     await api.tasks.size("default")
-    gates["d"].set()
+    events["d"].set()
     await stopping
     assert (await future).worker == "w1"
     assert not late.done()
@@ -299,26 +299,26 @@ async def test_short_process_tasks_keep_the_children_busy(make_app: Any, start_w
 
 @pq.job()
 def leaves_work_behind(self: Job, number: int) -> None:
-    self.queue("addition", number, queue="nobody")  # and does not wait for it
+    self.queue("addition", number, queue="unserved")  # and does not wait for it
 
 
 async def test_what_a_job_queued_is_kept_before_its_end_is_told(serving: Producer) -> None:
-    """Nobody waited for the other task, and yet it is in the store when this one is done, each time."""
+    """No caller waited for the other task, and yet it is in the store when this one is done, each time."""
     for number in range(50):
         await serving.tasks.queue("leaves.work.behind", number)
-        assert await serving.tasks.size("nobody") == {"nobody": number + 1}
+        assert await serving.tasks.size("unserved") == {"unserved": number + 1}
 
 
 async def test_only_what_can_start_is_reserved(make_app: Any, start_worker: Any) -> None:
     """A full worker leaves the rest of the queue to others."""
     runs.clear()
-    gates.update({f"f{n}": asyncio.Event() for n in range(6)})
+    events.update({f"f{n}": asyncio.Event() for n in range(6)})
     app = make_app(concurrent_tasks=4)
     await start_worker(app)
     async with app.api() as api:
         futures = [api.tasks.queue("held.up", f"f{n}") for n in range(6)]
         await until(lambda: len(runs) == 4)
         assert await api.tasks.size("default") == {"default": 2}
-        for gate in gates.values():
+        for gate in events.values():
             gate.set()
         assert [(await future).get() for future in futures] == [f"f{n}" for n in range(6)]

@@ -1,4 +1,4 @@
-"""What is fed: one function for each way by which bytes, texts or values come in.
+"""The targets of the inputs: one function for each way by which bytes, texts or values come in.
 
 Each takes a source of chance and makes and feeds one input. What may come out is an answer or an error of ours; anything
 else that is raised is a fault, and what was fed is kept in `rng.fed` for the report.
@@ -49,7 +49,7 @@ from pq.worker.settling import Settling
 
 
 class Chance(random.Random):
-    """Chance that remembers what was made of it last."""
+    """Chance that remembers its last results."""
 
     fed: Any = None
 
@@ -135,7 +135,7 @@ def wire(rng: Chance) -> None:
 
 @target
 def headers(rng: Chance) -> None:
-    """Records, their headers, and what limits they state."""
+    """Records, their headers, and the limits that they state."""
     record = rng.feed(bad_record(rng))
     for read in (records.is_live, records.is_finished, records.priority, records.token, records.demands):
         read(record)
@@ -219,7 +219,7 @@ _producer: Producer | None = None
 
 @target
 def events(rng: Chance) -> None:
-    """What comes on the channels that everybody hears."""
+    """Messages on the channels that every process hears."""
     global _producer
     if _producer is None:
         _producer = pq.PulsarQueue(data_store="memory://fuzz").api()
@@ -250,7 +250,7 @@ SEALS.append(Seal([Key("k1", b"k" * 32)], [Key("e1", b"e" * 32)], compress_above
 
 @target
 def seals(rng: Chance) -> None:
-    """Sealed messages that were spoilt, by who has no key and by who has one."""
+    """Sealed messages that were spoilt, without the key and with it."""
     seal = rng.choice(SEALS)
     kind = rng.choice((LIVE, FINISHED, EVENT, SCHEDULE))
     closed = seal.close(bytes(200) + rng.randbytes(5), kind, "q", "i")
@@ -488,7 +488,7 @@ class _Beats:
 
 @target
 def heartbeats(rng: Chance) -> None:
-    """What workers say of themselves."""
+    """The facts that workers publish about themselves."""
     facts = {
         "worker": "w",
         "node": "n",

@@ -1,6 +1,6 @@
 """Bad input of every kind: an answer or an error of ours, and never long.
 
-`PQ_FUZZ=1000000 ./run test tests/fuzz` feeds so many inputs; `PQ_FUZZ_SEED` begins elsewhere. What once failed is kept in
+`PQ_FUZZ=1000000 ./run test tests/fuzz` feeds N inputs; `PQ_FUZZ_SEED` begins elsewhere. Inputs that once failed are kept in
 `test_kept.py`, and is fed each time.
 """
 
@@ -17,7 +17,7 @@ TOTAL = int(os.environ.get("PQ_FUZZ", "0"))
 FIRST = int(os.environ.get("PQ_FUZZ_SEED", "0"))
 EACH = max(1, TOTAL // len(TARGETS)) if TOTAL else 400
 LONGEST = 1.0 if TOTAL else 20.0
-"""Seconds for one input. In the short run this only finds what hangs: a busy machine may stand still for a while."""
+"""Seconds for one input. In the short run this only finds hangs: a busy machine may stand still for a while."""
 
 
 @pytest.mark.timeout(0 if TOTAL else 120)

@@ -1,4 +1,4 @@
-"""Bad input to what runs for ever: a worker on a real store, listeners, lists, schedulers, and the api over HTTP."""
+"""Bad input to code that runs forever: a worker on a real store, listeners, lists, schedulers, and the api over HTTP."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_worker_goes_on(store: Any, caplog: Any) -> None:
 
 
 def _record(rng: Chance, id: str) -> bytes:
-    """What may lie under that id; most of it says so itself, else it is refused before anybody looks further."""
+    """Records that may lie under that id; most have that id, else they are refused at once."""
     if rng.random() < 0.3:  # what can be read, and has odd values
         task = good_task(rng)
         task.id = id
@@ -82,7 +82,7 @@ def _record(rng: Chance, id: str) -> bytes:
 
 
 async def _listed(api: pq.Producer) -> None:
-    """What a person looks at who wonders about the mess."""
+    """Make the calls of a person who looks at the mess."""
     for call in (
         api.tasks.search,
         api.tasks.dead,
@@ -94,7 +94,7 @@ async def _listed(api: pq.Producer) -> None:
 
 
 async def test_listeners_go_on(store: Any, caplog: Any) -> None:
-    """Messages on every channel that anybody hears: of tasks, consumers, replies, control, locks."""
+    """Messages on every channel that processes hear: of tasks, consumers, replies, control, locks."""
     caplog.set_level(logging.CRITICAL)
     app = app_of(store)
     worker = app.worker()

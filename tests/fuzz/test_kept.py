@@ -26,7 +26,7 @@ from pq.producer import reasons
 )
 @pytest.mark.parametrize("field", WIRE[5:])
 def test_a_field_that_cannot_be(field: str, value: Any) -> None:
-    """One such record in a queue stopped a worker's loop: nobody counts with what is no number."""
+    """Such a record in a queue stopped a worker's loop: no code may calculate with a value that is not a number."""
     fields: list[Any] = [1, "i1", "addition", "default", b"", 6, 1, 1.0, None, *(None for _ in WIRE[9:])]
     fields[WIRE.index(field)] = value
     with suppress(UnreadableMessage):

@@ -1,4 +1,4 @@
-"""A stream of tasks, and the account of what became of each."""
+"""A stream of tasks, and the account of the end of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Load:
         self._stopped = False
         self.futures: list[Any] = []
         self.refused = 0
-        """Of which nobody knows whether they were queued: their future said so at once."""
+        """Tasks of which it is unknown whether they were queued: their future said so at once."""
         self.done = 0
         self.lost = 0
         self._ends: dict[str, int] = {}
@@ -78,7 +78,7 @@ class Load:
             await self._feeding
 
     async def check(self) -> None:
-        """Each had one end; nothing waits, and nothing is held by anybody."""
+        """Check that each had one end; nothing waits, and no worker holds anything."""
         assert len(self._ends) == len(self.futures) == self.done + self.lost + self.refused, str(self)
         assert set(self._ends.values()) == {1}
         async with asyncio.timeout(LONG):

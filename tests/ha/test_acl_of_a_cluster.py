@@ -30,7 +30,7 @@ async def nap(n: int = 0) -> int:
 
 @pytest.fixture
 def users(cluster: Cluster) -> Iterator[dict[str, str]]:
-    """The URL of each kind of program, with its user, who is at all nodes."""
+    """The URL of each kind of program, with its user, which exists at all nodes."""
     more = more_in_a_cluster()
     found = {}
     for kind in ("worker", "producer"):
@@ -45,7 +45,7 @@ def users(cluster: Cluster) -> Iterator[dict[str, str]]:
 async def test_a_worker_and_a_producer_have_rights_enough(
     cluster: Cluster, users: dict[str, str], make_app: Any, start_worker: Any
 ) -> None:
-    """It is woken at queues of each node, and nothing is left of what it tried at its start."""
+    """It is woken at queues of each node, and nothing is left of its checks at the start."""
     queues = cluster.queues()
     await start_worker(make_app(users["worker"], task_queues=queues, task_pool_timeout=300.0))
     async with make_app(users["producer"]).api() as api, asyncio.timeout(60):
@@ -57,7 +57,7 @@ async def test_a_worker_and_a_producer_have_rights_enough(
 async def test_the_node_at_which_a_right_is_missing_is_named(
     cluster: Cluster, users: dict[str, str], make_app: Any
 ) -> None:
-    """At any of the masters, whoever has the queues of this worker."""
+    """At the master that has the queues of this worker."""
     for node in cluster.masters():
         make_user(node.client, "worker", *more_in_a_cluster(), "-lrem")
         error = await refusal(make_app(users["worker"]))
@@ -88,7 +88,7 @@ async def test_rights_for_one_server_alone_are_told_what_a_cluster_needs(
 
 
 async def test_a_master_that_is_away_keeps_nobody_from_starting(cluster: Cluster) -> None:
-    """Its queues may be others'. What it allows cannot be asked now; what another one refuses is said."""
+    """Its queues may be others'. Its own rights cannot be asked now; a refusal of another node is reported."""
     broker = make_broker(cluster.url, patience=0.1)
     assert isinstance(broker, ClusterBroker)
     asked: set[tuple[str, int]] = set()

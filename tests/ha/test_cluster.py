@@ -101,7 +101,7 @@ async def test_queues_of_all_nodes_are_served_and_seen(
 async def test_partitions_of_a_queue_lie_on_several_nodes_in_order_by_key(
     cluster: Cluster, make_app: Any, start_worker: Any
 ) -> None:
-    """A queue that is too much for a node is not on one; what has the same key runs in its order nevertheless."""
+    """A queue that is too much for a node is not on one; tasks with the same key run in order nevertheless."""
     # The slots of names that differ in a digit alone are often on the same node, by the pieces of this cluster.
     stated = (Partitions({f"orders{n}": 12}) for n in range(100))
     parts = next(p for p in (one.of(one.queues[0]) for one in stated) if len(masters_of(cluster, p)) == 3)
@@ -146,7 +146,7 @@ async def test_an_idle_worker_of_many_queues_is_woken_by_each(
 
 
 def connections_made(cluster: Cluster) -> int:
-    """How many were ever made to the nodes, by whomever."""
+    """Return the number of connections that were ever made to the nodes."""
     return sum(int(node.facts("stats")["total_connections_received"]) for node in cluster.nodes)
 
 
@@ -170,7 +170,7 @@ async def test_wakes_make_no_connections(cluster: Cluster, make_app: Any, start_
 async def test_a_wait_that_arrives_late_finds_its_interrupt_and_leaves_the_token(
     cluster: Cluster, broker: RedisBroker
 ) -> None:
-    """Its queue has been looked at already: what it took then would be nobody's."""
+    """Its queue has been looked at already: a task that it took then would have no holder."""
     assert isinstance(broker, ClusterBroker)
     wait = QueueWait(broker.nodes.link(), broker.keys, "q", where="here", stated=None)
     node = await asyncio.to_thread(cluster.owner, "{q}")
@@ -181,7 +181,7 @@ async def test_a_wait_that_arrives_late_finds_its_interrupt_and_leaves_the_token
             await broker.calls.run(*command)
         assert not await late
         assert node.call("LLEN", broker.keys.wake("q")) == 1
-        assert await wait.start(300), "the token is there for whoever comes next"
+        assert await wait.start(300), "the token is there for the next worker"
         assert wait.interrupt() == []
         early = wait.start(300)
         interrupts = wait.interrupt()
@@ -220,7 +220,7 @@ async def test_a_wait_that_does_not_answer_its_interrupt_is_given_up(
 
 
 async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, broker: RedisBroker) -> None:
-    """Neither while it waits nor when a look fails: a wait that nobody attends would take tokens."""
+    """None stays while it waits or when a look fails: an abandoned wait would take tokens."""
     assert isinstance(broker, ClusterBroker)
     queues = cluster.queues()
     await broker.work.open_lease("L", queues, 60_000)
@@ -252,7 +252,7 @@ async def test_a_reservation_that_is_withdrawn_leaves_no_wait(cluster: Cluster, 
 
 
 async def until_blocked(node: Node, many: int) -> None:
-    """Wait until so many blocking reads stand at a node."""
+    """Wait until `count` blocking reads stand at a node."""
     while node.facts("clients")["blocked_clients"] != many:
         await asyncio.sleep(0.02)
 

@@ -60,7 +60,7 @@ async def test_a_replica_has_it_when_its_queueing_counts(watched: Watched, make_
 async def test_a_replica_that_hears_nothing_is_told(
     watched: Watched, make_app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`NotDurable`; the task is queued all the same, plain ones do not wait, and a repeat is no lie."""
+    """`NotDurable`; the task is queued nevertheless, plain ones do not wait, and a repeat has the right answer."""
     app = make_app(watched.url, durability="replica")
     broker, another = (make_broker(watched.url, patience=60) for _ in range(2))
     await broker.open()

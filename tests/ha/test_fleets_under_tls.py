@@ -80,7 +80,7 @@ def announce(cluster: Cluster, ports: list[int] | None) -> None:
 
 @contextlib.asynccontextmanager
 async def watched_behind_tls(authority: Authority) -> AsyncIterator[Fleet]:
-    """A primary, its replica and a Sentinel. Whoever is no Sentinel and no replica has to speak TLS."""
+    """A primary, its replica and a Sentinel. Every other client has to speak TLS."""
     certificate = authority.issue(HOST)
     plain: list[bytes] = []
     async with contextlib.AsyncExitStack() as stack:
@@ -146,7 +146,7 @@ async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def test_work_goes_on_over_a_failover_and_strangers_are_refused(
     fleet: Fleet, make_app: Any, tmp_path: Path
 ) -> None:
-    """A worker that outlives its lease, a producer, events; then who else would be trusted, and what is said of it."""
+    """A worker that outlives its lease, a producer, events; then the errors of other certificates."""
     app = make_app(fleet.trusted(), task_queues=fleet.queues, lease=1.0)
     worker = await started(app)
     try:
@@ -195,7 +195,7 @@ async def ended(api: Any, queue: str) -> object:
 
 
 async def refusal(make_app: Any, url: str) -> StoreRefused:
-    """What a producer and a worker say; both the same, and at once."""
+    """Return the errors of a producer and of a worker; both the same, and at once."""
     async with asyncio.timeout(60):
         with pytest.raises(StoreRefused) as by_worker:
             await make_app(url).worker("w1").start()

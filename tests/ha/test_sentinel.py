@@ -1,4 +1,4 @@
-"""A primary that Sentinels replace: every connection goes with it, and what is lost on the way is known to be lost."""
+"""A primary that Sentinels replace: every connection goes with it, and lost tasks are known to be lost."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ended(id: str, batch: int, lease: str) -> dict[str, list[Settlement]]:
 
 
 async def test_what_the_sentinels_say_is_where_it_goes(watched: Watched, broker: RedisBroker) -> None:
-    """The place is the primary's; and whoever looks is told that this primary would go on alone."""
+    """The place is the primary's; a check reports that this primary would go on alone."""
     assert isinstance(broker, SentinelBroker)
     facts = await broker.looks.facts()
     assert facts["where"].startswith(watched.primary().address)
@@ -76,7 +76,7 @@ async def test_a_replica_that_was_primary_is_left_by_all_connections(
     async with asyncio.timeout(30):
         while not heard:
             await asyncio.sleep(0.01)
-        assert heard[0].channel == "", "it is told that it may have missed something"
+        assert heard[0].channel == "", "the listener learns that it may have missed something"
         await broker.channels.publish("channel", b"x")
         while len(heard) < 2:
             await asyncio.sleep(0.01)
@@ -105,7 +105,7 @@ async def test_what_was_not_replicated_is_lost_and_nothing_hangs(
         await asyncio.to_thread(watched.crash, primary)
     assert await broker.looks.records(Q, ["queued"]) == [None]
     assert (await broker.work.exchange(ReserveCall("two", [Q], 1, 1), {})).lost_lease, (
-        "it is told, and takes a new one"
+        "the holder gets an error, and takes a new one"
     )
     await other.work.open_lease("three", [Q], 600_000)
     again = await other.work.exchange(ReserveCall("three", [Q], 5, 1), {})
@@ -122,7 +122,7 @@ async def test_what_was_not_replicated_is_lost_and_nothing_hangs(
 
 
 async def test_a_task_whose_queueing_was_lost_is_told_to_its_future(watched: Watched, make_app: Any) -> None:
-    """`TaskLost`, and no waiting for ever; the queue goes on."""
+    """`TaskLost`, and no waiting forever; the queue goes on."""
     async with make_app(watched.url).api() as here:
         with watched.lagging() as primary:
             lost = here.tasks.queue("nap", n=1)
@@ -158,22 +158,22 @@ async def test_a_worker_returns_what_it_has_finished_and_the_store_has_not(
 
 
 started: list[int] = []
-gates: list[asyncio.Event] = []
+events: list[asyncio.Event] = []
 
 
 @api.job()
 async def gated(n: int = 0) -> int:
     started.append(n)
-    await gates[-1].wait()
+    await events[-1].wait()
     return n
 
 
 @pytest.fixture
 async def gate() -> asyncio.Event:
-    """What the job `gated` waits for; nothing has started yet."""
+    """The event that the job `gated` waits for; nothing has started yet."""
     started.clear()
-    gates.append(asyncio.Event())
-    return gates[-1]
+    events.append(asyncio.Event())
+    return events[-1]
 
 
 @pytest.mark.timeout(340 + 20 * FAILOVERS)
@@ -214,7 +214,7 @@ async def test_a_primary_that_falls_silent_is_left(
             )
             async with asyncio.timeout(90):
                 assert [(await future).result for future in going] == list(range(10))
-        # Whoever asks it first after it has woken may still find a primary, and is not believed later.
+        # A client that asks it first after it woke may still find a primary, and does not believe it later.
         async with asyncio.timeout(90):
             assert (await api.tasks.queue("nap", n=11)).result == 11
         old.call("REPLICAOF", "127.0.0.1", new.port)  # some seconds before they would do it
@@ -252,7 +252,7 @@ async def test_what_one_sentinel_announces_moves_all_connections(
 
 
 async def test_the_newest_word_of_most_sentinels_counts() -> None:
-    """One that was cut off still names a primary of the past; it is outvoted, whoever answers first."""
+    """A Sentinel that was cut off still names a former primary; it is outvoted, in any order of answers."""
     words = {0: (3, 1111), 1: (4, 2222), 2: (4, 2222)}
     order: list[int] = []
 
@@ -281,7 +281,7 @@ async def test_the_newest_word_of_most_sentinels_counts() -> None:
     for _ in range(20):
         assert await broker.sentinels.primary() == ("h", 2222)
     words[1] = words[0]
-    servers[2].close()  # two are left, and both are of the past: nobody knows better
+    servers[2].close()  # two are left, and both are of the past: no other knows better
     await servers[2].wait_closed()
     assert await broker.sentinels.primary() == ("h", 1111)
     assert set(order) == {0, 1, 2}
@@ -319,7 +319,7 @@ async def test_a_task_that_runs_is_handed_out_again_and_ends_once(
 
 
 async def test_sentinels_have_a_password_of_their_own() -> None:
-    """Each of the two is used where it belongs, and the lack of one is told apart from that of the other."""
+    """Each of the two is used where it belongs, and the error names the missing one."""
     primary = Node(find_binary(), "--requirepass", "two", password="two")
     conf = f"requirepass one\nsentinel monitor shop 127.0.0.1 {primary.port} 1\nsentinel auth-pass shop two\n"
     sentinel = Node(find_binary(), sentinel=conf, password="one")

@@ -1,6 +1,6 @@
 """Hosts of a network of their own: namespaces of this machine, joined by a switch that stands in the store's.
 
-Only addresses of these namespaces are used, which nobody else can reach. It takes root and `ip` (iproute2).
+Only addresses of these namespaces are used, which no other host can reach. It takes root and `ip` (iproute2).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _skew, _real = float(os.environ.get("PQ_TEST_SKEW") or 0), time.time
 if _skew:
     time.time = lambda: _real() + _skew
 """
-"""A `sitecustomize` that sets the clock of a Python wrong, by so many seconds."""
+"""A `sitecustomize` that sets the clock of a Python wrong, by `seconds`."""
 
 
 def why_not() -> str | None:
-    """What keeps this machine from having such hosts; None when nothing does."""
+    """Return the reason why this machine cannot have such hosts; None if it can."""
     if shutil.which("ip") is None:
         return "no `ip` here (iproute2)"
     name = f"pq-try-{os.getpid()}"
@@ -59,11 +59,11 @@ class Network:
             self._in(name, "ip", "link", "set", "eth0", "up")
 
     def on(self, name: str) -> list[str]:
-        """What a command has to begin with to run on that host."""
+        """Return the words that a command has to begin with to run on that host."""
         return ["ip", "netns", "exec", self._of(name)]
 
     def unplug(self, name: str) -> None:
-        """Nothing comes to that host any more, nor from it; nobody is told."""
+        """Nothing comes to that host any more, nor from it, without an error."""
         self._in("store", "ip", "link", "set", f"to-{name}", "down")
 
     def plug(self, name: str) -> None:
@@ -71,7 +71,7 @@ class Network:
         self._in("store", "ip", "link", "set", f"to-{name}", "up")
 
     def close(self) -> None:
-        """Take it down. What still runs there goes on without a network."""
+        """Take it down. Processes that still run there go on without a network."""
         for name in ("store", *self.names):
             subprocess.run(["ip", "netns", "del", self._of(name)], check=False, capture_output=True)
 

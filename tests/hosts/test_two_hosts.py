@@ -113,7 +113,7 @@ class Place:
             server.ready(1)
 
     def runs(self) -> list[tuple[str, str]]:
-        """What was begun, and on which host."""
+        """Return the jobs that began, and on which host."""
         path = self.directory / "runs.txt"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(line.split()[0], line.split()[1]) for line in lines if len(line.split()) == 3]
@@ -160,7 +160,7 @@ def test_they_share_the_work(place: Place, api: Producer) -> None:
 
 
 def test_a_local_queue_is_of_one_host(place: Place, api: Producer) -> None:
-    """What a job queues with `queue_local` runs on its own host, and a host can be named as a queue."""
+    """A task that a job queues with `queue_local` runs on its own host, and a host can be named as a queue."""
     place.both()
     for task in [f.wait(60) for f in api.tasks.queue_many([("stays", {})] * 4)]:
         here, there, queue = task.get()
@@ -169,7 +169,7 @@ def test_a_local_queue_is_of_one_host(place: Place, api: Producer) -> None:
 
 
 def test_clocks_that_are_wrong_decide_nothing(place: Place, api: Producer) -> None:
-    """Delays go by the store's clock, no lease is taken from who holds it, and a tick runs once."""
+    """Delays go by the store's clock, no lease is taken from its holder, and a tick runs once."""
     place.both("--schedule-periodic")
     begun = time.monotonic()
     delayed = [api.tasks.queue("nap", n=n, delay=2) for n in range(10)]
@@ -186,7 +186,7 @@ def test_clocks_that_are_wrong_decide_nothing(place: Place, api: Producer) -> No
 
 
 def test_one_host_is_drained(place: Place, api: Producer) -> None:
-    """SIGTERM there: what it runs ends, the other goes on, nothing is lost and nothing is charged."""
+    """SIGTERM there: its running tasks end, the other goes on, nothing is lost and nothing is charged."""
     place.both()
     futures = api.tasks.queue_many([("nap", {"n": n, "seconds": 0.1}) for n in range(150)])
     until(lambda: {host for _, host in place.runs()} == {"left", "right"}, "both at work")

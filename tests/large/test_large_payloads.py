@@ -1,4 +1,4 @@
-"""Large messages lie in a directory; what is in the store, and what is said there, stays small."""
+"""Large messages lie in a directory; messages in the store, and on its channels, stay small."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def doubles_in_process(self: pq.Job, text: str) -> str:
 
 @pq.job()
 async def fails(self: pq.Job, text: str) -> None:
-    raise ValueError("as it was told to")
+    raise ValueError("as requested")
 
 
 def files(place: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def size_of(store: Any, id: str) -> int:
 
 
 async def sweep(app: Any) -> int:
-    """What a worker does now and then."""
+    """Make the calls that a worker makes now and then."""
     broker: Any = await app.store.broker()
     await broker.open()
     try:
@@ -78,10 +78,10 @@ async def sweep(app: Any) -> int:
 async def test_arguments_and_results_arrive_and_the_store_stays_small(
     job: str, keys: Any, make_app: Any, start_worker: Any, valkey: Any, place: Path
 ) -> None:
-    """In each mode. With keys nothing in the directory is readable either; nobody else may read the files."""
+    """In each mode. With keys nothing in the directory is readable either; no other user may read the files."""
     app = make_app(**keys)
-    with valkey.client.pubsub() as ear:
-        ear.psubscribe("pq:*")
+    with valkey.client.pubsub() as listener:
+        listener.psubscribe("pq:*")
         async with app.api() as api, asyncio.timeout(60):
             queued = await api.tasks.queue(job, text=LARGE, delay=0.05, callback=False)
             assert size_of(valkey, queued.id) < 1000
@@ -97,7 +97,7 @@ async def test_arguments_and_results_arrive_and_the_store_stays_small(
             assert (LARGE[:30].encode() in after.read_bytes()) == (not keys)
             assert (await api.tasks.get(done.id)).get() == LARGE * 2
         heard = []
-        while (message := ear.get_message(timeout=0.2)) is not None:
+        while (message := listener.get_message(timeout=0.2)) is not None:
             if message["type"] == "pmessage":
                 heard.append((message["channel"], len(message["data"])))
     assert any(b":reply:" in channel for channel, _ in heard)
@@ -128,7 +128,7 @@ async def test_broadcasts_and_lists_have_them_whole(make_app: Any, start_worker:
 async def test_a_worker_without_the_setting_sets_it_aside_with_the_reason(
     keys: Any, make_app: Any, start_worker: Any
 ) -> None:
-    """Who waits for the task is told what to look at."""
+    """The error of the future says what to look at."""
     await start_worker(make_app(aside=False, **keys))
     async with make_app(**keys).api() as api, asyncio.timeout(60):
         failed = await api.tasks.queue("doubles", text=LARGE)
@@ -175,7 +175,7 @@ async def test_a_file_that_is_gone_fails_its_task(make_app: Any, start_worker: A
 
 
 async def test_a_file_of_another_task_is_not_taken(make_app: Any, start_worker: Any, place: Path) -> None:
-    """Whoever may write there puts one in the place of another: it says whose it is."""
+    """A program that may write there replaces one by another: the error names the owner of the payload."""
     app = make_app()
     async with app.api() as api, asyncio.timeout(60):
         one = await api.tasks.queue("doubles", text=LARGE, delay=60, callback=False)
@@ -218,7 +218,7 @@ async def test_a_dead_task_is_retried_and_a_waiting_one_cancelled(
 
 
 async def test_a_sweep_removes_what_nobody_claims_and_nothing_else(make_app: Any, place: Path) -> None:
-    """Not what is young, not what a record has, not what another store has, not what is no file of ours."""
+    """The sweep spares young files, those of a record, those of another store, and foreign files."""
     app = make_app()
     async with app.api() as api, asyncio.timeout(60):
         kept = await api.tasks.queue("doubles", text=LARGE, delay=60, callback=False)
@@ -237,7 +237,7 @@ async def test_a_sweep_removes_what_nobody_claims_and_nothing_else(make_app: Any
         assert set(files(place)) == {own, foreign, stranger}
         orphan.write_bytes(b'["default","no such task"]\n')
         os.utime(orphan, (1, 1))
-        assert await sweep(app) == 0, "somebody has just swept"
+        assert await sweep(app) == 0, "another process has just swept"
         assert (await api.tasks.get(kept.id)).kwargs == {"text": LARGE}
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of these tests; what they are made of is in `servers`."""
+"""Fixtures of these tests; their parts are in `servers`."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def program(project: Path) -> Path:
 
 
 def shell(program: Path) -> list[str]:
-    """What is typed in a second terminal, and what comes."""
+    """The lines that are typed in a second terminal, and the output."""
     done = subprocess.run(
         [sys.executable, "-c", SHELL],
         cwd=program,
@@ -99,7 +99,7 @@ def test_the_four_steps(program: Path, serve: Serve) -> None:
 
 
 def test_with_every_setting_of_its_readme(program: Path, serve: Serve, valkey: Any) -> None:
-    """The numbers that the README shows, JSON on the wire, a store of one's own, and the scheduler on."""
+    """The numbers that the README shows, JSON on the wire, an own store, and the scheduler on."""
     (program / "manage.py").write_text(
         MANAGE.replace(
             "task_paths", f"data_store = '{valkey.url}'\nmessage_serializer = 'json'\ntask_paths", 1

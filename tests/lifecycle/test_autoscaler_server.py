@@ -35,7 +35,7 @@ async def nap(key, seconds=0.1):
 @api.job()
 async def until_let_go(key):
     note(key)
-    while not Path("let go").exists():
+    while not Path("released").exists():
         await asyncio.sleep(0.01)
     return key
 """
@@ -52,7 +52,7 @@ def until(condition: Callable[[], Any], timeout: float = 40.0) -> Any:
 
 
 def runs(project: Path) -> Counter[str]:
-    """How often each task began."""
+    """Return how often each task began."""
     path = project / "runs.txt"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return Counter(line.split()[0] for line in lines)
@@ -60,7 +60,7 @@ def runs(project: Path) -> Counter[str]:
 
 @pytest.fixture
 def scaled(api: Producer) -> list[dict[str, Any]]:
-    """The decisions that were told as events, as they come."""
+    """The decisions that were published as events, as they come."""
     heard: list[dict[str, Any]] = []
     api.on_events("consumer", "scaled", lambda channel, event, facts: heard.append(facts)).wait(10)
     return heard
@@ -69,7 +69,7 @@ def scaled(api: Producer) -> list[dict[str, Any]]:
 def test_up_with_a_backlog_and_down_under_a_trickle(
     project: Path, api: Producer, serve: Serve, scaled: list[dict[str, Any]]
 ) -> None:
-    """Three workers for a backlog, one for what comes after it; every task is run once."""
+    """Three workers for a backlog, one for the tasks after it; every task is run once."""
     beating: set[str] = set()
     api.on_events("consumer", "status", lambda channel, event, facts: beating.add(facts["worker"])).wait(10)
     server = serve(*FOLLOW).ready(1)
@@ -110,7 +110,7 @@ def test_sigterm_in_the_middle_of_scaling(project: Path, api: Producer, serve: S
 
 
 def two_at_work(project: Path, api: Producer, serve: Serve, *flags: str) -> tuple[Any, list[Any]]:
-    """A server of one to two workers, each with a task that ends when it is let go."""
+    """A server of one to two workers, each with a task that ends when it is released."""
     server = serve("-w", "1..2", "--concurrent-tasks", "1", "--graceful-timeout", "0.3", *flags).ready(1)
     futures = [api.tasks.queue("until.let.go", key=key) for key in ("a", "b")]
     until(lambda: len(runs(project)) == 2)
@@ -118,13 +118,13 @@ def two_at_work(project: Path, api: Producer, serve: Serve, *flags: str) -> tupl
 
 
 def test_who_is_not_needed_finishes_what_it_runs(project: Path, api: Producer, serve: Serve) -> None:
-    """A worker that is sent away takes its time, beyond `graceful_timeout`: its task is not begun anew."""
+    """A worker that is stopped takes its time, beyond `graceful_timeout`: its task does not begin again."""
     server, futures = two_at_work(project, api, serve)
     server.send(signal.SIGTTOU)
     server.wait_for("one worker less: 1")
     time.sleep(1.0)  # lifecycle: a time that would be over
     assert len(server.worker_pids()) == 2
-    (project / "let go").touch()
+    (project / "released").touch()
     assert [future.wait(10).get() for future in futures] == ["a", "b"]
     until(lambda: len(server.worker_pids()) == 1)
     assert set(runs(project).values()) == {1}
@@ -141,7 +141,7 @@ def test_who_takes_its_time_is_hurried_when_the_server_ends(
     assert server.stop(timeout=8) == 0
     until(lambda: not of_session(server.process.pid))
     assert "killed" not in server.log
-    (project / "let go").touch()
+    (project / "released").touch()
     serve("-w", "1").ready(1)
     tasks = [future.wait(20) for future in futures]
     assert [(task.get(), task.retry, task.run_info.get("crashes")) for task in tasks] == [

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is settled twice, whoever is killed."""
+"""No task is lost and none is settled twice, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_worker_that_was_frozen_beyond_its_lease_changes_nothing(
 
 @pytest.mark.timeout(180)
 def test_a_limit_of_three_under_ten_workers_and_ten_kills(project: Path, api: Producer, serve: Serve) -> None:
-    """Never more than three run, whoever is killed, and never does anything get stuck."""
+    """Never more than three run, whichever process is killed, and no task gets stuck."""
     seed = int(os.environ.get("PQ_CHAOS_SEED", "1"))
     chance = random.Random(seed)
     server = serve("-w", "10", "--concurrent-tasks", "5", "--max-crashes", "20").ready(10)
@@ -153,7 +153,7 @@ def test_a_limit_of_three_under_ten_workers_and_ten_kills(project: Path, api: Pr
 
 
 def running_in(story: Path) -> list[int]:
-    """The processes that run something, by what they have written down."""
+    """Return the processes that run something, by their files."""
     return [pid for _, pid in follow(story)[0]]
 
 
@@ -162,7 +162,7 @@ def most_at_once(story: Path) -> int:
 
 
 def follow(story: Path) -> tuple[set[tuple[str, int]], int]:
-    """What runs at the end of the story, and how much ran at once at most."""
+    """Return the tasks that run at the end, and the most that ran at once."""
     running: set[tuple[str, int]] = set()
     dead: set[int] = set()
     most = 0

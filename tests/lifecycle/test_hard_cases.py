@@ -1,4 +1,4 @@
-"""What a server has to stand: children that crash by the hundred, a loop that is held, orders at bad moments, no room."""
+"""Hard cases for a server: hundreds of crashing children, a blocked loop, commands at bad moments, a full store."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_child_segfaults_100_times_among_1000_tasks(api: Producer, serve: Serv
 @pytest.mark.endurance
 @pytest.mark.timeout(120)
 def test_a_job_holds_the_loop_for_ten_leases(project: Path, api: Producer, serve: Serve) -> None:
-    """It keeps its lease, since a thread renews it, though another worker looks for what was abandoned: it runs once."""
+    """It keeps its lease, since a thread renews it, though another worker looks for abandoned tasks: it runs once."""
     server = serve("-w", "2", "--lease", "1.5", "--concurrent-tasks", "1").ready(2)
     future = api.tasks.queue("holds.the.loop", seconds=15)
     until(lambda: runs(project)["held"])
@@ -121,7 +121,7 @@ def test_sigterm_at_any_moment_of_the_work(project: Path, api: Producer, serve: 
 
 
 def test_a_second_sigterm_hands_back_now(project: Path, api: Producer, serve: Serve) -> None:
-    """The first drains, however long that takes; the second has what runs handed back, unspent."""
+    """The first signal drains, for any time; the second releases the running tasks, unspent."""
     server = serve("-w", "1").ready(1)
     (worker,) = server.worker_pids()
     future = api.tasks.queue("nap", key="long", seconds=600)
@@ -150,7 +150,7 @@ def small_store() -> Iterator[Server]:
 
 @pytest.mark.timeout(180)
 def test_a_full_store_is_drained(project: Path, api: Producer, serve: Serve, small_store: Server) -> None:
-    """Queueing is refused whole and says so; what was taken is all done; then there is room again."""
+    """Queueing is refused as a whole, with an error; accepted tasks are all done; then there is space again."""
     app = PulsarQueue(config="config.py", data_store=small_store.url)
     with redis.Redis.from_url(small_store.url) as client:
         producer = app.api()
@@ -177,7 +177,7 @@ def test_a_full_store_is_drained(project: Path, api: Producer, serve: Serve, sma
 
 
 def test_a_store_that_evicts_is_refused(project: Path, api: Producer, serve: Serve) -> None:
-    """It would lose tasks, and nobody would hear of it: the server does not start."""
+    """Such a store would lose tasks without an error: the server does not start."""
     cache = Server(find_binary(), "--maxmemory-policy", "allkeys-lru")
     try:
         server = serve("-w", "1", env={"PQ_DATA_STORE": cache.url})

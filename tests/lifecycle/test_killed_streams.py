@@ -1,4 +1,4 @@
-"""A stream whose worker is killed in the middle: the reader is told, and the next attempt is whole."""
+"""A stream whose worker is killed in the middle: the reader gets an error, and the next attempt is whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def counts(self):
 
 
 def test_a_killed_worker_streams_anew(serve: Serve, api: Producer) -> None:
-    """What was read of the first attempt does not count; the second begins at its beginning, and is whole."""
+    """Parts of the first attempt do not count; the second begins at its beginning, and is whole."""
     serve("-w", "2").ready(2)
     future = api.tasks.queue("counts")
     stream = api.tasks.stream(future)

@@ -1,4 +1,4 @@
-"""`pq.local` in programs of its own: how they end, what they leave behind, which tasks their script has."""
+"""`pq.local` in programs of its own: their ends, their leftovers, and the tasks of their script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Start a script as a program of a session of its own; what is left of it is killed."""
+    """Start a script as a program of a session of its own; its leftovers are killed."""
     programs: list[subprocess.Popen[str]] = []
 
     def start(source: str, *arguments: str, stdin: bool = False) -> subprocess.Popen[str]:
@@ -63,7 +63,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def marked(folder: Path, count: int) -> list[int]:
-    """The process ids of so many workers that are busy."""
+    """Return the process ids of `count` workers that are busy."""
     until(lambda: len(list(folder.glob("*.pid"))) >= count, f"{count} busy workers")
     return [int(path.read_text()) for path in folder.glob("*.pid")]
 
@@ -81,7 +81,7 @@ print("ready", flush=True)
 
 # ------------------------------------------------------------------------------------ how they end
 def test_workers_die_with_a_program_that_is_killed(run: Run, tmp_path: Path) -> None:
-    """SIGKILL leaves nobody a chance to clean up; they die all the same, fork server included."""
+    """SIGKILL leaves no chance to clean up; all processes die nevertheless, the forkserver included."""
     program = run(BUSY + "time.sleep(60)\n")
     pids = marked(tmp_path, 2)
     os.kill(program.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def test_workers_die_with_a_program_that_is_killed(run: Run, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "1 / 0"])
 def test_a_program_that_forgets_to_terminate_ends(run: Run, tmp_path: Path, how: str) -> None:
-    """It does not hang, its workers are gone, and what was left is told."""
+    """The program does not hang, its workers are gone, and leftover calls are logged."""
     wait = "import pathlib\nwhile len(list(pathlib.Path('.').glob('*.pid'))) < 2: time.sleep(0.005)\n"
     program = run(BUSY + wait + how)
     _, errors = program.communicate(timeout=PATIENCE)
@@ -113,7 +113,7 @@ def test_a_thread_that_waits_for_a_task_gets_it_before_the_end(run: Run) -> None
 
 
 def test_ctrl_c_leaves_the_block(run: Run, tmp_path: Path) -> None:
-    """The block ends with what runs stopped after its time, and the program with KeyboardInterrupt."""
+    """The block ends with the running calls stopped after its time, and the program with KeyboardInterrupt."""
     source = (
         "import local_tasks as tasks\nfrom pq.local import TaskQueue\n"
         "class Hasty(TaskQueue):\n"
@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_the_block(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_fork_cannot_use_the_queue_of_its_parent(run: Run) -> None:
-    """It is told so; its own end does not touch the parent's workers. An unused queue is anybody's."""
+    """The fork gets an error; its own end does not touch the parent's workers. Any process may use an unused queue."""
     source = (
         "import os\nimport local_tasks as tasks\nfrom pq.local import TaskQueue\n"
         "unused, used = TaskQueue(1), TaskQueue(1)\n"
@@ -220,7 +220,7 @@ print(queue.add(local_tasks.add, 2).result())
 
 
 def test_a_script_without_its_guard(run: Run) -> None:
-    """Tasks of other modules need none. One of the script itself fails with what to write, and nothing grows."""
+    """Tasks of other modules need none. One of the script itself fails with a text to write, and nothing grows."""
     said = run(UNGUARDED).communicate(timeout=PATIENCE)[0].splitlines()
     error = (
         "ConfigError a TaskQueue is made while a worker process imports the program's script, and so on "

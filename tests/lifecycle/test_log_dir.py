@@ -77,7 +77,7 @@ def test_each_process_has_a_file_of_its_own(project: Path, api: Producer, serve:
 
 
 def test_a_child_has_a_file_named_by_its_process_id(project: Path, api: Producer, serve: Serve) -> None:
-    """What it prints and logs, and how its tasks end, is in its file and in that of its worker as well."""
+    """The output of a worker, its log, and the ends of its tasks are in its file and in the server's."""
     server = serve("-w", "1", "--processes", "2", "--name", "shop", "--log-dir", "logs").ready(1)
     futures = api.tasks.queue_many(
         [("say.in.child", {"text": word, "seconds": 0.3}) for word in ("one", "two")]
@@ -139,7 +139,7 @@ def test_json_lines_say_which_child(project: Path, api: Producer, serve: Serve) 
 
 
 def test_a_replaced_worker_writes_a_new_file(project: Path, api: Producer, serve: Serve) -> None:
-    """kill -9 of a worker: the dead one's file stays as it is, the new one has a number and an id of its own."""
+    """kill -9 of a worker: the file of the dead one stays as it is; the new one has a number and an id of its own."""
     server = serve("-w", "1", "--log-dir", "logs").ready(1)
     api.tasks.queue("say", text="before").wait(20)
     (first,) = server.worker_pids()
@@ -154,7 +154,7 @@ def test_a_replaced_worker_writes_a_new_file(project: Path, api: Producer, serve
 
 
 def test_a_file_that_was_moved_away_is_made_anew(project: Path, api: Producer, serve: Serve) -> None:
-    """As logrotate does it, with no signal; and when the whole directory was removed."""
+    """logrotate moves files without a signal; the whole directory may be removed too."""
     server = serve("-w", "1", "--log-dir", "logs").ready(1)
     (pid,) = server.worker_pids()
     log, old = project / f"logs/pq-worker-1-{pid}.log", project / "logs/old.1"
@@ -172,7 +172,7 @@ def test_a_file_that_was_moved_away_is_made_anew(project: Path, api: Producer, s
 
 
 def test_sighup_goes_on_in_files(project: Path, api: Producer, serve: Serve) -> None:
-    """A reload: the supervisor's file goes on, or is made anew, or is in another directory; new workers have their own."""
+    """After a reload the supervisor's file goes on, is created again, or is in another directory; new workers have their own."""
     config = 'task_paths = ["jobs"]\nworkers = 1\nlog_dir = {!r}\n'
     (project / "config.py").write_text(config.format("logs"))
     server = serve().ready(1)
@@ -188,7 +188,7 @@ def test_sighup_goes_on_in_files(project: Path, api: Producer, serve: Serve) -> 
 
     pid = reload()
     until(lambda: f"ready · pid {pid}" in text_of(log))
-    assert text_of(log).startswith(first), "appended to, not begun anew"
+    assert text_of(log).startswith(first), "appended to, not truncated"
     assert list(log.parent.glob(f"pq-worker-*-{pid}.log"))
     log.rename(project / "logs/old.1")
     pid = reload()
@@ -247,7 +247,7 @@ def test_a_worker_works_on_without_its_file(project: Path, api: Producer, serve:
 
 
 def test_without_the_setting_there_are_no_files(project: Path, api: Producer, serve: Serve) -> None:
-    """Files are for those who ask for them."""
+    """Files are written only if they are configured."""
     serve("-w", "1").ready(1)
     api.tasks.queue("say.in.child", text="hello").wait(20)
     assert not list(project.rglob("*-worker-*")) + list(project.rglob("*-supervisor-*"))

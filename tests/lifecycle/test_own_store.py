@@ -1,4 +1,4 @@
-"""A server on a store of one's own, by flag, by variable and by config file."""
+"""A server on an own store, by flag, by variable and by config file."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def write(self, path, text):
 
 
 def version(api: Producer) -> int:
-    """What the workers answer now."""
+    """Return the present answers of the workers."""
     return api.tasks.queue("version").wait(20).get()
 
 
@@ -67,7 +67,7 @@ def test_new_code_is_taken(project: Path, api: Producer, server: ServerProcess) 
 def test_a_broken_file_changes_nothing_until_it_is_mended(
     project: Path, api: Producer, server: ServerProcess
 ) -> None:
-    """A few lines say what is wrong; the old worker serves on."""
+    """A few lines have the error; the old worker serves on."""
     worker = server.worker_pids()
     (project / "jobs.py").write_text("def f(:\n")
     server.wait_for("the old workers stay")
@@ -122,7 +122,7 @@ def test_a_file_that_goes(project: Path, api: Producer, serve: Serve) -> None:
 
 
 def test_the_settings_of_a_program_that_is_its_own_config_file(project: Path, serve: Serve) -> None:
-    """`config=__file__`: its names are read anew."""
+    """`config=__file__`: its names are read again."""
     text = MANAGE.replace('"config.py"', "__file__").replace(
         "def app", 'task_paths = ["jobs"]\nworkers = 1\n\ndef app'
     )
@@ -155,7 +155,7 @@ def test_what_the_server_writes_itself_moves_nothing(project: Path, api: Produce
 
 
 def test_never_in_production(project: Path, api: Producer, serve: Serve) -> None:
-    """Not by accident either: the server does not start."""
+    """The server does not start, so this cannot happen by accident either."""
     server = serve("-w", "1", env={"PQ_RELOAD": "1", "PQ_ENV": "production"})
     server.wait_for(
         r"error: reload \(variable PQ_RELOAD\) is not for production \(PQ_ENV=production\) \[bad-setting\]"

@@ -1,4 +1,4 @@
-"""A server from its start to its end: signals, kills, replacement, what it leaves behind."""
+"""A server from its start to its end: signals, kills, replacement, leftovers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_two_apis_of_one_application(project: Path, api: Producer) -> None:
 
 
 def test_tasks_outlive_every_process(project: Path, api: Producer, serve: Serve) -> None:
-    """What was queued is there after shell, server and store were gone."""
+    """Queued tasks are there after shell, server and store were gone."""
     task = api.tasks.queue("quick", n=5, callback=False).wait(10)
     api.close()
     assert not (project / ".pq" / "valkey.sock").exists()
@@ -145,7 +145,7 @@ def test_a_poison_task_is_set_aside(api: Producer, serve: Serve) -> None:
 
 
 def test_sigterm_drains(project: Path, api: Producer, serve: Serve) -> None:
-    """What runs ends; what waits stays for the next server; nothing is lost and nothing runs twice."""
+    """Running tasks end; waiting ones stay for the next server; nothing is lost and nothing runs twice."""
     server = serve("-w", "2", "--concurrent-tasks", "4").ready(2)
     futures = api.tasks.queue_many([("nap", {"key": str(n), "seconds": 0.5}) for n in range(12)])
     until(lambda: len(runs(project)) == 8)
@@ -216,7 +216,7 @@ def test_a_killed_supervisor_leaves_no_workers(project: Path, api: Producer, ser
 
 
 def test_a_killed_store_is_started_again(project: Path, api: Producer, serve: Serve) -> None:
-    """kill -9 of the embedded Valkey: somebody starts it again, and nothing that was acknowledged is lost."""
+    """kill -9 of the embedded Valkey: another process starts it again, and nothing that was acknowledged is lost."""
     server = serve("-w", "2").ready(2)
     futures = api.tasks.queue_many([("nap", {"key": str(n), "seconds": 0.3}) for n in range(300)])
     until(lambda: len(runs(project)) > 20)

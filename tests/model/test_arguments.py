@@ -158,7 +158,7 @@ def test_the_arguments_that_were_given_are_left_as_they_are() -> None:
 def test_secret_parameters_get_secrets(
     secrets: set[str], args: tuple[Any, ...], kwargs: dict[str, Any], hidden: list[int]
 ) -> None:
-    """Those that are annotated so, and all that a variable one takes."""
+    """Parameters that are annotated so get secrets, and so do all values of a variable one."""
     new_args, new_kwargs = arguments.with_secrets(signed(many), secrets, args, kwargs)
     found = [one.reveal() for one in (*new_args, *new_kwargs.values()) if isinstance(one, Secret)]
     assert found == hidden
@@ -176,7 +176,7 @@ def test_secret_parameters_get_secrets(
     ],
 )
 def test_an_argument_that_cannot_be_sent_is_named(path: str, says: str) -> None:
-    """As the caller wrote it, not by its place in the message."""
+    """The error has the form that the caller wrote, not its place in the message."""
     text = f"{path} in the arguments is a set" if path else "the arguments is a set"
     found = arguments.about_arguments(NotSerializable(text, hint="h", path=path), "upload")
     assert isinstance(found, NotSerializable)

@@ -1,4 +1,4 @@
-"""Jobs: two ways to write one, and what is refused when it is written."""
+"""Jobs: two ways to write one, and the refusals when it is written."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_all_forms_become_job_classes(item: type[Job], name: str, is_async: bool
 
 
 def test_options_become_class_attributes() -> None:
-    """What is not said has its default."""
+    """Options that are not given have their defaults."""
     kind = coroutine.job_class
     assert (kind.timeout, kind.max_retries, kind.concurrency) == (5, 2, CPUBOUND)
     assert (ProcessHtml.timeout, ProcessHtml.concurrency, ProcessHtml.priority) == (30, ASYNC_IO, None)
 
 
 def test_options_are_kept_without_parentheses() -> None:
-    """A house's own decorator, `blocking = partial(job, concurrency=THREAD_IO)`, works as `@blocking` too."""
+    """A decorator of the application, `blocking = partial(job, concurrency=THREAD_IO)`, works as `@blocking` too."""
     blocking: Any = functools.partial(job, concurrency=THREAD_IO, timeout=60)
     assert (blocking(plain).job_class.concurrency, blocking(plain).job_class.timeout) == (THREAD_IO, 60)
     assert blocking("other", timeout=5)(plain).job_class.timeout == 5

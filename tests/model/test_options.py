@@ -1,4 +1,4 @@
-"""The table of options: what is written out elsewhere says the same, and each check refuses what it should."""
+"""The table of options: copies elsewhere have the same contents, and each check refuses wrong values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def worked_out() -> set[str]:
 
 
 def test_each_option_stands_once() -> None:
-    """And is an option of a job, of a task, or of both."""
+    """Each is an option of a job, of a task, or of both."""
     names = [option.name for option in OPTIONS]
     assert sorted(names) == sorted(set(names))
     assert all(option.job or option.task for option in OPTIONS)
@@ -72,13 +72,13 @@ def test_the_periodic_ones_are_those_of_periodic_job() -> None:
 
 
 def test_the_typed_options_are_those_of_the_table() -> None:
-    """Of `TaskOptions`: names, order and annotations."""
+    """`TaskOptions` has the same names, order and annotations."""
     annotations = {name: kind.__forward_arg__ for name, kind in TaskOptions.__annotations__.items()}
     assert list(annotations.items()) == [(name, option.task) for name, option in OF_TASKS.items()]
 
 
 def test_the_signature_of_options_is_that_of_the_table() -> None:
-    """Of `addition.options`: names, order, annotations and the sentences of its docstring."""
+    """`addition.options` has the same names, order, annotations and sentences of its docstring."""
     parameters = list(inspect.signature(JobFunction.options).parameters.values())
     assert [(each.name, each.annotation) for each in parameters[1:-1]] == [
         (name, option.task) for name, option in OF_TASKS.items()
@@ -90,7 +90,7 @@ def test_the_signature_of_options_is_that_of_the_table() -> None:
 
 
 def test_the_arguments_of_queue_are_those_of_the_table() -> None:
-    """What travels as an argument is one of `tasks.queue`, which names the rest in `meta_params`."""
+    """An option that travels as an argument is one of `tasks.queue`, which names the rest in `meta_params`."""
     parameters = inspect.signature(Tasks.queue).parameters
     named = {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY}
     assert named == {option.name for option in OPTIONS if option.travels == CALL} | {"meta_params"}
@@ -162,7 +162,7 @@ def test_an_unknown_option_of_a_task_is_refused() -> None:
 
 
 def test_the_attributes_of_a_task_are_checked() -> None:
-    """Those that `meta_params` may set, and its time-out; one that is None is not looked at."""
+    """Attributes that `meta_params` may set are checked, and the time-out; None is not."""
     task: Task[Any] = Task("i1", "job")
     options.check_task_fields(task)
     for name in (*options.FIELDS, "timeout"):
@@ -181,13 +181,13 @@ def test_the_attributes_of_a_task_are_checked() -> None:
     ],
 )
 def test_meta_params_that_do_not_fit_are_refused(meta_params: Any, says: str) -> None:
-    """What a task has no attribute for is checked where it is read."""
+    """An option without an attribute of the task is checked where it is read."""
     with pytest.raises(InvalidValue, match=says):
         options.check_meta_params(meta_params)
 
 
 def test_a_job_is_described_by_the_options_that_it_states() -> None:
-    """Numbers and texts as they are, anything else as text; what is not stated is left out."""
+    """Numbers and texts as they are, anything else as text; options that are not stated are left out."""
 
     @job(timeout=5, run_every=60, default_queue="mail")
     def tick() -> None: ...

@@ -46,7 +46,7 @@ class There(Job):
 
 
 def test_jobs_are_found_in_a_module(write: Write) -> None:
-    """Functions and classes that are defined there; what is abstract or imported is not."""
+    """Functions and classes that are defined there, without abstract or imported ones."""
     write(
         regmod=ONE + "class Two(Job):\n  def __call__(self): ...\nclass Base(Job):\n  abstract = True\n",
         regother="from regmod import one\n",
@@ -96,7 +96,7 @@ def test_a_plain_function_is_a_job_under_its_path(write: Write) -> None:
     ],
 )  # fmt: skip
 def test_nothing_else_of_a_module_can_be_called(write: Write, path: str) -> None:
-    """What it imports, what is private, methods, attributes: no message reaches them."""
+    """No message reaches imported or private names, methods, or attributes."""
     write(regplain=FUNCTIONS)
     registry = Registry.from_paths(["regplain"])
     assert registry.get(path) is None
@@ -157,7 +157,7 @@ def test_what_is_no_job_is_refused() -> None:
 
 
 def test_a_module_that_is_not_there_is_named(write: Write) -> None:
-    """The path as it stands in `task_paths`, and what is missing of it."""
+    """The path as it stands in `task_paths`, and the missing part of it."""
     for path, missing in (("regnone", "regnone"), ("regnone.sub.*", "regnone"), ("regnone.*", "regnone")):
         with pytest.raises(ImportFailed, match=f"there is no module '{missing}'") as caught:
             Registry.from_paths([path])
@@ -195,7 +195,7 @@ def test_an_option_that_cannot_be_keeps_its_own_error(write: Write) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    """Else what there is; else how to have one."""
+    """Without a near name the error has the existing ones; without any, how to have one."""
     registry = Registry([here, There])
     assert registry["here"] is here.job_class
     assert registry.get("nowhere") is None

@@ -71,7 +71,7 @@ def test_names_that_are_names(name: str) -> None:
     ],
 )
 def test_names_that_are_none(name: Any) -> None:
-    """Refused with their kind, shortened, and with what one looks like; a `ValueError` too."""
+    """Refused with their kind, shortened, and with an example; a `ValueError` too."""
     with pytest.raises(InvalidValue, match="is not a valid queue name") as caught:
         check_name("queue name", name)
     assert isinstance(caught.value, ValueError)
@@ -137,7 +137,7 @@ def test_20000_that_fail_together_again_and_again_come_back_apart() -> None:
         )
         due = [at + wait for at, wait in zip(due, waits, strict=True)]
         peaks.append(max(Counter(int(at / slot) for at in due).values()))
-        # Spread evenly over the half of the span, they would be so many in each slot.
+        # Spread evenly over half of the span, each slot would have this number.
         assert peaks[-1] <= 1.2 * many * slot / (span / 2), peaks
     assert all(later < 0.65 * sooner for sooner, later in itertools.pairwise(peaks)), peaks
 
@@ -175,7 +175,7 @@ def raiser(exc: BaseException) -> Any:
     ids=["raises", "exits", "recurses", "no-text", "empty", "surrogate"],
 )
 def test_hostile_exceptions_become_texts(do: Any, text: str) -> None:
-    """Nothing an exception does to its text breaks who reports it; what comes out is valid Unicode."""
+    """No text of an exception breaks its reporter; the result is valid Unicode."""
     exc = Hostile(do)
     try:
         raise exc
@@ -188,7 +188,7 @@ def test_hostile_exceptions_become_texts(do: Any, text: str) -> None:
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_is_not_swallowed(interrupt: type[BaseException]) -> None:
-    """Whoever presses Ctrl-C while a text is made is obeyed."""
+    """Ctrl-C while a text is made ends the program."""
     with pytest.raises(interrupt):
         error_text(Hostile(raiser(interrupt())))
 
@@ -207,7 +207,7 @@ def test_texts_are_bounded() -> None:
 
 
 def test_a_traceback_tells_the_cause_too() -> None:
-    """First what came first; a suppressed context is left out."""
+    """The first error comes first; a suppressed context is left out."""
     try:
         try:
             raise KeyError("first")
@@ -295,7 +295,7 @@ def test_what_follows_from_an_outcome(outcome: Outcome, facts: dict[str, Any], o
 
 
 def test_a_success_after_failures_tells_no_old_error() -> None:
-    """What earlier attempts left is wiped."""
+    """Results of earlier attempts are deleted."""
     done = task(exception="old", stacktrace="old", reason="task-failed")
     conclude(done, Outcome(OK, (1, 2), info={"pid": 3}), now=1.0)
     assert (done.exception, done.stacktrace, done.reason) == (None, None, None)
@@ -307,7 +307,7 @@ def test_a_success_after_failures_tells_no_old_error() -> None:
 
 
 def test_the_wait_is_the_tasks_own_before_the_jobs() -> None:
-    """Else back-off."""
+    """Without either, the backoff decides."""
     outcome = Outcome(FAILED)
 
     class Four(Job):
@@ -337,7 +337,7 @@ def test_what_a_job_says_itself(said: Any, op: str, wait: float, error: str | No
 
 
 def test_snoozes_are_counted() -> None:
-    """In `run_info`, apart from the attempts; a count that is none begins anew."""
+    """In `run_info`, apart from the attempts; a count that is not a number begins again at 0."""
     done = task(run_info=MSGPACK.dumps({"snoozes": "many"}))
     for n in range(1, SNOOZES + 1):
         assert conclude(done, Outcome(SNOOZED, wait=1.0), now=1) == ("t", 1.0)
@@ -415,7 +415,7 @@ def test_what_is_no_pattern(pattern: Any) -> None:
 
 @pytest.mark.parametrize("pattern", ["*" * 200, "a*" * 100, "(a|a)" * 40, "*a" * 99 + "b", "(" * 200])
 def test_no_pattern_takes_long(pattern: str) -> None:
-    """Neither to compile nor to match, whatever a user writes."""
+    """No pattern of a user takes long to compile or to match."""
     began = time.perf_counter()
     event_pattern(pattern).fullmatch("a" * 40)
     assert time.perf_counter() - began < 1.0

@@ -172,7 +172,7 @@ MOMENTS = st.integers(ms("2026-01-01 00:00"), ms("2027-01-01 00:00"))
     back=MOMENTS,
 )
 def test_cron_is_the_same_from_wherever_one_looks(line: str, zone: str, t: int, back: int) -> None:
-    """Time goes on, and whoever comes in between sees the same next tick: schedulers agree."""
+    """Schedulers that come at different times see the same next tick."""
     schedule = make_schedule(line, zone)
     first = schedule.next_after(t)
     assert first is not None
@@ -204,7 +204,7 @@ def test_a_minute_line_against_a_naive_oracle_over_a_change_of_clocks() -> None:
 
 
 def test_years_of_ticks_are_counted_quickly() -> None:
-    """Only the last ones are looked for, however long nobody looked."""
+    """Only the last ticks are looked for, after any time without a look."""
     long_ago, now = ms("1990-01-01 00:00"), ms("2026-05-01 00:00:00")
     for run_every in (1, "* * * * * *", "* * * * *", "0 0 29 2 *"):
         ticks = make_schedule(run_every).ticks_between(long_ago, now, 9)
@@ -249,7 +249,7 @@ def test_years_of_ticks_are_counted_quickly() -> None:
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], says: str | None, hint: str | None) -> None:
-    """What is wrong, and what to type instead."""
+    """The error has the wrong value, and what to type instead."""
     if says is None:
         assert make_schedule(**options)
         return
@@ -277,7 +277,7 @@ def test_aliases_and_spaces() -> None:
 
 
 def test_the_next_runs_are_shown_in_the_zone() -> None:
-    """As a reader wants them."""
+    """The list is in the form for a reader."""
     runs = next_runs(make_schedule("30 2 * * *", BERLIN), ms("2026-03-28 12:00"))
     assert [run.isoformat() for run in runs] == [
         "2026-03-29T03:00:00+02:00",
@@ -308,7 +308,7 @@ def test_what_is_caught_up(policy: str, away: int, expected: list[int]) -> None:
 
 
 def test_a_tick_that_is_a_minute_late_is_not_missed() -> None:
-    """A restart costs nobody his daily run; a longer time without a scheduler does, with `skip`."""
+    """A restart costs no daily run; a longer time without a scheduler does, with `skip`."""
     day = 86_400_000
     assert due(Interval(day), 0, day + GRACE, SKIP) == [day]
     assert due(Interval(day), 0, day + GRACE + 1, SKIP) == []
@@ -330,7 +330,7 @@ def test_a_plan_comes_back_as_it_was(schedule: Any) -> None:
 
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_an_error_and_no_crash(data: bytes) -> None:
-    """A newer version, or somebody's own hand, may have written it."""
+    """A newer version, or a user by hand, may have written it."""
     with pytest.raises(UnreadableMessage):
         load_plan("s", data)
 
@@ -346,6 +346,6 @@ def test_any_bytes_are_an_error_and_no_crash(data: bytes) -> None:
     ],
 )
 def test_texts_that_are_nearly_plans(text: bytes) -> None:
-    """Each of them is told by name."""
+    """The error names each of them."""
     with pytest.raises(UnreadableMessage, match="the schedule 's' cannot be read"):
         load_plan("s", text)

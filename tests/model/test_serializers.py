@@ -1,4 +1,4 @@
-"""Values and messages as bytes: what arrives is what was sent, and nothing unreadable breaks a reader."""
+"""Values and messages as bytes: they arrive unchanged, and nothing unreadable breaks a reader."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def deep(levels: int) -> Any:
     ids=["inside", "itself", "function", "array", "surrogate", "endless", "very-deep", "deep"],
 )
 def test_refusals_name_the_culprit(fmt: Serializer, value: Any, says: str, path: str) -> None:
-    """What cannot be sent is refused at once, with the way to it as one would write it."""
+    """A value that cannot be sent is refused at once, with its path in Python's notation."""
     with pytest.raises(NotSerializable, match=says) as caught:
         dump_payload(fmt, value, what="arguments")
     assert caught.value.path == path

@@ -72,7 +72,7 @@ def test_a_task_that_has_not_ended_carries_no_result(fmt: Serializer, status: in
 
 @FORMATS
 def test_a_queued_task_is_small(fmt: Serializer) -> None:
-    """What is None at the end is left out."""
+    """A value of None at the end is left out."""
     assert len(fmt.unpack(made(fmt).to_wire())) == 9
 
 
@@ -91,7 +91,7 @@ def test_a_task_without_arguments_has_empty_ones() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    """New fields are appended: an old worker reads what it knows."""
+    """New fields are appended: an old worker reads those that it knows."""
     fields = MSGPACK.unpack(full(MSGPACK, SUCCESS).to_wire())
     there = Task.from_wire(MSGPACK.pack([*fields, "newer", {"still": "newer"}]))
     assert there.reason == "timed-out"
@@ -99,7 +99,7 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, 1.5, [1]])
 def test_another_wire_version_is_refused(version: Any) -> None:
-    """It says which version it is, and what to do."""
+    """The error has the version, and what to do."""
     fields = [version, *MSGPACK.unpack(made().to_wire())[1:]]
     with pytest.raises(UnreadableMessage, match="wire version") as caught:
         Task.from_wire(msgpack.packb(fields))
@@ -111,7 +111,7 @@ def test_another_wire_version_is_refused(version: Any) -> None:
     [("id", 5), ("id", None), ("name", b"x"), ("retry", "1"), ("retry", None), ("reply", 5), ("call", None), ("call", [])],
 )  # fmt: skip
 def test_wrong_types_are_refused(place: str, value: Any) -> None:
-    """What broker and worker lean on is looked at."""
+    """Values that broker and worker rely on are checked."""
     fields = MSGPACK.unpack(full(MSGPACK, SUCCESS).to_wire())
     fields[WIRE.index(place)] = value
     with pytest.raises(UnreadableMessage, match="wrong type"):
@@ -156,7 +156,7 @@ def test_arguments_that_are_none_leave_the_task_readable(call: bytes) -> None:
 
 # ------------------------------------------------------------------------------------------ endings
 def test_get_gives_the_result() -> None:
-    """Of a task that succeeded, None included."""
+    """A task that succeeded gives its result, None included."""
     assert made(status=SUCCESS, result=MSGPACK.dumps({"x": (1,)})).get() == {"x": (1,)}
     assert made(status=SUCCESS).get() is None
 
@@ -188,7 +188,7 @@ def test_get_without_a_text_says_what_is_known() -> None:
 
 @pytest.mark.parametrize("status", [QUEUED, STARTED, RETRY])
 def test_get_before_the_end_is_a_mistake(status: int) -> None:
-    """And no `TaskError`: the task may yet succeed."""
+    """The error is not a `TaskError`: the task may yet succeed."""
     with pytest.raises(PqError, match="is not finished") as caught:
         made(status=status).get()
     assert not isinstance(caught.value, TaskError)
@@ -241,7 +241,7 @@ def test_tojson_has_plain_names_and_no_nones() -> None:
 
 
 def test_notes_add_up() -> None:
-    """And travel."""
+    """The notes of a task travel with it."""
     task = made()
     task.note(pid=1)
     task.note(crashes=2)

@@ -1,7 +1,7 @@
-"""One-line changes of the scripts, each of which breaks something. The suite of the broker has to notice every one.
+"""One-line changes of the scripts, each of which breaks something. The suite of the broker notices each.
 
 `python tests/mutants/run.py` (or `./run mutants`) tries them all and says which lived. A mutant that changes
-nothing anybody could see has its reason in `EQUIVALENT`; it is tried as well, and must live.
+nothing visible has its reason in `EQUIVALENT`; it is tried as well, and must live.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ MUTANTS = [
 
 EQUIVALENT: dict[Mutant, str] = {
     Mutant("lib", "if string.sub(head, 1, 1) == 'd' then return nil end", ""): (
-        "A finished record can be met there only after somebody wrote it by hand. Placed, it would be dropped when it is "
+        "A finished record can be met there only after a user wrote it by hand. Placed, it would be dropped when it is "
         "handed out, and be counted as vanished just the same."
     ),
 }

@@ -1,4 +1,4 @@
-"""Loaded with `-p` into a test run: puts one mutant in the place of what the package has."""
+"""Loaded with `-p` into a test run: puts one mutant in the place of the package's own line."""
 
 from __future__ import annotations
 

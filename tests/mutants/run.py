@@ -21,7 +21,7 @@ STAGES = (
     ["tests/broker/conformance", "-k", "valkey"],
     ["tests/broker/test_state_machine.py", "-k", "valkey"],
 )
-"""From what is fast to what sees all."""
+"""From the fastest tests to those that see all."""
 AT_ONCE = max(1, (os.cpu_count() or 1))
 
 

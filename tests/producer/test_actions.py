@@ -1,4 +1,4 @@
-"""What is worked out before a task or a queue is changed."""
+"""The calculations before a task or a queue is changed."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def task(
 def test_futures_that_have_waited_long_are_late(
     since: dict[str, float], before: float, most: int, late: list[str]
 ) -> None:
-    """Those whose last look is old enough, in their order, never more than one turn can take."""
+    """Futures whose last look is old enough come in their order, never more than one turn can take."""
     assert late_ids(since, before, most) == late
 
 
@@ -64,7 +64,7 @@ def test_one_task_of_each_queue_is_warned_about() -> None:
 def test_a_task_that_is_gone_is_lost_or_expired(
     queued: float | None, delay: float | None, now: float, kind: type[TaskLost]
 ) -> None:
-    """Results are kept for a minute here: what is older may have expired, what is younger was lost."""
+    """Results are kept for a minute here: older ones may have expired, younger ones were lost."""
     error = lost(task(at=queued, delay=delay), now, 60.0)
     assert type(error) is kind
     assert "task i1 is not in the store any more" in str(error)

@@ -40,7 +40,7 @@ async def test_an_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_what_goes_first_is_waited_for() -> None:
-    """`opened` waits for it, and for what is to be restarted."""
+    """`opened` waits for it, and for tasks that are to be restarted."""
     go_on = asyncio.Event()
     ran: list[str] = []
 
@@ -63,7 +63,7 @@ async def test_what_goes_first_is_waited_for() -> None:
 
 @pytest.mark.parametrize("retry_forever", [True, False])
 async def test_a_duty_that_a_job_cancelled_is_started_again_in_a_worker(retry_forever: bool) -> None:
-    """After `missed`: what happened meanwhile is looked up. Elsewhere it was the program's own wish."""
+    """After `missed`, the producer looks up the events of the meantime. Elsewhere the program asked for it."""
     started: list[asyncio.Task[None] | None] = []
     missed: list[int] = []
 
@@ -82,7 +82,7 @@ async def test_a_duty_that_a_job_cancelled_is_started_again_in_a_worker(retry_fo
 
 
 async def test_nothing_restarts_after_the_end() -> None:
-    """`cancel` ends all tasks; what was to be restarted is not."""
+    """`cancel` ends all tasks; none is restarted."""
     started: list[int] = []
 
     async def work() -> None:

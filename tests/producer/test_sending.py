@@ -1,4 +1,4 @@
-"""What goes out in one call, and which error a refused task gets."""
+"""The tasks of one call, and the error that a refused task gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers the demand asks for: numbers in, a decision out, in virtual time."""
+"""The number of workers that the demand asks for: numbers in, a decision out, in virtual time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reading(
         (reading(workers=1, waiting=2000), 5),
         (reading(workers=5, waiting=1900), 8),
         (reading(workers=8, waiting=1900), None),
-        # Workers that start are counted: what they will take is no reason for yet more.
+        # Workers that start are counted: tasks that they will take are not a reason for more workers.
         (reading(workers=3, ready=1, waiting=100), None),
         (reading(workers=3, ready=1, waiting=400), 7),
         # Tasks so long that none has ended: one worker for each that waits, and not twice the same.
@@ -54,7 +54,7 @@ def reading(
         (reading(workers=1, waiting=2000, rate=None), None),
         (reading(workers=1, waiting=2000, busy=0.4), None),
         (reading(workers=1, ready=0, waiting=2000, busy=0.0), None),
-        # Who leaves takes nothing, but is a process still.
+        # A worker that leaves takes nothing, but is still a process.
         (reading(workers=6, waiting=2000, leaving=1), 7),
         (reading(workers=7, waiting=2000, leaving=1), None),
         # In use, and nothing waits.
@@ -62,7 +62,7 @@ def reading(
     ],
 )
 def test_up(now: Reading, wanted: int | None) -> None:
-    """One look at a server of 1 to 8 workers, and what follows from it."""
+    """One look at a server of 1 to 8 workers, and the decision."""
     decision = Autoscaler(1, 8, IDLE).decide(now)
     assert (decision.workers if decision else None) == wanted
 
@@ -97,7 +97,7 @@ def test_one_moment_of_use_is_remembered_for_the_whole_time() -> None:
     [(2, 0.34, 1), (2, 0.36, 2), (4, 0.5, 3), (4, 0.53, 4), (8, 0.08, 1), (8, 1.0, 8)],
 )
 def test_down_to_where_one_more_less_would_be_too_few(workers: int, busy: float, end: int) -> None:
-    """So many stay that no more than 70 % of them are in use."""
+    """Enough workers stay that at most 70 % of them are in use."""
     total, scaler = busy * workers, Autoscaler(1, 8, IDLE)
     for second in range(100):
         decision = scaler.decide(reading(float(second), workers=workers, busy=min(1.0, total / workers)))
@@ -113,7 +113,7 @@ def test_the_number_does_not_swing() -> None:
 
 
 def test_the_next_goes_when_the_one_before_has_gone() -> None:
-    """While one finishes what it runs, or another starts, nobody is sent away."""
+    """While one finishes what it runs, or another starts, no worker is stopped."""
     scaler = Autoscaler(1, 8, IDLE)
     for second in range(100):
         assert scaler.decide(reading(float(second), workers=5, busy=0.0, leaving=1)) is None
@@ -124,12 +124,12 @@ def test_the_next_goes_when_the_one_before_has_gone() -> None:
 
 
 def test_with_a_backlog_nobody_goes() -> None:
-    """As long as tasks wait longer than they should, all stay, whatever else is seen."""
+    """While tasks wait longer than they should, all workers stay, whatever else is seen."""
     assert play(Autoscaler(1, 5, 2.0), 5, [(0.5, 1000)] * 60) == []
 
 
 def test_what_is_not_known_counts_as_needed() -> None:
-    """A store that was away for a minute: the time begins anew, not with a worker sent away at once."""
+    """A store that was away for a minute: the time begins again, and no worker is stopped at once."""
     scaler = Autoscaler(1, 8, IDLE)
     for second in range(29):
         scaler.decide(reading(float(second), workers=5, busy=0.0))
@@ -157,7 +157,7 @@ def test_a_decision_says_why(now: Reading, why: str) -> None:
 
 
 def test_a_decision_to_have_fewer_says_why() -> None:
-    """What is in use, and for how long that was so."""
+    """Return the use, and for how long it lasted."""
     scaler = Autoscaler(1, 8, 5.0)
     scaler.hold(0.0, 1)
     decision = scaler.decide(reading(6.0, workers=4, busy=0.03))
@@ -189,7 +189,7 @@ def test_what_is_in_use_is_an_average_and_what_is_now() -> None:
     ],
 )
 def test_what_is_scarce_decides(told: Load | None, used: float, slots: float) -> None:
-    """Slots, child processes, the one event loop; and who does not answer has a job that holds that loop."""
+    """Slots, child processes, the one event loop; a worker that does not answer has a job that holds that loop."""
     measure = Meter().look({"w1": told}, 1.0)
     assert (measure.utilisation, measure.slots) == (pytest.approx(used), slots)
 
@@ -201,7 +201,7 @@ def test_a_rate_is_that_of_a_worker_in_full_use() -> None:
 
 
 def test_a_rate_forgets_the_tasks_of_before() -> None:
-    """Quick tasks, then a long one: after a second of it nobody takes it for a quick one."""
+    """Quick tasks, then a long one: after a second the long one does not count as quick."""
     meter = Meter()
     assert meter.look({"w1": load(1.0, 100, slots=(0, 1, 0.1))}, 1.0).rate == pytest.approx(1000.0)
     assert meter.look({"w1": load(2.0, 100, slots=(1, 1, 1.1))}, 1.0).rate == 0.0

@@ -8,7 +8,7 @@ from pq.server.restarts import BETWEEN, LONGEST, STARTS, YOUNG, Restarts
 
 
 def test_one_that_was_killed_is_replaced_at_once_however_many_are() -> None:
-    """A kill of all workers of a young server, one after the other, is no failed start."""
+    """A kill of all workers of a young server, one after the other, is not a failed start."""
     restarts = Restarts()
     restarts.ready()
     for n in range(8):
@@ -39,17 +39,17 @@ def test_one_that_had_worked_for_a_while_may_die_as_often_as_it_likes() -> None:
 
 @pytest.mark.parametrize("lived", [0.1, 60.0])
 def test_workers_that_cannot_start_are_tried_later_and_later(lived: float) -> None:
-    """Also those that take long before they fail."""
+    """The same holds for workers that take long before they fail."""
     restarts = Restarts()
     restarts.ready()
-    pauses = []
+    delays = []
     now = 0.0
     for _ in range(20):
         restarts.died(ready=False, lived=lived, workers=1, now=now)
-        pauses.append(restarts.wait(now))
-        now += pauses[-1]
-    assert pauses[:4] == [0, 1, 2, 4]
-    assert pauses[-1] == LONGEST
+        delays.append(restarts.wait(now))
+        now += delays[-1]
+    assert delays[:4] == [0, 1, 2, 4]
+    assert delays[-1] == LONGEST
     assert not restarts.hopeless, "some have started before"
     restarts.ready()
     restarts.died(ready=False, lived=lived, workers=1, now=now)

@@ -1,4 +1,4 @@
-"""Looks at the workers and the store: what is asked, and what is done. The store is the one in memory."""
+"""Looks at the workers and the store: the questions, and the actions. The store is the one in memory."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def put(store: Store, count: int, queue: str = "default", delay: int | Non
 
 
 async def test_an_idle_server_asks_its_store_nothing() -> None:
-    """As few workers as may be, and none of them in use: what could wait?"""
+    """The least number of workers, and none of them in use: no task can wait."""
     store, pool = Store(), Pool(1, busy=False)
     looks = scaling(pool, store)
     for _ in range(5):
@@ -106,7 +106,7 @@ async def test_what_cannot_be_started_is_no_demand(case: str) -> None:
 
 
 async def test_delayed_tasks_that_are_due_are_demand() -> None:
-    """Also when no worker has had room to promote them."""
+    """They count also when no worker had a slot to promote them."""
     store, pool = Store(), Pool(1, busy=True)
     await put(store, 3, delay=0)
     await scaling(pool, store).look()

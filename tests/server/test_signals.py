@@ -1,4 +1,4 @@
-"""What a server does at each signal, by how often it came."""
+"""The action of a server at each signal, by the number of times that it came."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_signal_asks_for_more_each_time(number: signal.Signals, intentions: li
 
 
 def test_the_table_has_every_signal_of_a_server() -> None:
-    """A server listens to what the table has, and to nothing else."""
+    """A server listens to the signals of the table, and to nothing else."""
     assert {number.name for number in INTENTIONS} == {"SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU"}
 
 

@@ -1,6 +1,6 @@
 """Ways to break pq on purpose. The simulation must notice each: what notices nothing shows nothing.
 
-Each has seeds that are known to meet it. Where a change moves what seeds do, `run.py --hunt` finds others.
+Each has seeds that are known to meet it. Where a change moves the effects of seeds, `run.py --hunt` finds others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Breakage(NamedTuple):
     rules: str
     seeds: tuple[int, ...]
     force: dict[str, Any] | None = None
-    """What is not left to chance in these seeds, where else too few would meet it."""
+    """Options that are not left to chance in these seeds, where else too few would meet the breakage."""
 
 
 def text(name: str, old: str, new: str) -> Callable[[], Any]:
@@ -119,16 +119,16 @@ def _batch_goes_on(self: RoundTrips, *args: Any, **options: Any) -> Any:
 _heard, _ended, _answer = RedisSubscription._heard, EternalTask._ended, RoundTrips.answer
 
 ALONE = {
-    "jobs": ("waiting", "waiting", "deadly", "work"), "faults": ["kill"], "seats": 1,
+    "jobs": ("waiting", "waiting", "deadly", "work"), "faults": ["kill"], "handles": 1,
     "settings": {"concurrent_tasks": 8, "max_requests": 0, "max_crashes": 20},
 }  # fmt: skip
 """One worker, which dies so often that those that wait for another task are suspects."""
 
 STREAMS = {"jobs": ("streaming", "streaming", "work")}
-"""Tasks that stream, and who reads them."""
+"""Tasks that stream, and their readers."""
 
 LATE = {"jobs": ("work",), "faults": [], "days": {"late": 0.15, "longest": 25.0}}
-"""Calls that take longer than who made them waits."""
+"""Calls that take longer than their callers wait."""
 
 BREAKAGES = {
     "settle has no fence": Breakage(
@@ -159,7 +159,7 @@ BREAKAGES = {
     "what expired is taken over at once": Breakage(
         text("reserve", "if stable_for == 0 then", "if true then"), "S9", (14, 35, 40)
     ),
-    "a gap is no gap": Breakage(text("lib", "elseif now - seen > ttl / 2 then since = now end", "end"), "S9", (35, 41, 45)),
+    "a gap does not count": Breakage(text("lib", "elseif now - seen > ttl / 2 then since = now end", "end"), "S9", (35, 41, 45)),
     "deadlines stay where a wrong clock put them": Breakage(
         text("lib", "if deadline > 0 then\n", "if false then\n"), "S1 L1 L3", (56, 118, 188)
     ),
@@ -176,11 +176,11 @@ BREAKAGES = {
     ),
     "a refused subscription is left so": Breakage(put(RedisSubscription, "_heard", _hears_no_refusal), "L4", (21, 133, 170), {"faults": ["cut", "outage"], "days": {"error": 0.1}}),
     "a suspect is never trusted": Breakage(put(Quarantine, "_trust", lambda self, suspect: None), "S1", (17,), ALONE),
-    "a suspect blocks for ever": Breakage(put(Quarantine, "blocked_long", lambda self: False), "S1", (17,), ALONE),
+    "a suspect blocks forever": Breakage(put(Quarantine, "blocked_long", lambda self: False), "S1", (17,), ALONE),
     "a service that was cancelled stays down": Breakage(put(EternalTask, "_ended", _stays_down), "S1 L4 L2", (1, 3), {"jobs": ("work", "work", "crowd.stopper"), "faults": []}),
     "a producer that was cancelled hears and looks no more": Breakage(
         put(LoopTasks, "attend", _attends_once), "S1 L2", (56, 69, 87),
-        {"jobs": ("waiting", "work", "crowd.stopper"), "faults": [], "seats": 1,
+        {"jobs": ("waiting", "work", "crowd.stopper"), "faults": [], "handles": 1,
          "settings": {"concurrent_tasks": 8, "max_requests": 0}},
     ),
     "a batch that failed is forgotten": Breakage(put(RoundTrips, "answer", _batch_goes_on), "S1", (29, 130, 142)),
@@ -195,7 +195,7 @@ BREAKAGES = {
     "a reader takes one attempt for the other": Breakage(
         lambda: mock.patch.object(TaskStream, "_gaps", property(lambda self: True, lambda self, value: None), create=True), "S10", (1, 2), STREAMS
     ),
-    "who lost his lease at his limit waits for ever": Breakage(
+    "a worker that lost its lease at its limit waits forever": Breakage(
         put(Dispatch, "look_at_limit", lambda self: None), "S1 L1 L3", (1, 12)
     ),
 }  # fmt: skip

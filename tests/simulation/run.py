@@ -1,11 +1,11 @@
 """Run seeds of the simulation in this process, an answer a line.
 
     run.py FIRST COUNT [-v]       these seeds; with -v each history, and what pq logs
-    run.py FIRST COUNT --streams  the same with tasks that stream, and who reads them
+    run.py FIRST COUNT --streams  the same with tasks that stream, and their readers
     run.py --notice               each breakage against the seeds that are known to meet it
     run.py --hunt [WORD [MOST]]   which seeds those are
 
-It runs with a fixed hash seed, and starts itself anew where that is not so: the order of a set of texts must not
+It runs with a fixed hash seed, and starts itself again where that is not so: the order of a set of texts must not
 depend on the process.
 """
 
@@ -94,7 +94,7 @@ def seeds(socket: str, first: int, count: int, verbose: bool, force: dict[str, A
 def main(words: list[str]) -> int:
     verbose = "-v" in words
     force = STREAMS if "--streams" in words else None
-    warnings.simplefilter("ignore", RuntimeWarning)  # of what a killed program had begun
+    warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that a killed program had begun
     logging.disable(logging.NOTSET if verbose else logging.CRITICAL)
     if verbose:
         words.remove("-v")

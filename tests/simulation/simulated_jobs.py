@@ -1,4 +1,4 @@
-"""The jobs of the simulation. What they do they also tell the history, which no record of pq's has a part in."""
+"""The jobs of the simulation. They also record their steps in the history, apart from all records of pq."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pq.execution.attempt import current_task
 
 
 class Oracle:
-    """Where bodies tell what they do; there is one at a time."""
+    """The history that bodies write to; there is one at a time."""
 
     history: Any = None
     runs = 0
@@ -32,7 +32,7 @@ def note(op: str, **facts: Any) -> None:
 
 
 class Body:
-    """One run of a body: told at its begin and at its end."""
+    """One run of a body: recorded at its begin and at its end."""
 
     def __enter__(self) -> Body:
         task = current_task.get()
@@ -80,7 +80,7 @@ async def slow(seconds: float = 1.0) -> str:
 
 @api.job()
 async def parent(self: Any, children: int = 2, seconds: float = 0.1) -> str:
-    """It does not wait for what it queues."""
+    """The job does not wait for the task that it queues."""
     with Body() as body:
         await asyncio.sleep(seconds)
         for _ in range(children):
@@ -147,7 +147,7 @@ async def crowd_stopper() -> str:
 
 @api.job(max_retries=3, retry_delay=0.2)
 async def streaming(self: Any, parts: int = 5, failures: int = 0, seconds: float = 0.05) -> str:
-    """It streams who it is, and the number of each part."""
+    """The job streams its attempt, and the number of each part."""
     with Body() as body:
         for number in range(parts):
             await self.stream([body.run, number])

@@ -160,7 +160,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle._run()
 
     def throw_away(self) -> None:
-        """The end: what still waits is let go, and nothing of it runs any more."""
+        """The end: all that still waits is released, and nothing of it runs any more."""
         self._open = False
         self.close()
         with contextlib.suppress(RuntimeError):

@@ -2,7 +2,7 @@
 decided by chance.
 
 A request travels to the server and its reply travels back. On a bad day either is late, gets lost with its
-connection, or arrives when nobody waits for it any more. The server executes one command at a time. What it would
+connection, or arrives when no caller waits for it any more. The server executes one command at a time. What it would
 do between commands (block a client, push what is published) is done here, so that it happens in virtual time.
 """
 
@@ -43,7 +43,7 @@ WAKING = {
     "replace",
 }
 TELLING = {"settle", "cancel", "displace", "unlock"}
-"""Scripts that may publish though nobody listens to the events of tasks."""
+"""Scripts that may publish though no process listens to the events of tasks."""
 ERRORS = ("LOADING the server is loading its data", "BUSY a script is running", "READONLY a replica")
 
 
@@ -74,7 +74,7 @@ class Line:
 
 
 class Days:
-    """What may go wrong, and how often (0: never). All of it is turned off at the end."""
+    """The faults, and how often they happen (0: never). All of it is turned off at the end."""
 
     def __init__(self, chance: random.Random) -> None:
         def sometimes(most: float) -> float:
@@ -101,9 +101,7 @@ class Connection:
         self.store = store
         self.program = program
         self.wire: SimulatedWire | None = wire
-        self.up: deque[tuple[bytes, int]] = (
-            deque()
-        )  # what is under way: a command, and how many are of its call
+        self.up: deque[tuple[bytes, int]] = deque()  # pending: a command, and how many are of its call
         self.up_until = 0.0
         self.down: deque[Any] = deque()
         self.down_until = 0.0
@@ -234,7 +232,7 @@ class SimulatedStore:
         return connection
 
     def cut_off(self, name: str, off: bool) -> None:
-        """A program cannot reach the server, nor the server it; nobody tells them."""
+        """A program cannot reach the server, nor the server the program; neither gets an error."""
         if off:
             self._cut.add(name)
         else:
@@ -326,7 +324,7 @@ class SimulatedStore:
         self.loop.call_at(at, self._received, connection, context=connection.program.context)
 
     def client_closed(self, connection: Connection) -> None:
-        """The program closes its end; what it has sent arrives none the less, and the news behind it."""
+        """The program closes its end; data that it has sent arrives nevertheless, and the news behind it."""
         connection.wire = None
         at = max(connection.up_until + 1e-7, self.loop.time() + self._latency(self.days.late))
         connection.up_until = at
@@ -362,7 +360,7 @@ class SimulatedStore:
                 self._break(connection)
 
     def heal(self) -> None:
-        """The end of all that is wrong with connections that stand, and of what is very late on them."""
+        """End all faults of open connections, and deliver all that is late on them."""
         self.days.end()
         self._cut.clear()
         soon = self.loop.time() + 3.0
@@ -380,7 +378,7 @@ class SimulatedStore:
 
     # ---------------------------------------------------------------------------------- server
     def stop(self) -> None:
-        """It goes down; nothing that it has said is forgotten."""
+        """Stop the server; it keeps all data that it acknowledged."""
         self.up = False
         self.cut_all()
         self._line.ask(("SCRIPT", "FLUSH"))
@@ -483,7 +481,7 @@ class SimulatedStore:
                 for connection in self._blocked:
                     if key in (connection.blocked or ()):
                         self._line.ask(("LPOP", key))
-                        # Not before what we are in the middle of has been answered.
+                        # Not before the current command has been answered.
                         self._blocked.pop(connection)
                         self._at(self.loop.time(), self._unblock, connection, [key, b"1"])
                         break
@@ -511,7 +509,7 @@ class SimulatedStore:
         self._hub_asked(("PING",), b"pong")
 
     def _hub_asked(self, command: tuple[str, ...], answer: bytes) -> None:
-        """What was published before the answer comes before it."""
+        """Messages that were published before the answer come before it."""
         (reply,) = self._hub.ask(command)
         while reply[0] != answer:
             self._publish(reply[1].decode(), reply[2])
@@ -533,7 +531,7 @@ class SimulatedStore:
         self.history.note(self.loop.time(), "store", op, "info", **facts)
 
     def _watch(self, name: str, keys: list[str], args: list[bytes], reply: Any) -> None:
-        """What the server did: by its answers, and by a look at the records themselves."""
+        """The effects of the server: by its answers, and by a look at the records themselves."""
         ids: list[bytes] = []
         if name == "reserve":
             lease, batch = args[1].decode(), int(args[2])

@@ -1,6 +1,6 @@
 """One schedule: workers, producers and a supervisor on a store, what chance does to them, and how it ends.
 
-A schedule has a bad time, in which everything may happen, and then a calm one, in which nothing does: all must be
+A schedule has a bad time, in which everything may happen, and then a quiet one, in which nothing does: all must be
 done within it, since a system that only never does anything wrong may do nothing at all.
 """
 
@@ -63,7 +63,7 @@ class Ordered(dict[Any, None]):
 
 
 class SimulatedKeeper(LeaseKeeper):
-    """The lease keeper without its thread: what that does is done by a task, with the same decisions."""
+    """The lease keeper without its thread: a task does the work of the thread, with the same decisions."""
 
     _renewing: asyncio.Task[None] | None = None
 
@@ -92,7 +92,7 @@ class SimulatedKeeper(LeaseKeeper):
 
 
 class SimulatedRenewer:
-    """What `RedisRenewer` does, over the simulated network."""
+    """Does the work of `RedisRenewer`, over the simulated network."""
 
     def __init__(self, broker: SimulatedBroker) -> None:
         self._broker = broker
@@ -127,7 +127,7 @@ class ProgramStore(Store):
         )  # fmt: skip
 
 
-class Seat:
+class WorkerHandle:
     """The place of one worker, which a supervisor keeps taken."""
 
     def __init__(self, number: int, node: str) -> None:
@@ -163,10 +163,10 @@ class World:
         )  # fmt: skip
         self.settings = PulsarQueue(**{**settings.kwargs, **force.get("settings", {})}).cfg
         self.registry = Registry([*JOBS, *([ticking] if self.periodic else [])])
-        seats = chance.choice((1, 2, 2, 3))
-        self.seats = [Seat(n, f"host{n % 2}") for n in range(force.get("seats", seats))]
+        handles = chance.choice((1, 2, 2, 3))
+        self.handles = [WorkerHandle(n, f"host{n % 2}") for n in range(force.get("handles", handles))]
         self.programs = 0
-        self.calm = False
+        self.quiet = False
         self.over = False
         self.waits = 0
         self.long_work = 0.0
@@ -176,7 +176,7 @@ class World:
         self.sampling = random.Random(chance.random())
         self.faults = [fault for fault in FAULTS if chance.random() < 0.4]
         if chance.random() < 0.2:
-            # What befalls the store alone: no worker did anything wrong, so none may lose what it has.
+            # Faults of the store alone: no worker did anything wrong, so none may lose what it has.
             self.store.days.end()
             self.faults = [fault for fault in self.faults if fault in OF_THE_STORE]
             self.note("world", "healthy")
@@ -209,69 +209,69 @@ class World:
         return queues
 
     # --------------------------------------------------------------------------------- workers
-    def fill(self, seat: Seat) -> None:
-        """Start a worker at this seat."""
-        seat.lives += 1
-        program = seat.program = self.program(f"w{seat.number}.{seat.lives}")
-        seat.leases = []
+    def fill(self, handle: WorkerHandle) -> None:
+        """Start a worker at this handle."""
+        handle.lives += 1
+        program = handle.program = self.program(f"w{handle.number}.{handle.lives}")
+        handle.leases = []
         store = ProgramStore(self.settings, self.store, program)
 
         def took(lease: str, queues: list[str]) -> None:
-            seat.leases.append((lease, list(queues)))
+            handle.leases.append((lease, list(queues)))
             self.note(program.name, "lease", lease=lease)
 
-        worker = seat.worker = Worker(
+        worker = handle.worker = Worker(
             self.settings,
             store,
             self.registry,
             name=program.name,
-            node=seat.node,
+            node=handle.node,
             on_lease=took,
             clock=program,
         )
-        seat.main = program.spawn(self._work(seat, worker, program))
-        seat.main.set_name("main")
-        self.loop.world.spawn(self._attend(seat, seat.main, program))
+        handle.main = program.spawn(self._work(handle, worker, program))
+        handle.main.set_name("main")
+        self.loop.world.spawn(self._attend(handle, handle.main, program))
 
-    async def _work(self, seat: Seat, worker: Worker, program: Program) -> None:
+    async def _work(self, handle: WorkerHandle, worker: Worker, program: Program) -> None:
         try:
             await worker.start()
             await worker.finished.wait()
         finally:
             await worker.stop(0.5)
 
-    async def _attend(self, seat: Seat, main: asyncio.Task[Any], program: Program) -> None:
-        """Whoever ends by himself is followed by another."""
+    async def _attend(self, handle: WorkerHandle, main: asyncio.Task[Any], program: Program) -> None:
+        """A worker that ends by itself is followed by another."""
         ended, _ = await asyncio.wait({main})
         for task in ended:
             error = task.exception() if not task.cancelled() else None
             if error is not None and not isinstance(error, PqError):
                 self.note(program.name, "crashed", what=f"the worker ended with {error!r}")
-        if seat.program is program and not self.over:
-            seat.program = None
+        if handle.program is program and not self.over:
+            handle.program = None
             program.kill()
             self.store.gone(program)
             await asyncio.sleep(0.3)
-            if seat.program is None and not self.over:
-                self.fill(seat)
+            if handle.program is None and not self.over:
+                self.fill(handle)
 
-    def kill(self, seat: Seat, *, seen: bool) -> None:
-        """SIGKILL. `seen`: its supervisor lives, and hands back what it held."""
-        program = seat.program
+    def kill(self, handle: WorkerHandle, *, seen: bool) -> None:
+        """SIGKILL. `seen`: its supervisor lives, and releases the tasks that it held."""
+        program = handle.program
         if program is None:
             return
-        seat.program = None
+        handle.program = None
         program.kill()
         self.store.gone(program)
         self.note("world", "fault", what=f"kill {program.name}", seen=seen)
         if seen:
-            self.supervisor.spawn(self._hand_back(list(seat.leases)))
-        self.loop.world.spawn(self._follow(seat, self.chance.uniform(0.05, 2.0)))
+            self.supervisor.spawn(self._hand_back(list(handle.leases)))
+        self.loop.world.spawn(self._follow(handle, self.chance.uniform(0.05, 2.0)))
 
-    async def _follow(self, seat: Seat, after: float) -> None:
+    async def _follow(self, handle: WorkerHandle, after: float) -> None:
         await asyncio.sleep(after)
-        if seat.program is None and not self.over:
-            self.fill(seat)
+        if handle.program is None and not self.over:
+            self.fill(handle)
 
     async def _hand_back(self, leases: list[tuple[str, list[str]]]) -> None:
         await asyncio.sleep(self.chance.uniform(0.005, 0.2))
@@ -285,16 +285,16 @@ class World:
         """A body that kills its worker, so often."""
         if self.deaths.get(id, 0) >= deaths:
             return False
-        seat = next((seat for seat in self.seats if seat.program is program), None)
-        if seat is None:
+        handle = next((handle for handle in self.handles if handle.program is program), None)
+        if handle is None:
             return False
         self.deaths[id] = self.deaths.get(id, 0) + 1
-        self.loop.world.context.run(self.loop.call_soon, lambda: self._kill_now(seat, program))
+        self.loop.world.context.run(self.loop.call_soon, lambda: self._kill_now(handle, program))
         return True
 
-    def _kill_now(self, seat: Seat, program: Program | None) -> None:
-        if seat.program is program:
-            self.kill(seat, seen=True)
+    def _kill_now(self, handle: WorkerHandle, program: Program | None) -> None:
+        if handle.program is program:
+            self.kill(handle, seen=True)
 
     # ------------------------------------------------------------------------------- producers
     async def produce(self, program: Program, chance: random.Random, tasks: int) -> None:
@@ -334,7 +334,7 @@ class World:
         facts: dict[str, Any] = {}
         options: dict[str, Any] = {}
         if name == "waiting" and (self.settings.concurrent_tasks < 8 or self.settings.max_requests):
-            name = "parent"  # with so few slots those that wait may take them all, which is no fault of ours
+            name = "parent"  # with so few slots those that wait may take them all, which is not a fault
         if name == "long":
             name, facts = "work", {"seconds": self.lease * chance.uniform(0.8, 2.0)}
             self.long_work += facts["seconds"]
@@ -407,7 +407,7 @@ class World:
         while True:
             try:
                 async for part in stream:
-                    parts.append(part)  # noqa: PERF401  what is there when it breaks is thrown away
+                    parts.append(part)  # noqa: PERF401  parts before a break are dropped
                 break
             except StreamRestarted:
                 parts.clear()
@@ -430,8 +430,8 @@ class World:
     # ------------------------------------------------------------------------------- the whole
     async def run(self) -> None:
         chance = self.chance
-        for seat in self.seats:
-            self.fill(seat)
+        for handle in self.handles:
+            self.fill(handle)
         producers = [self.program(f"p{n}") for n in range(chance.choice((1, 1, 2)))]
         mains = [
             p.spawn(self.produce(p, random.Random(chance.random()), chance.randint(5, 10))) for p in producers
@@ -476,15 +476,15 @@ class World:
         return {id for id in self.store.known if id.startswith("cron.")}
 
     async def _calm_down(self) -> None:
-        """From here on nothing goes wrong."""
-        self.calm = True
+        """End all faults: nothing goes wrong from here on."""
+        self.quiet = True
         store = self.store
         store.heal()
         if not store.up:
             store.start()
         if store.frozen:
             store.thaw()
-        for program in [*self._all_programs, *(seat.program for seat in self.seats if seat.program)]:
+        for program in [*self._all_programs, *(handle.program for handle in self.handles if handle.program)]:
             program.go_on()
         self.supervisor.go_on()
 
@@ -505,15 +505,15 @@ class World:
 
     def _living(self) -> set[str]:
         return {
-            seat.worker.context.lease
-            for seat in self.seats
-            if seat.program is not None and seat.worker is not None and seat.worker.context is not None
+            handle.worker.context.lease
+            for handle in self.handles
+            if handle.program is not None and handle.worker is not None and handle.worker.context is not None
         }
 
     def _foreign(self) -> list[tuple[str, str]]:
         queues, _ = stores.dump_server(_Raw(self.store))
         living = self._living()
-        served = {QUEUE, *(seat.node for seat in self.seats)}
+        served = {QUEUE, *(handle.node for handle in self.handles)}
         return [
             (name, lease)
             for name, q in queues.items()
@@ -549,13 +549,13 @@ class World:
 
 
 async def kill_a_worker(world: World) -> None:
-    seat = world.chance.choice(world.seats)
-    world.kill(seat, seen=world.chance.random() < 0.5)
+    handle = world.chance.choice(world.handles)
+    world.kill(handle, seen=world.chance.random() < 0.5)
 
 
 async def pause_a_worker(world: World) -> None:
-    seat = world.chance.choice(world.seats)
-    program = seat.program
+    handle = world.chance.choice(world.handles)
+    program = handle.program
     if program is None:
         return
     program.pause()
@@ -594,9 +594,9 @@ async def cut_everything(world: World) -> None:
 
 
 async def partition(world: World) -> None:
-    seat = world.chance.choice(world.seats)
-    if seat.program is not None:
-        name = seat.program.name
+    handle = world.chance.choice(world.handles)
+    if handle.program is not None:
+        name = handle.program.name
         world.store.cut_off(name, True)
         await asyncio.sleep(world.lease * world.chance.uniform(0.2, 2.5))
         world.store.cut_off(name, False)
@@ -626,7 +626,7 @@ FAULTS: dict[str, Callable[[World], Any]] = {
 
 
 class _Raw:
-    """As much of a client as `stores.dump_server` needs."""
+    """The part of a client that `stores.dump_server` needs."""
 
     def __init__(self, store: SimulatedStore) -> None:
         self._store = store
@@ -661,7 +661,7 @@ def simulated(world: World) -> Iterator[None]:
 
 
 def simulate(seed: int, path: str, force: dict[str, Any] | None = None) -> tuple[History, list[str]]:
-    """Run one schedule; its history and the rules that it broke. `force`: what is not left to chance."""
+    """Run one schedule; return its history and the rules that it broke. `force`: options that are not left to chance."""
     world = World(seed, path, force)
     try:
         with simulated(world):

@@ -36,7 +36,7 @@ SETTLED = 5.0
 
 
 class CountingStore(SimulatedStore):
-    """Notes each attempt to connect: when, and by whom."""
+    """Records each attempt to connect: its time and its client."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -56,8 +56,8 @@ async def ask(api: Producer) -> None:
 async def stampede(world: World, away: float) -> dict[str, Any]:
     store = world.store
     assert isinstance(store, CountingStore)
-    for seat in world.seats:
-        world.fill(seat)
+    for handle in world.handles:
+        world.fill(handle)
     apis = []
     for n in range(PRODUCERS):
         program = world.program(f"p{n}")
@@ -86,7 +86,7 @@ def main(away: float) -> None:
     try:
         with mock.patch.object(simulated_world, "SimulatedStore", CountingStore):
             force = {
-                "seats": WORKERS,
+                "handles": WORKERS,
                 "faults": (),
                 "settings": {"lease": 30.0, "max_requests": 0, "schedule_periodic": False},
             }

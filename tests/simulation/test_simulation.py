@@ -1,6 +1,6 @@
 """Hundreds of schedules of everything that can happen between machines; each must keep every rule of `history.py`.
 
-A seed is a whole schedule: workers, producers, a network and what befalls them. `PQ_SIM_SEED=n` runs that one alone and
+A seed is a whole schedule: workers, producers, a network and their faults. `PQ_SIM_SEED=n` runs that one alone and
 tells its history; `PQ_SIM_SEEDS=n` runs more of them. They run in processes of their own, with nothing of pytest in
 them, so that they leave nothing behind in this one.
 """
@@ -44,7 +44,7 @@ def begin(*words: object, hash_seed: str = "0") -> subprocess.Popen[str]:
 
 
 def answers(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """What a run said of its seeds. One that ended otherwise than it should is a failure here."""
+    """The report of a run about its seeds. A seed that ended otherwise than it should is a failure here."""
     try:
         out, err = process.communicate(timeout=60 + 6 * SEEDS)
     except BaseException:
@@ -56,10 +56,10 @@ def answers(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 
 
 def seeds(count: int, *words: str) -> list[dict[str, Any]]:
-    """What the first so many seeds came to, some processes at once."""
+    """The results of the first `count` seeds, some processes at once."""
     size = -(-count // PARTS)
     running = [begin(1 + part * size, min(size, count - part * size), *words) for part in range(PARTS)]
-    # All are read at once: who is not read stands still when its pipe is full.
+    # All are read at once: a process that is not read stands still when its pipe is full.
     with ThreadPoolExecutor(PARTS) as pool:
         try:
             return [answer for found in pool.map(answers, running) for answer in found]
@@ -71,7 +71,7 @@ def seeds(count: int, *words: str) -> list[dict[str, Any]]:
 @pytest.mark.endurance
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_seed_breaks_a_rule() -> None:
-    """Nothing lost, nothing ended twice, nobody left waiting, whatever happened before the calm."""
+    """Nothing lost, nothing ended twice, no caller left waiting, whatever happened before the faults ended."""
     if seed := os.environ.get("PQ_SIM_SEED"):
         process = begin(int(seed), 1, "-v")
         out, err = process.communicate(timeout=120)
@@ -92,7 +92,7 @@ def test_no_seed_breaks_a_rule() -> None:
 @pytest.mark.endurance
 @pytest.mark.timeout(300 + 10 * SEEDS)
 def test_no_stream_is_read_wrong() -> None:
-    """Who reads a stream to its end has all parts of the run that counts, and no other, whatever happened meanwhile."""
+    """A reader of a whole stream has all parts of the run that counts, and no other, whatever happened meanwhile."""
     found = seeds(SEEDS // 10 + 1, "--streams")
     broken = [
         f"run.py {answer['seed']} 1 --streams -v: {answer['broken'][:3]}"
@@ -103,7 +103,7 @@ def test_no_stream_is_read_wrong() -> None:
 
 
 def test_a_seed_is_the_same_in_every_process() -> None:
-    """The same steps at the same times, whatever the process, its hash seed, and what ran in it before."""
+    """The same steps at the same times, for any process, hash seed, and earlier runs."""
     first = answers(begin(1, 12))
     again = answers(begin(1, 12, hash_seed="random"))
     alone = [answers(begin(seed, 1)) for seed in (7, 12)]
@@ -115,7 +115,7 @@ def test_a_seed_is_the_same_in_every_process() -> None:
 @pytest.mark.endurance
 @pytest.mark.timeout(300)
 def test_each_breakage_is_noticed() -> None:
-    """pq, broken in one place after the other: what would notice nothing would show nothing."""
+    """pq, broken in one place after the other: a simulation that notices nothing would show nothing."""
     found = answers(begin("--notice"))
     missed = [answer["breakage"] for answer in found if not answer["noticed"]]
     assert len(found) > 10
@@ -194,7 +194,7 @@ BAD = {
 
 
 def test_a_good_story_breaks_no_rule() -> None:
-    """And it is the same one after it was written down and read."""
+    """The story is the same one after it was written down and read."""
     assert broken_rules(story(*GOOD)) == []
     again = read(story(*GOOD).lines().splitlines())
     assert again == story(*GOOD)

@@ -1,7 +1,7 @@
-"""A store comes back, and everybody who lost it at one moment wants it back: they must not come at one moment.
+"""A store comes back, and all clients that lost it at one moment want it back: they must not come at one moment.
 
 Real workers and producers, in virtual time, in a process of its own (`stampede.py`). The same seed each time, so the
-counts are the same each time; what is asserted leaves room for another seed.
+counts are the same each time; the assertions leave a margin for another seed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_who_comes_when_the_store_is_back() -> None:
 
     back = [(at - AWAY, name) for at, name in attempts if at >= AWAY]
     under_way = {name for at, name in attempts if at >= AWAY - 0.01}  # when it came back, or begun since
-    assert len(under_way) == PROGRAMS, "everybody is back"
+    assert len(under_way) == PROGRAMS, "all are back"
     assert len(back) > 2 * PROGRAMS, "with most of its connections"
     after = Counter(int(at / SLOT) for at, _ in back)
     assert max(after.values()) < 2.5 * usual, f"they come all at once: {sorted(after.items())}"

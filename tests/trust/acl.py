@@ -16,7 +16,7 @@ def rules() -> dict[str, list[str]]:
 
 
 def more_in_a_cluster() -> list[str]:
-    """What the page adds to each line for a cluster."""
+    """Words that the page adds to each line for a cluster."""
     (words,) = re.findall(r"^`(\+cluster\|[^`]*)` more", PAGE.read_text("utf-8"), re.MULTILINE)
     return words.split()
 

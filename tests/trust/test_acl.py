@@ -178,7 +178,7 @@ async def test_a_producer_cannot_take_or_end_a_task(store: Any) -> None:
 
 @pytest.mark.parametrize("missing", ["lrem", "blpop", "publish", "evalsha", "eval", "subscribe"])
 async def test_a_right_that_is_missing_is_named_at_the_start(store: Any, missing: str) -> None:
-    """And nothing is left running, or lying there."""
+    """Nothing is left running, and nothing is left in the store."""
     make_user(store.client, "worker", f"-{missing}")
     with pytest.raises(StoreRefused, match=missing) as caught:
         async with asyncio.timeout(40):

@@ -1,4 +1,4 @@
-"""What must not be in the package: things that run what others send, but for places that are named here."""
+"""Calls that the package must not have: those that run foreign data, except at places that are named here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALLS = {"eval", "exec", "__import__"}
 
 
 def banned(source: str) -> set[str]:
-    """What a module does of it."""
+    """The banned calls of a module."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Large messages are compressed on their way to the store, and everybody reads them."""
+"""Large messages are compressed on their way to the store, and all processes read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No password of a URL is shown, whatever the URL looks like, by whoever has to speak of it."""
+"""No code that mentions a URL shows its password, whatever the URL looks like."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_password_in_a_parameter(name: str, end: str, rest: str) -> None:
 @FEW
 @given(SCHEMES, PASSWORDS, HOSTS)
 def test_errors_and_reprs(scheme: str, password: str, host: str) -> None:
-    """Of settings, of a store, of a broker, and of what the store's errors become."""
+    """Settings, a store, a broker, and the errors of a store hide it."""
     url = f"{scheme}://:{password}@{host}"
     said = []
     for name in ("data_store", "message_broker"):

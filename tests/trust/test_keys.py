@@ -1,4 +1,4 @@
-"""A whole application with keys: what lies in the store, who can read it, and what happens to what is not ours."""
+"""A whole application with keys: the contents of the store, their readers, and the end of foreign messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(pq.__file__).parents[1]
 
 @pq.job()
 async def speaks(self: pq.Job, word: str = "") -> str:
-    self.logger.warning("it was told %s", word)
+    self.logger.warning("the word is %s", word)
     self.progress(1, 2, word)
     await self.stream(word)
     return word * 2
@@ -55,7 +55,7 @@ def everything(client: Any) -> bytes:
 async def test_nothing_that_a_task_says_lies_there_in_clear(
     make_app: Any, start_worker: Any, valkey: Any
 ) -> None:
-    """Arguments, results, errors, log lines, progress, streams, schedules; and whoever has the keys reads all of it."""
+    """Arguments, results, errors, log lines, progress, streams, schedules; a process with the keys reads all of it."""
     app = make_app(**KEYS)
     heard: list[Any] = []
     async with app.api() as api:
@@ -74,7 +74,7 @@ async def test_nothing_that_a_task_says_lies_there_in_clear(
             while {"done", "queued", "started", "log"} - {event for event, _ in heard}:
                 await asyncio.sleep(0.02)
         assert b"hushhush" not in everything(valkey.client)
-        assert (await api.tasks.log(done.id))[0].text == "it was told hushhush"
+        assert (await api.tasks.log(done.id))[0].text == "the word is hushhush"
         assert (await api.tasks.schedules())[0].kwargs == {"word": "hushhush"}
         assert {task.kwargs["word"] for event, task in heard if event == "done"} == {"hushhush"}
         # The dead set is looked at, mended and run again.
@@ -89,7 +89,7 @@ async def test_nothing_that_a_task_says_lies_there_in_clear(
 
 
 async def test_a_part_of_a_stream_belongs_to_its_place(make_app: Any, start_worker: Any, valkey: Any) -> None:
-    """Who can write to the store can take parts away, and that is told; he cannot change or move one."""
+    """A program that can write to the store can delete parts, which is noticed; it cannot change or move one."""
     app = make_app(**KEYS)
     await start_worker(app)
     async with app.api() as api:
@@ -121,7 +121,7 @@ async def _end(api: pq.Producer, id: str) -> Task[Any]:
 async def test_a_task_that_we_did_not_sign_is_set_aside(
     keys: Any, make_app: Any, start_worker: Any, caplog: Any
 ) -> None:
-    """Queued by somebody without the keys, or moved from another id: failed with a reason, and work goes on."""
+    """Queued without the keys, or moved from another id: failed with a reason, and work goes on."""
     async with make_app().api() as stranger, make_app(**keys).api() as api:
         forged = await stranger.tasks.queue("speaks", word="evil", callback=False)
         moved = await api.tasks.queue("speaks", word="moved", delay=3600, callback=False)
@@ -162,7 +162,7 @@ async def test_a_result_that_nobody_of_us_signed(make_app: Any, start_worker: An
 
 @pytest.mark.parametrize("keys", [SIGNED, KEYS], ids=["signed", "both"])
 async def test_who_has_no_keys_is_told_so(keys: Any, make_app: Any, start_worker: Any) -> None:
-    """Lists, single tasks, the dead set, schedules, events: nothing breaks, and it says what is missing."""
+    """Lists, single tasks, the dead set, schedules, events: nothing breaks, and the missing key is named."""
     app = make_app(**keys)
     heard: list[Any] = []
     async with app.api() as api, make_app().api() as looker:
@@ -211,7 +211,7 @@ async def pq_command(directory: Path, *words: str, **environment: str) -> tuple[
 async def test_the_command_line_without_keys(
     make_app: Any, start_worker: Any, valkey: Any, tmp_path: Path
 ) -> None:
-    """Every verb that reads records says what is missing, and ends in order."""
+    """Every verb that reads records names the missing key, and ends in order."""
     (tmp_path / "manage.py").write_text(
         f"from pq.api import PulsarQueue\ndef app():\n    return PulsarQueue(data_store={valkey.url!r})\n"
     )
@@ -237,7 +237,7 @@ async def test_the_command_line_without_keys(
 
 
 def test_keys_are_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in a repr, not by `pq config`, not in the error about a bad one."""
+    """Neither a repr, nor `pq config`, nor the error about a bad key shows one."""
     settings = Settings(signing_keys=("k1:SWORDFISH-SWORDFISH",))
     assert "SWORDFISH" not in repr(settings)
     assert "k1:***" in repr(settings)
@@ -261,7 +261,7 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_key_on_the_command_line_is_refused() -> None:
-    """Everybody could read it in the list of processes."""
+    """Every user could read it in the list of processes."""
     with pytest.raises(BadSetting, match="for every user of this machine to see") as caught:
         load(cli={"signing_keys": "k1:SWORDFISH-SWORDFISH"}, environ={})
     assert "SWORDFISH" not in f"{caught.value} {caught.value.hint}"
@@ -269,7 +269,7 @@ def test_a_key_on_the_command_line_is_refused() -> None:
 
 
 async def test_the_verb_makes_a_key(tmp_path: Path) -> None:
-    """What it prints is what the settings take."""
+    """The settings accept the output."""
     code, out = await pq_command(tmp_path, "key", "e7")
     key = next(line for line in out.splitlines() if line.startswith("e7:"))
     assert code == 0
@@ -279,7 +279,7 @@ async def test_the_verb_makes_a_key(tmp_path: Path) -> None:
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, make_app: Any) -> None:
-    """Encryption without `cryptography` is an error at once, that says what to install."""
+    """Encryption without `cryptography` is an error at once, with the package to install."""
     from pq.model import seal
 
     seal._aes.cache_clear()

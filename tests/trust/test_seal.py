@@ -64,7 +64,7 @@ def test_no_byte_of_it_can_be_changed(seal: Seal) -> None:
 
 @any_seal
 def test_a_layer_cannot_be_taken_off(seal: Seal) -> None:
-    """What is plain, or has fewer layers than we have keys for, is refused before it is looked into."""
+    """A message that is plain, or has fewer layers than we have keys for, is refused before it is read."""
     plain = MSGPACK.pack([1, "i1", "job"])
     weaker = [plain, Seal(compress_above=1).close(b"x" * 99, LIVE, "mail", "i1")]
     weaker += [other.close(plain, LIVE, "mail", "i1") for other in (Seal(SIGN), Seal((), ENCRYPT))]
@@ -96,7 +96,7 @@ def test_keys_of_encryption_are_changed_likewise() -> None:
 
 
 def test_while_keys_are_rolled_out() -> None:
-    """`accept_unsealed` takes what has no seal, and still not what has a wrong one."""
+    """`accept_unsealed` accepts messages without a seal, and still none with a wrong one."""
     seal = Seal(SIGN, ENCRYPT, accept_unsealed=True)
     assert seal.open(b"plain", LIVE, "q", "i") == b"plain"
     assert seal.open(Seal(SIGN).close(b"x", LIVE, "q", "i"), LIVE, "q", "i") == b"x"
@@ -116,7 +116,7 @@ def test_no_nonce_comes_twice() -> None:
 
 
 def test_the_same_schedule_looks_the_same() -> None:
-    """So two schedulers that state it do not seem to change it; another text has another key."""
+    """Two schedulers that state it do not seem to change it; another text has another key."""
     one, other = Seal(SIGN, ENCRYPT), Seal(SIGN, ENCRYPT)
     closed = one.close(b"{}", SCHEDULE, "", "daily")
     assert closed == other.close(b"{}", SCHEDULE, "", "daily")
@@ -125,7 +125,7 @@ def test_the_same_schedule_looks_the_same() -> None:
 
 
 def test_a_bomb_is_cut_off() -> None:
-    """What becomes larger than a message may be is not held in memory, with keys or without."""
+    """A message that becomes larger than the limit is not held in memory, with keys or without."""
     bomb = b"\xc1\x01t\x01q" + zlib.compress(b"\0" * 20_000_000, 1)
     for read in (lambda: Seal(compress_above=9).open(bomb, LIVE, "q", "i"), lambda: unpack_envelope(bomb)):
         with pytest.raises(UnreadableMessage, match="becomes more than"):

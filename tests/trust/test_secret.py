@@ -1,4 +1,4 @@
-"""A secret argument reaches its job, and nobody else."""
+"""A secret argument reaches its job, and no other reader."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_unique_by_a_secret(make_app: Any) -> None:
 
 
 async def test_a_dead_task_is_mended_with_a_secret(make_app: Any, start_worker: Any) -> None:
-    """What replaces it is a secret as well."""
+    """The value that replaces it is a secret as well."""
     async with make_app().api() as api:
         task = await api.tasks.queue("once", password="a", callback=False, delay=60)
         await api.tasks.cancel(task.id)

@@ -1,4 +1,4 @@
-"""The way to the store under TLS: whose certificate is taken, and what is said about one that is not."""
+"""The connection to the store under TLS: accepted certificates, and the errors of others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def url(port: int, *options: str, host: str = "localhost", scheme: str = "rediss
 
 
 async def refusal(make_app: Any, where: str) -> StoreRefused:
-    """What a producer, a worker, and the thread that renews its lease say; all of it the same."""
+    """Return the errors of a producer, a worker, and the thread that renews its lease; all of them the same."""
     said = []
     async with asyncio.timeout(60):
         with pytest.raises(StoreRefused) as caught:
@@ -112,7 +112,7 @@ async def test_a_tunnel_whose_name_is_not_looked_at(
 async def test_certificates_of_clients(
     authority: Authority, make_app: Any, start_worker: Any, valkey: Any, password: None
 ) -> None:
-    """A server that asks for one gets it, from the thread too; without one it is told what is missing."""
+    """A server that asks for one gets it, from the thread too; without one the error says what is missing."""
     certificate, key = authority.issue("client")
     issued = authority.issue("localhost")
     async with tls_server(valkey.url, issued, client_ca=authority.path) as port:

@@ -1,4 +1,4 @@
-"""`pq top`: what is shown of a real store and a real worker, what the keys do, and what happens without a store."""
+"""`pq top`: the view of a real store and a real worker, the keys, and the behaviour without a store."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ gate: dict[str, asyncio.Event] = {}
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     gate.clear()
+    monkeypatch.setattr("pq.tui.screens.AGAIN", 0.1)
 
 
 @pq.job()
@@ -52,7 +53,7 @@ async def held(self: pq.Job, name: str = "one") -> str:
     await gate.setdefault(name, asyncio.Event()).wait()
     self.progress(3, 4, "nearly")
     await gate.setdefault(f"{name} end", asyncio.Event()).wait()
-    return "let go"
+    return "released"
 
 
 @pq.job()
@@ -81,7 +82,7 @@ async def worker(app: pq.PulsarQueue) -> AsyncIterator[Worker]:
 
 
 class View(NamedTuple):
-    """The program, and who types."""
+    """The program, and the keyboard."""
 
     top: Top
     pilot: Pilot[Any]
@@ -92,7 +93,7 @@ class View(NamedTuple):
         return [[cell.plain for cell in table.get_row_at(n)] for n in range(table.row_count)]
 
     def text(self, name: str) -> str:
-        """What a line of text says: `head`, `said`, `details`, `question`."""
+        """Return the text of a line: `head`, `said`, `details`, `question`."""
         return str(self.top.screen.query_one(f"#{name}", Static).render())
 
     def screen(self) -> str:
@@ -131,7 +132,7 @@ async def view(api: pq.Producer) -> AsyncIterator[View]:
 
 # ------------------------------------------------------------------------------------------- what is shown
 async def test_a_task_appears_its_bar_moves_and_it_goes(api: pq.Producer, worker: Worker, view: View) -> None:
-    """The way of a task, told by events."""
+    """The events of a task move its row."""
     task = await api.tasks.queue("held", callback=False)
     await view.until(lambda: view.cells("running"))
     await view.until(lambda: "25 % begun" in view.cells("running")[0][-1])
@@ -147,7 +148,7 @@ async def test_a_task_appears_its_bar_moves_and_it_goes(api: pq.Producer, worker
 
 
 async def test_what_ran_before_is_found_by_a_look(api: pq.Producer, worker: Worker) -> None:
-    """Without any event: what runs, and how far it is; how long is known as a lower bound."""
+    """Without any event: running tasks and their progress; their time is known as a lower bound."""
     task = await api.tasks.queue("held", callback=False)
     async with asyncio.timeout(20):
         while (await api.tasks.get(task.id)).run_info.get("progress") is None:
@@ -164,7 +165,7 @@ async def test_what_ran_before_is_found_by_a_look(api: pq.Producer, worker: Work
 
 
 async def test_queues_and_workers(api: pq.Producer, worker: Worker, view: View) -> None:
-    """How much waits where, who serves it, and who works."""
+    """The queues with their lengths and workers, and the workers."""
     await api.tasks.queue("addition", a=1, queue="low", callback=False)
     await api.tasks.queue("addition", a=1, delay=600, callback=False)
     rows = [
@@ -201,7 +202,7 @@ async def test_failures_are_newest_first_and_no_markup(api: pq.Producer, worker:
 
 
 async def test_the_cursor_stays_with_its_line(api: pq.Producer, worker: Worker, view: View) -> None:
-    """New failures come in above; what was selected stays selected."""
+    """New failures come in above; the selected row stays selected."""
     first = await api.tasks.queue("breaks", what="one")
     await view.until(lambda: view.cells("failures"))
     await view.go_to("failures")
@@ -334,7 +335,7 @@ async def test_tab_goes_from_pane_to_pane_and_q_ends(view: View) -> None:
 
 # -------------------------------------------------------------------------------------------------- details
 async def test_the_details_of_a_failure(api: pq.Producer, worker: Worker, view: View) -> None:
-    """What `pq status` shows; r works there too."""
+    """The contents of `pq status`; r works there too."""
     task = await api.tasks.queue("breaks", what="pipe")
     await view.until(lambda: view.cells("failures"))
     await view.go_to("failures")
@@ -356,7 +357,7 @@ async def test_the_details_of_a_failure(api: pq.Producer, worker: Worker, view: 
 
 
 async def test_the_details_of_a_running_task(api: pq.Producer, worker: Worker, view: View) -> None:
-    """Its log, how far it is, and who runs it, which the record does not say."""
+    """Its log, its progress, and its worker, which the record does not have."""
     await api.tasks.queue("held", callback=False)
     await view.until(lambda: view.cells("running"))
     await view.go_to("running")
@@ -373,7 +374,7 @@ async def test_the_details_of_a_running_task(api: pq.Producer, worker: Worker, v
 
 
 async def test_the_tasks_of_a_queue_and_why_one_waits(api: pq.Producer, view: View) -> None:
-    """Enter on a queue lists its tasks; enter on one of those tells why it waits. c cancels it, though it never ran."""
+    """Enter on a queue lists its tasks; enter on one of those shows why it waits. c cancels it, though it never ran."""
     task = await api.tasks.queue("addition", a=4, b=6, callback=False)
     await view.until(lambda: view.cells("queues"))
     await view.pilot.press("enter")
@@ -416,7 +417,7 @@ async def test_a_lost_store_is_said_and_comes_back(
 
 
 async def test_it_ends_while_the_store_is_lost(api: pq.Producer, valkey_server: Any) -> None:
-    """Nobody is kept waiting for a store that is away."""
+    """The program does not wait for a store that is away."""
     async with viewed(api) as view:
         valkey_server.kill()
         try:
@@ -446,7 +447,7 @@ async def test_nothing_is_drawn_once_the_view_is_taken_down(
 
 
 async def test_a_look_costs_the_same_however_many_tasks_there_are(api: pq.Producer, valkey: Any) -> None:
-    """Not a command for each task."""
+    """The look does not make a command for each task."""
     feed = Feed(api, Board())
     costs = []
     for count in (1, 300):
@@ -500,7 +501,7 @@ def test_progress_that_is_told_late_brings_nothing_back() -> None:
 
 
 def test_a_silent_worker_is_taken_off_but_not_for_the_store_s_silence() -> None:
-    """After as long as the store keeps its heartbeat; while the store was away nobody could be heard."""
+    """After as long as the store keeps its heartbeat; while the store was away no heartbeat could be heard."""
     clock = Hand()
     board = Board(clock=clock)
     board.beat({"node": "a", "worker": "w1", "pid": 1})
@@ -539,7 +540,7 @@ def test_a_title_tells_how_many_there_are_beside_those_that_are_shown() -> None:
 
 
 def test_no_control_character_gets_through() -> None:
-    """What a task says cannot take over the terminal."""
+    """The text of a task cannot take over the terminal."""
     board = Board(clock=Hand())
     board.take_queues({"default": QueueState(1, 0, 0, 0, 0, 1, False)})
     board.take_failures([a_task(exception="\x1b[2J gone", name="a\x1bb", status=FAILURE)])
@@ -562,8 +563,8 @@ async def test_once_prints_a_frame(
     async with asyncio.timeout(20):
         while (await api.tasks.get(running.id)).run_info.get("progress") is None:
             await asyncio.sleep(0.01)
-    twin = pq.PulsarQueue(**app.kwargs)
-    assert await asyncio.to_thread(cli.run, twin, ["top", "--once"]) == 0
+    other = pq.PulsarQueue(**app.kwargs)
+    assert await asyncio.to_thread(cli.run, other, ["top", "--once"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^pq top · Valkey .* · 1 worker · 1 running · 0 waiting$", out, re.M)
     assert re.search(r"^default +0 +0 +0 +1 +1$", out, re.M)
@@ -600,7 +601,7 @@ def test_without_a_terminal_it_says_what_to_type(
 
 
 def on_a_terminal(script: str, type: bytes = b"", at: bytes = b"\0") -> tuple[int, str]:
-    """Run a program on a terminal of 80x24; `type` is typed when `at` has appeared. Its code and what it wrote."""
+    """Run a program on a terminal of 80x24; `type` is typed when `at` has appeared. Return its code and its output."""
     pid, terminal = pty.fork()
     if pid == 0:
         env = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -639,7 +640,7 @@ def test_without_textual_it_says_what_to_install(valkey: Any) -> None:
 
 
 def test_once_needs_no_extra(valkey: Any) -> None:
-    """Neither textual nor rich."""
+    """Neither textual nor rich is needed."""
     script = 'import sys; sys.modules["textual"] = sys.modules["rich"] = None\n' + START.format(
         url=valkey.url
     )
@@ -649,7 +650,7 @@ def test_once_needs_no_extra(valkey: Any) -> None:
 
 
 def test_without_a_store_it_says_so_at_once(tmp_path: Path) -> None:
-    """As every verb does, on an untouched terminal."""
+    """Every verb fails the same way, on an untouched terminal."""
     code, seen = on_a_terminal(START.format(url=f"unix://{tmp_path}/none"))
     assert code == 1
     assert "[store-unreachable]" in seen

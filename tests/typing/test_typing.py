@@ -1,4 +1,4 @@
-"""What the type checkers say of typed calls: the right ones have their exact types, the wrong ones are refused."""
+"""The output of the type checkers for typed calls: right ones have their exact types, wrong ones are refused."""
 
 from __future__ import annotations
 

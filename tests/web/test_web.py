@@ -1,4 +1,4 @@
-"""HTTP and JSON-RPC: the same calls by two faces, and who may make them."""
+"""HTTP and JSON-RPC: the same calls by two interfaces, and the clients that may make them."""
 
 from __future__ import annotations
 
@@ -98,19 +98,19 @@ async def test_a_task_from_its_queueing_to_its_result(http: httpx2.AsyncClient, 
 
 
 async def test_what_waits_can_be_cancelled_and_run_again(http: httpx2.AsyncClient) -> None:
-    """And it says why it waits."""
-    id = (await http.post("/tasks", json={"job": "addition", "queue": "nobody"})).json()["id"]
+    """The answer also has the reason why it waits."""
+    id = (await http.post("/tasks", json={"job": "addition", "queue": "unserved"})).json()["id"]
     assert (await http.get(f"/tasks/{id}/why")).json()["slug"] == "no-worker"
     assert (await http.delete(f"/tasks/{id}")).json() is True
     assert (await http.delete(f"/tasks/{id}")).json() is False
     assert (await http.get(f"/tasks/{id}")).json()["status_string"] == "REVOKED"
     assert (await http.post(f"/tasks/{id}/retry", json={})).json() is True
-    assert (await http.get("/queues")).json()["nobody"]["ready"] == 1
+    assert (await http.get("/queues")).json()["unserved"]["ready"] == 1
     assert (await http.get(f"/tasks/{id}/log")).json() == []
 
 
 async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worker: Worker) -> None:
-    """What a program that watches wants to know."""
+    """Facts for a program that monitors."""
     jobs = dict((await http.get("/jobs")).json())
     assert jobs["addition"]["doc"] == "Add two numbers."
     name, seconds = (await http.get("/schedules/next")).json()
@@ -148,8 +148,8 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
             "payload-too-large",
             "more than 5,000 bytes",
         ),
-        ("GET", "/tasks/nobody", None, 404, "no-such-task", "no task nobody"),
-        ("DELETE", "/tasks/nobody", None, 404, "no-such-task", "no task nobody"),
+        ("GET", "/tasks/missing", None, 404, "no-such-task", "no task missing"),
+        ("DELETE", "/tasks/missing", None, 404, "no-such-task", "no task missing"),
         ("GET", "/tasks/a%2A", None, 422, "invalid-value", "not a valid task id"),
         ("GET", "/tasks?status=faild", None, 422, "invalid-value", "did you mean 'failure'?"),
         ("GET", "/tasks?colour=red", None, 422, "bad-arguments", "colour"),
@@ -160,7 +160,7 @@ async def test_jobs_schedules_workers_and_health(http: httpx2.AsyncClient, worke
 async def test_mistakes(
     http: httpx2.AsyncClient, method: str, path: str, body: Any, status: int, slug: str, text: str
 ) -> None:
-    """Each with its status, its slug and what is wrong; nothing is queued."""
+    """Each answer has its status, its slug and the error; nothing is queued."""
     answer = await http.request(method, path, json=body)
     assert (answer.status_code, answer.json()["error"]["slug"]) == (status, slug)
     assert text in f"{answer.json()['error']['message']} {answer.json()['error']['hint']}"
@@ -169,8 +169,9 @@ async def test_mistakes(
     )
 
 
-async def test_a_store_that_is_away_is_503(valkey: Any) -> None:
-    """With the address, and without its password."""
+async def test_a_store_that_is_away_is_503(valkey: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer has the address, and not its password."""
+    monkeypatch.setattr("pq.broker.redis.server.FIRST_PATIENCE", 0.2)
     app = pq.PulsarQueue(data_store="redis://:secret@127.0.0.1:1/0")
     api = app.api()
     async with await client_of(asgi(api)) as http:
@@ -235,7 +236,7 @@ async def test_wrong_requests(app: pq.PulsarQueue, body: bytes, code: int, text:
 
 # ------------------------------------------------------------------------------------------ who may call
 async def test_without_a_token_only_this_machine_may_call(app: pq.PulsarQueue) -> None:
-    """Not another machine, not a page of the web under another name, not a form of one."""
+    """Another machine may not, nor a page of the web under another name, nor a form of one."""
     api = app.api()
     web = asgi(api)
     ask = {"job": "addition"}

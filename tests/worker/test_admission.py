@@ -1,4 +1,4 @@
-"""Which reserved tasks may start: a table for each check, and what becomes of the tasks that may not."""
+"""The reserved tasks that may start: a table for each check, and the end of those that may not."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def refused(task: Task[Any], **values: Any) -> Refused:
 # ------------------------------------------------------------------------------------- the checks
 @pytest.mark.parametrize(("crashes", "fails"), [(0, False), (2, False), (3, True), (4, True)])
 def test_a_task_that_took_too_many_workers_fails(crashes: int, fails: bool) -> None:
-    """From `max_crashes` on; the limit counts, not what the task says of its retries."""
+    """From `max_crashes` on; the limit counts, not the retries of the task."""
     outcome = check_crashes(case_of(crashes=crashes))
     assert (outcome is not None) == fails
     if outcome is not None:
@@ -184,7 +184,7 @@ def test_what_can_never_run_is_ended_before_it_is_released() -> None:
 
 # ----------------------------------------------------------------------------- the whole admission
 def test_a_task_that_passes_is_an_attempt() -> None:
-    """It is marked with its start, and with what runs it."""
+    """It is marked with its start, and with its worker."""
     attempt = admission_of().admit(reserved(task_of()))
     assert isinstance(attempt, Attempt)
     task = attempt.task
@@ -229,7 +229,7 @@ def test_a_task_that_is_refused_has_its_ending(
 
 @pytest.mark.parametrize(("free", "starts"), [(1, True), (0, False)])
 def test_a_process_task_starts_when_a_child_is_free(free: int, starts: bool) -> None:
-    """Without one it goes back, and the consumer is told why."""
+    """Without one the task is released, and the consumer gets the reason."""
     found = admission_of(free).admit(reserved(task_of("process")))
     assert isinstance(found, Attempt) == starts
     if isinstance(found, Refused):
@@ -237,7 +237,7 @@ def test_a_process_task_starts_when_a_child_is_free(free: int, starts: bool) -> 
 
 
 def test_a_record_that_is_not_a_message_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """With its first bytes, for the person who looks at it; and with an error in the log."""
+    """With its first bytes, for a person to look at; and with an error in the log."""
     found = admission_of().admit(Reserved("default", "t1", 7, b"q\nnonsense", 0))
     assert isinstance(found, Refused)
     assert (found.ending.op, found.task.id, found.task.reason) == (FAIL, "t1", "unreadable-message")
@@ -252,7 +252,7 @@ def test_a_record_with_the_message_of_another_task_fails() -> None:
 
 
 def test_a_task_whose_payload_is_lost_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stub in its record says what it was."""
+    """The stub in its record has the name."""
     stub = task_of().to_wire()
 
     def lost(message: bytes) -> Task[Any]:

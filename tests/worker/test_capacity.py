@@ -1,4 +1,4 @@
-"""How many tasks a worker may reserve."""
+"""The number of tasks that a worker may reserve."""
 
 from __future__ import annotations
 

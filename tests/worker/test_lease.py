@@ -1,4 +1,4 @@
-"""The lease keeper: when it renews, and what it notices."""
+"""The lease keeper: the times of its renewals, and the conditions that it notices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HandClock:
 
 
 class Renewer:
-    """What a store answers to a renewal."""
+    """The answer of a store to a renewal."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
@@ -50,7 +50,7 @@ class Renewer:
 
 
 class Kept:
-    """A keeper with a lease of 30 s, its surroundings, and what it told."""
+    """A keeper with a lease of 30 s, its surroundings, and its messages."""
 
     def __init__(self) -> None:
         self.clock = HandClock()
@@ -75,7 +75,7 @@ class Kept:
         self.loop_time = 0.0
 
     async def begin(self) -> None:
-        """What `start` does, without the thread: the test calls what the thread would."""
+        """Do the work of `start`, without the thread: the test makes the calls of the thread."""
         keeper = self.keeper
         keeper._loop = asyncio.get_running_loop()
         await keeper.take_new_lease()
@@ -118,7 +118,7 @@ async def test_a_renewal_that_failed_is_tried_again_soon(kept: Kept) -> None:
 
 
 async def test_a_lease_is_renewed_every_third_of_it(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it takes more than one renewal that fails to lose it."""
+    """A lease is lost only after more than one renewal that fails."""
     renewed: list[float] = []
     monkeypatch.setattr(kept.keeper, "_answers", lambda: True)
     renew = kept.keeper._renew
@@ -137,7 +137,7 @@ async def test_a_lease_is_renewed_every_third_of_it(kept: Kept, monkeypatch: pyt
 
 
 async def test_a_lost_lease_and_requests_to_cancel_are_told_in_the_loop(kept: Kept) -> None:
-    """The thread only passes on what the store said; the loop acts."""
+    """The thread only passes on the answer of the store; the loop acts."""
     kept.renewer.answer = Renewal(True, frozenset({"a"}))
     kept.renew()
     kept.renewer.answer = Renewal(False, frozenset())
@@ -165,7 +165,7 @@ async def test_an_answer_about_an_old_lease_is_not_news(kept: Kept) -> None:
 async def test_a_worker_whose_loop_stands_still_ends_itself(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After `stall_limit` its tasks are better off with somebody else."""
+    """After `stall_limit` another worker should have its tasks."""
     ended: list[int] = []
 
     class Ended(Exception):

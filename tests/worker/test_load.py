@@ -1,4 +1,4 @@
-"""What a worker tells of how much it has to do."""
+"""The load that a worker publishes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def until(condition: object) -> None:
 
 
 async def test_slots_in_use_and_the_time_that_tasks_take(worker: Worker, api: Producer) -> None:
-    """Three of four slots, and three seconds for each second that passes; when they end, so many are done."""
+    """Three of four slots, and three seconds for each second that passes; at their end, three are done."""
     futures = [api.tasks.queue("waits") for _ in range(3)]
     await until(lambda: told(worker).slots.running == 3)
     first = told(worker)
@@ -86,7 +86,7 @@ async def test_process_jobs_use_children_too(worker: Worker, api: Producer) -> N
 
 
 async def test_a_report_goes_through_a_mailbox(worker: Worker) -> None:
-    """What comes out is what was put in."""
+    """Decoding returns the encoded values."""
     ours, theirs = (Mailbox(end) for end in pair())
     await ours.open()
     await theirs.open()

@@ -67,7 +67,7 @@ class World:
         return Scheduler(context, app.api().schedules)
 
     async def tasks(self, queue: str = "default") -> list[Task[Any]]:
-        """All tasks that wait, in the order in which they would be handed out."""
+        """Return all waiting tasks, in the order in which they would be dispatched."""
         ids = await self.broker.looks.peek(queue, 100_000)
         return [Task.from_wire(records.message(r)) for r in await self.broker.looks.records(queue, ids) if r]
 
@@ -99,7 +99,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
 # ------------------------------------------------------------------------------------------- proof
 async def test_five_schedulers_over_a_thousand_ticks(world: World) -> None:
-    """A thousand tasks exactly, one for each tick, whoever of the five comes first or falls behind."""
+    """A thousand tasks exactly, one for each tick, in any order of the five schedulers."""
     five = [world.scheduler("every.second") for _ in range(5)]
     chance = random.Random(7)
     await asyncio.gather(*[one.turn() for one in five])
@@ -216,7 +216,7 @@ async def test_the_task_of_a_tick(world: World) -> None:
 
 
 async def test_it_sleeps_until_the_next_tick_and_never_longer_than_a_poll(world: World) -> None:
-    """So that what changes at run time is seen."""
+    """The scheduler sees changes at run time for that reason."""
     one = world.scheduler("every.second", "skips")
     assert await one.turn() == 1.0
     world.hand.advance(600)
@@ -242,7 +242,7 @@ async def test_the_store_s_clock_is_set_back(world: World) -> None:
 
 # ------------------------------------------------------------------------------ changes at run time
 async def test_changes_are_seen_at_the_next_turn(world: World) -> None:
-    """Another rule, a pause and the end of it, all by who is not the scheduler."""
+    """Another rule, a pause and the end of it, all by another program than the scheduler."""
     one = world.scheduler("every.second", "plain")
     await one.turn()
     other = world.scheduler("every.second", "plain")._schedules

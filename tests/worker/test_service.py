@@ -1,4 +1,4 @@
-"""A service begins, goes on, and ends when it is told to: by nothing else."""
+"""A service begins, goes on, and ends on command: by nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pq.worker.service import Service
 
 
 class Duty(Service):
-    """Counts how often it began, and fails when it is told to."""
+    """Counts how often it began, and fails on command."""
 
     name = "duty"
 
@@ -30,7 +30,7 @@ class Duty(Service):
 
 
 async def turns() -> None:
-    """What is ready runs."""
+    """Run the callbacks that are ready."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -56,7 +56,7 @@ async def test_a_service_that_somebody_else_cancelled_begins_anew(monkeypatch: p
 
 
 async def test_a_service_that_is_stopped_does_not_begin_anew() -> None:
-    """Not either when it was cancelled a moment before."""
+    """A cancel a moment before changes nothing."""
     duty = Duty()
     await duty.start()
     await turns()
@@ -69,7 +69,7 @@ async def test_a_service_that_is_stopped_does_not_begin_anew() -> None:
 
 
 def test_a_loop_that_ends_finds_no_new_tasks() -> None:
-    """`asyncio.run` cancels what is left in its loop: that is no job's doing."""
+    """`asyncio.run` cancels the tasks that are left in its loop: no job caused that."""
     duty = Duty()
 
     async def main() -> None:
@@ -82,7 +82,7 @@ def test_a_loop_that_ends_finds_no_new_tasks() -> None:
 
 
 async def test_a_service_that_fails_is_told() -> None:
-    """It does not begin anew: it would fail again."""
+    """The service does not begin again: it would fail again."""
     duty = Duty()
     await duty.start()
     duty.failing.set()

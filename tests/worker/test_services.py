@@ -47,7 +47,7 @@ async def test_services_that_the_settings_do_not_ask_for_are_left_out() -> None:
 async def test_what_has_started_is_stopped_in_reverse_when_a_service_cannot_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The worker raises what it was, and leaves nothing running."""
+    """The worker raises the same error, and leaves nothing running."""
     worker = worker_of(schedule_periodic=False)
     calls: list[str] = []
     make = worker._make_services

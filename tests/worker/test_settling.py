@@ -1,4 +1,4 @@
-"""Endings become settlements, and wait for a round trip; what does not come to count is not counted."""
+"""Endings become settlements, and wait for a round trip; refused ones are not counted."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_each_batch_has_a_header_of_its_own(world: World) -> None:
 
 
 def test_what_did_not_reach_the_store_comes_first_the_next_time(world: World) -> None:
-    """Before what has ended since, in each queue."""
+    """They come before tasks that have ended since, in each queue."""
     world.end(ACK, "t1")
     world.end(ACK, "t2", queue="slow")
     taken = world.settling.take()
@@ -160,7 +160,7 @@ def test_results_of_a_lost_lease_are_dropped(world: World) -> None:
 
 
 def test_what_the_store_holds_here_and_nobody_works_on_is_found() -> None:
-    """It knows of a claim and not of its end; what is held, settled, or on its way is none of that."""
+    """It knows of a claim and not of its end; held, settled, or pending tasks are none of those."""
     held = [
         ("default", "runs", 3),
         ("default", "runs in a later batch", 2),

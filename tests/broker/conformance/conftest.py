@@ -46,7 +46,7 @@ BY_SENTINEL = frozenset(
         "test_a_tick_is_claimed_once",
     }
 )
-"""What is run through Sentinel each time."""
+"""Tests that run through Sentinel each time."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -56,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class World:
-    """A broker, its clock, and short words for what every test does with them."""
+    """A broker, its clock, and short methods for the steps that every test takes."""
 
     def __init__(
         self, kind: str, broker: Any, hand: Hand, more: Callable[[], Any], dump: Callable[[], Any]
@@ -107,7 +107,7 @@ class World:
     async def end(
         self, task: Reserved, op: str = ACK, *, lease: str = LEASE, reply: str = "", wait: int = 0, **how: Any
     ) -> list[tuple[str, str]]:
-        """Settle one task; returns what was refused."""
+        """Settle one task; return the refusals."""
         ended = [settlement(task, op, lease=lease, reply=reply, wait=wait, **how)]
         answer = await self.broker.work.exchange(ReserveCall(lease), {task.queue: ended})
         refused: list[tuple[str, str]] = answer.refused

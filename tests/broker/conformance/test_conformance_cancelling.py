@@ -62,7 +62,7 @@ async def test_the_request_to_stop_ends_with_the_task(world: World, op: str) -> 
 
 @pytest.mark.parametrize("op", [RETRY, RELEASE, CRASH, "reclaimed"])
 async def test_the_request_to_stop_outlives_the_attempt(world: World, broker: Any, op: str) -> None:
-    """Who asked was told that the task will stop; its next holder hears of it with its first renewal."""
+    """The caller gets the answer that the task will stop; its next holder is notified at its first renewal."""
     await world.put("a")
     await world.lease()
     (task,) = (await world.take()).tasks
@@ -92,7 +92,7 @@ async def test_a_finished_task_cannot_be_cancelled(world: World) -> None:
 
 async def test_an_unknown_task_cannot_be_cancelled(world: World) -> None:
     """No record is made for it."""
-    assert await cancel(world, "nobody") == ["unknown"]
+    assert await cancel(world, "missing") == ["unknown"]
     assert world.dump().records == {}
 
 
@@ -102,7 +102,7 @@ async def test_several_at_once_get_an_answer_each(world: World) -> None:
     await world.lease()
     await world.take()
     await world.put("waiting")
-    assert await cancel(world, "waiting", "nobody", "running") == ["cancelled", "unknown", "cancelling"]
+    assert await cancel(world, "waiting", "missing", "running") == ["cancelled", "unknown", "cancelling"]
 
 
 async def test_cancelling_repeated_says_the_same(world: World) -> None:
@@ -125,7 +125,7 @@ async def test_a_cancelled_suspect_is_forgotten(world: World) -> None:
 
 
 async def test_a_queue_is_emptied_page_by_page(world: World, broker: Any) -> None:
-    """`peek` and `cancel(at_front=True)` empty a queue; what was cancelled before is not in the way."""
+    """`peek` and `cancel(at_front=True)` empty a queue; tasks that were cancelled before are skipped."""
     ids = [f"t{n:02}" for n in range(30)]
     await world.put(*ids)
     await world.put("delayed", delay=5000)
@@ -159,7 +159,7 @@ async def test_a_dead_task_lives_again(world: World, broker: Any) -> None:
 async def test_a_cancelled_task_that_still_lies_in_the_list_lives_again_once(
     world: World, broker: Any
 ) -> None:
-    """It is not skipped any more, and not handed out twice."""
+    """The task is not skipped any more, and is not dispatched twice."""
     await world.put("a", "b")
     await cancel(world, "a")
     assert await broker.work.retry_dead(QUEUE, Entry("a", live("a")))
@@ -174,6 +174,6 @@ async def test_what_lives_or_is_unknown_is_not_brought_back(world: World, broker
     await world.take()
     await world.put("waiting")
     before = world.dump()
-    for id in ("waiting", "running", "nobody"):
+    for id in ("waiting", "running", "missing"):
         assert not await broker.work.retry_dead(QUEUE, Entry(id, live(id)))
     assert world.dump() == before

@@ -11,7 +11,7 @@ from pq.model.operations import FAIL
 
 
 async def test_without_a_lease_nothing_is_handed_out(world: World) -> None:
-    """Who has no lease is told so, and the queue is as before."""
+    """A caller without a lease gets an error, and the queue is as before."""
     await world.put("a")
     before = world.dump()
     answer = await world.take()
@@ -31,7 +31,7 @@ async def test_a_lost_reply_is_given_again(world: World) -> None:
 
 
 async def test_a_lost_reply_over_two_queues_is_given_again(world: World) -> None:
-    """What has come into the second queue meanwhile waits for the next call."""
+    """A task that came into the second queue meanwhile waits for the next call."""
     await world.put("a1", queue="a")
     await world.lease(LEASE, "a", "b")
     first = await world.take(5, queues=["a", "b"], batch=1)
@@ -41,7 +41,7 @@ async def test_a_lost_reply_over_two_queues_is_given_again(world: World) -> None
 
 
 async def test_a_given_again_task_that_was_settled_is_not_given(world: World) -> None:
-    """Only what is held still comes back."""
+    """Only tasks that are still held come back."""
     await world.put("a", "b")
     await world.lease()
     first = await world.take(5, batch=1)
@@ -50,7 +50,7 @@ async def test_a_given_again_task_that_was_settled_is_not_given(world: World) ->
 
 
 async def test_reclaim_takes_over_expired_leases_only_when_allowed(world: World) -> None:
-    """Whoever may not reclaim leaves them, for everybody's sake."""
+    """A caller that may not reclaim leaves the tasks where they are."""
     await world.put("a")
     await world.lease("dead")
     await world.take(lease="dead")
@@ -63,7 +63,7 @@ async def test_reclaim_takes_over_expired_leases_only_when_allowed(world: World)
 
 
 async def test_a_call_that_was_given_up_takes_nothing(world: World) -> None:
-    """It arrives when its caller has gone on. What it took, nobody would know of, under a lease that lives on."""
+    """The call arrives after its caller has gone on: tasks that it took would stay under a lease that lives on."""
     await world.lease()
     assert names(await world.take(5, batch=8)) == []
     await world.put("a")
@@ -75,7 +75,7 @@ async def test_a_call_that_was_given_up_takes_nothing(world: World) -> None:
 
 
 async def test_what_expired_is_taken_over_after_a_lease_without_a_gap(world: World) -> None:
-    """Whoever renews shows that one could. It need not be who takes over: he may have come just now."""
+    """A renewal by any worker shows that renewals were possible. The worker that reclaims may have started just now."""
     await world.put("a")
     await world.lease("dead")
     await world.take(lease="dead")
@@ -90,7 +90,7 @@ async def test_what_expired_is_taken_over_after_a_lease_without_a_gap(world: Wor
 
 
 async def test_after_a_gap_everybody_gets_a_lease_of_time_to_renew(world: World) -> None:
-    """The store was away, or stood still, or its clock jumped: nobody could renew, and all look expired."""
+    """The store was away or its clock jumped: no worker could renew, and all leases look expired."""
     await world.put("a")
     await world.lease("slow")
     await world.take(lease="slow")
@@ -173,7 +173,7 @@ async def test_a_lease_that_was_taken_over_is_gone(world: World, broker: Any) ->
 
 
 async def test_a_dying_lease_cannot_be_renewed(world: World, broker: Any) -> None:
-    """Too much was held to take over in one call: what is begun is brought to its end."""
+    """The lease held too much for one call: the next calls finish what one began."""
     ids = [f"t{n:03}" for n in range(150)]
     await world.put(*ids)
     await world.lease("dead")
@@ -191,7 +191,7 @@ async def test_a_dying_lease_cannot_be_renewed(world: World, broker: Any) -> Non
 
 
 async def test_renewing_pushes_the_deadline(world: World, broker: Any) -> None:
-    """From the moment of the call, by the store's clock."""
+    """The deadline counts from the moment of the call, by the store's clock."""
     await world.lease(ttl=1000)
     world.hand.advance(900)
     await broker.work.renew(LEASE, [QUEUE], 1000)
@@ -199,7 +199,7 @@ async def test_renewing_pushes_the_deadline(world: World, broker: Any) -> None:
 
 
 async def test_renewing_over_two_queues_needs_both(world: World, broker: Any) -> None:
-    """Lost in one queue is lost; in the other it is renewed all the same."""
+    """A lease that is lost in one queue is lost there; in the other it is renewed."""
     await world.lease(LEASE, "a", "b", ttl=1000)
     await broker.work.hand_back(LEASE, ["a"], crashed=False)
     assert not (await broker.work.renew(LEASE, ["a", "b"], 5000)).alive
@@ -220,7 +220,7 @@ async def test_handing_back_keeps_the_order_and_charges_nothing(world: World, br
 
 
 async def test_handing_back_a_dead_workers_tasks_charges_each_once(world: World, broker: Any) -> None:
-    """Repeated blindly, it charges nobody twice."""
+    """A blind repeat charges no task twice."""
     await world.put("a", "b")
     await world.lease()
     await world.take()
@@ -250,7 +250,7 @@ async def test_an_empty_lease_ends_without_a_trace(world: World, broker: Any) ->
 
 
 async def test_a_suspect_runs_alone(world: World) -> None:
-    """After two crashes a task is handed out by itself, to a worker that runs nothing else."""
+    """After two crashes a task is dispatched alone, to a worker that runs nothing else."""
     await world.put("bad", "good1", "good2")
     await world.die_with("bad", times=2)
     await world.lease()
@@ -262,7 +262,7 @@ async def test_a_suspect_runs_alone(world: World) -> None:
 
 
 async def test_a_suspect_ends_a_hand_out_and_keeps_its_place(world: World) -> None:
-    """The tasks before it are handed out; it stays the first, and those behind it stay behind it."""
+    """The tasks before it are dispatched; it stays the first, and those behind it stay behind it."""
     await world.put("bad")
     await world.die_with("bad", times=2)
     await world.put("high", priority=1)
@@ -285,7 +285,7 @@ async def test_a_suspect_stops_the_other_queues_too(world: World) -> None:
 
 
 async def test_a_suspect_is_not_added_to_what_was_taken_before_it(world: World) -> None:
-    """Something of an earlier queue was handed out: the suspect of the later one waits."""
+    """A task of an earlier queue was dispatched: the suspect of the later one waits."""
     await world.put("bad")
     await world.die_with("bad", times=2)
     await world.put("first", queue="first")
@@ -297,7 +297,7 @@ async def test_a_suspect_is_not_added_to_what_was_taken_before_it(world: World) 
 
 
 async def test_one_crash_makes_no_suspect(world: World) -> None:
-    """Innocents that died with a bad neighbour are handed out as ever, with their count."""
+    """Innocent tasks that died with a bad neighbour are dispatched as before, with their count."""
     await world.put("a", "b")
     await world.die_with("a", "b")
     await world.lease()
@@ -309,7 +309,7 @@ async def test_one_crash_makes_no_suspect(world: World) -> None:
 
 
 async def test_opening_a_lease_twice_is_one_lease(world: World) -> None:
-    """And keeps what is held under it."""
+    """The lease keeps the tasks that it holds."""
     await world.put("a")
     await world.lease()
     await world.take()
@@ -319,7 +319,7 @@ async def test_opening_a_lease_twice_is_one_lease(world: World) -> None:
 
 
 async def test_two_processes_share_one_store(world: World) -> None:
-    """What one broker queued another hands out, each task once."""
+    """Tasks that one broker queued are dispatched by another, each task once."""
     other = world.another()
     await world.put(*"abcdef")
     await world.lease("one")

@@ -1,4 +1,4 @@
-"""Limits: who waits at a gate, in which order, and who lets it through."""
+"""Limits: the tasks that wait at one, their order, and the calls that start them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ends(*tasks: Any, op: str = ACK) -> dict[str, list[Settlement]]:
 
 
 async def test_several_that_are_let_through_keep_their_order(world: World, broker: Any) -> None:
-    """Three slots let go in one call: the three that waited longest, the longest first, before what is ready."""
+    """Three slots are released in one call: the three tasks that waited longest get them, before those that are ready."""
     await put(broker, "c3:g", *"abcdefg")
     await world.lease()
     first = await world.take()
@@ -49,13 +49,13 @@ async def test_a_rate_lets_one_after_the_other_through(world: World, broker: Any
     for _ in range(12):
         world.hand.advance(1)
         taken.append("".join(names(await world.take())))
-    # From the moment in which the last one went: what the clock's milliseconds cost is not made up for.
+    # From the moment of the last start: the rounding of the clock to milliseconds is not made up for.
     assert taken == ["b", "", "", "c", "", "", "d", "", "", "", "", ""]
     assert world.dump().timers == {}
 
 
 async def test_a_burst_is_made_up_for(world: World, broker: Any) -> None:
-    """After a pause so many at once; then one each interval; after another pause no more than that again."""
+    """After a pause N tasks start at once, then one each interval; after another pause at most N again."""
     await put(broker, "r10000.3:g", *"abcdefghij")
     await world.lease()
     assert names(await world.take()) == ["a", "b", "c"]
@@ -80,7 +80,7 @@ async def test_a_clock_that_goes_back_keeps_nobody_for_long(world: World, broker
 
 
 async def test_more_than_one_call_may_move_goes_on_with_the_next(world: World, broker: Any) -> None:
-    """A thousand and more that wait at one gate and find the next closed: nobody is forgotten."""
+    """More than a thousand tasks wait at one limit and find the next one full: none is forgotten."""
     await put(broker, "c1:one", "first")
     await world.lease()
     holder = (await world.take()).tasks[0]
@@ -98,7 +98,7 @@ async def test_more_than_one_call_may_move_goes_on_with_the_next(world: World, b
 
 
 async def test_a_task_waits_at_one_gate_and_holds_no_other(world: World, broker: Any) -> None:
-    """All or nothing: who waits for its key keeps no slot of the job, which others may have."""
+    """All or nothing: a task that waits for its key keeps no slot of the job, so that others may have it."""
     await put(broker, "c2:job,c1:key", "a", "b")
     await put(broker, "c2:job", "c")
     await world.lease()
@@ -113,7 +113,7 @@ async def test_a_task_waits_at_one_gate_and_holds_no_other(world: World, broker:
 
 
 async def test_slots_are_kept_through_a_crash(world: World, broker: Any) -> None:
-    """What a dead worker held goes to the front with its slot; nobody takes it meanwhile."""
+    """A task of a dead worker goes to the front with its slot; no other task takes the slot meanwhile."""
     await put(broker, "c1:g", "a", "b")
     await world.lease("doomed")
     assert names(await world.take(9, "doomed")) == ["a"]
@@ -136,7 +136,7 @@ async def test_a_retry_asks_for_a_slot_again(world: World, broker: Any) -> None:
 
 
 async def test_a_finished_one_is_never_placed(world: World, broker: Any) -> None:
-    """Somebody wrote an end by hand: what was due of it is dropped, and counted as vanished."""
+    """An end that was written by hand: the due entry is dropped, and counted as vanished."""
     await world.put("a", delay=5)
     await world.lease()
     if world.kind == "memory":

@@ -13,7 +13,7 @@ from pq.model.operations import ACK, FAIL
 
 
 async def test_a_lock_has_one_holder(world: World, broker: Any) -> None:
-    """Who else asks hears how long at most; the same token again keeps its fence."""
+    """Another caller gets the longest time that it has to wait; the same token keeps its fence."""
     fence, wait = await broker.channels.lock("door", "A", 1000)
     assert (fence, wait) == (world.hand.ms, 0)
     assert await world.another().channels.lock("door", "B", 1000) == (0, 1000)
@@ -25,7 +25,7 @@ async def test_a_lock_has_one_holder(world: World, broker: Any) -> None:
 
 
 async def test_a_lock_is_free_when_its_time_is_over(world: World, broker: Any) -> None:
-    """And its old holder can neither keep it nor let it go."""
+    """Its old holder can neither renew nor release it."""
     first = (await broker.channels.lock("door", "A", 1000)).fence
     world.hand.advance(1000)
     second = (await broker.channels.lock("door", "B", 1000)).fence
@@ -36,7 +36,7 @@ async def test_a_lock_is_free_when_its_time_is_over(world: World, broker: Any) -
 
 
 async def test_keeping_late_is_no_loss(world: World, broker: Any) -> None:
-    """As long as nobody else came; and nothing is taken by it."""
+    """A holder can renew until another caller takes the lock; a renewal acquires nothing."""
     fence = (await broker.channels.lock("door", "A", 1000)).fence
     world.hand.advance(5000)
     assert await broker.channels.lock("door", "A", 1000, keep=True) == (fence, 0)
@@ -58,7 +58,7 @@ async def test_fences_grow(world: World, broker: Any) -> None:
 
 
 async def test_locks_leave_nothing_for_ever(world: World, broker: Any) -> None:
-    """What is kept of a lock has its end."""
+    """All keys of a lock have a TTL."""
     await broker.channels.lock("door", "A", 1000)
     await broker.channels.unlock("door", "A")
     if world.kind == "memory":
@@ -68,7 +68,7 @@ async def test_locks_leave_nothing_for_ever(world: World, broker: Any) -> None:
 
 
 async def test_letting_go_is_announced(world: World, broker: Any) -> None:
-    """On a channel of all locks, by name; only when it was let go."""
+    """The name is published on the channel of all locks, only when the lock was released."""
     subscription, listening, heard = await listen(world.another(), broker.keys.lock_channel)
     await broker.channels.lock("door", "A", 1000)
     await broker.channels.unlock("door", "B")

@@ -17,7 +17,7 @@ from pq.model.operations import ACK, FAIL, RETRY, REVOKE
 
 
 async def test_state_counts_what_lies_where(world: World, broker: Any) -> None:
-    """Each place by itself; `waiting` is what nobody has taken."""
+    """Each place is counted by itself; `waiting` counts the tasks that no worker has taken."""
     await world.put("held", "failed")
     await world.lease()
     tasks = (await world.take()).tasks
@@ -43,14 +43,14 @@ async def test_peek_tells_the_order_and_no_more_than_asked(world: World, broker:
 
 
 async def test_records_come_in_the_order_asked_for(world: World, broker: Any) -> None:
-    """None for what is not there."""
+    """The answer for an unknown id is None."""
     await world.put("a", "b")
     assert await broker.looks.records(QUEUE, ["b", "x", "a"]) == [live("b"), None, live("a")]
     assert await broker.looks.records(QUEUE, []) == []
 
 
 async def test_queues_are_known_once_used(world: World, broker: Any) -> None:
-    """By whoever queued into them, or consumes from them."""
+    """A producer that queues or a consumer makes a queue known."""
     await world.put("a", queue="written")
     await world.lease(LEASE, "read.from")
     assert await broker.looks.queue_names() == ["read.from", "written"]
@@ -92,7 +92,7 @@ async def test_waiting_ends_with_its_time(world: World, broker: Any) -> None:
 
 
 async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
-    """Whoever takes a part of what is ready has the next one woken: nobody sleeps beside work."""
+    """A worker that takes a part of the ready tasks wakes the next worker: none sleeps while tasks are ready."""
     await world.put("a", "b", "c")
     await world.lease()
     for _ in range(2):
@@ -107,7 +107,7 @@ async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
 
 @pytest.mark.parametrize("how", ["release", "hand_back", "retry_dead", "resume", "retry"])
 async def test_everything_that_makes_work_wakes_somebody(world: World, broker: Any, how: str) -> None:
-    """Not only queueing does."""
+    """Each call that makes tasks ready wakes a worker, not only queueing."""
     await world.put("a")
     await world.lease()
     (task,) = (await world.take()).tasks
@@ -145,7 +145,7 @@ async def test_a_blocked_reservation_gets_what_comes(world: World, broker: Any) 
 
 
 async def test_a_blocked_reservation_ends_with_its_time(world: World, broker: Any) -> None:
-    """With nothing; and at once where something is ready."""
+    """It returns nothing; it returns at once where a task is ready."""
     await world.lease()
     assert (await world.take(5, block=0.02)).tasks == []
     await world.put("a")
@@ -166,7 +166,7 @@ async def test_a_blocked_reservation_can_be_poked(world: World, broker: Any) -> 
 async def test_a_blocked_reservation_that_was_given_up_can_be_asked_for_again(
     world: World, broker: Any
 ) -> None:
-    """Whoever stops waiting asks with the same number: nothing that was handed out meanwhile is lost."""
+    """A caller that stops waiting asks with the same number: no task that was dispatched meanwhile is lost."""
     await world.lease()
     for n in range(5):
         taking = asyncio.ensure_future(world.take(5, batch=n, block=30))
@@ -199,7 +199,7 @@ def told(messages: list[Message]) -> list[tuple[str, list[tuple[str, bytes]]]]:
 
 
 async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None:
-    """queued, started (when, by whom), retry, done; each with the record of that moment."""
+    """queued, started (with time and worker), retry, done; each with the record of that moment."""
     subscription, reader, messages = await listen(broker, broker.keys.task_channel)
     await world.put("a")
     await world.lease()
@@ -244,7 +244,7 @@ async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
 
 
 async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None:
-    """Neither to listeners nor to who awaits."""
+    """Neither listeners nor waiting callers get it."""
     reply = broker.keys.reply("me")
     subscription, reader, messages = await listen(broker, broker.keys.task_channel, reply)
     for _ in range(2):
@@ -254,7 +254,7 @@ async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None
     await world.take(batch=1)
     for _ in range(2):
         await world.end(task, reply=reply)
-    # In a cluster what is published at one node may overtake what is published at another. This is sent where those
+    # In a cluster a message that is published at one node may overtake one of another node. This is sent where those
     # were that must not have come.
     await world.put("z")
     await until(lambda: [id for m in messages for id, _ in told([m])[0][1]][-1:] == ["z"])
@@ -273,7 +273,7 @@ async def test_a_repeat_sends_no_second_event(world: World, broker: Any) -> None
 
 
 async def test_a_cancelled_task_is_announced(world: World, broker: Any) -> None:
-    """To who awaits it and to listeners, as done."""
+    """Waiting callers and listeners get it, as done."""
     reply = broker.keys.reply("me")
     await world.put("a", "b")
     subscription, reader, messages = await listen(broker, broker.keys.task_channel, reply)
@@ -295,7 +295,7 @@ async def test_heartbeats_and_messages_are_heard(world: World, broker: Any) -> N
     await broker.channels.beat("me", b"alive", 60)
     await until(lambda: messages)  # two nodes of a cluster may have them, and keep no order
     await broker.channels.publish(broker.keys.control_channel, b"cancel x")
-    await broker.channels.publish("pq:nobody", b"unheard")
+    await broker.channels.publish("pq:unheard", b"unheard")
     await until(lambda: len(messages) == 2)
     assert messages == [(broker.keys.consumer_channel, b"alive"), (broker.keys.control_channel, b"cancel x")]
     await subscription.close()
@@ -336,7 +336,7 @@ async def test_a_closed_subscription_ends_its_reader(world: World, broker: Any) 
 
 
 async def test_ids_of_each_place(world: World, broker: Any) -> None:
-    """What comes next is first; of what has ended the youngest is."""
+    """Waiting tasks are listed soonest first; ended ones youngest first."""
     await world.put("held", "done", "failed")
     await world.lease()
     _, done, failed = (await world.take()).tasks

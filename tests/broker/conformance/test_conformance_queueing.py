@@ -117,7 +117,7 @@ async def test_a_delay_of_nothing_is_none(world: World) -> None:
 
 
 async def test_promotion_is_bounded(world: World) -> None:
-    """One call promotes a hundred, so a million due at once block nobody; the rest follows."""
+    """One call promotes a hundred tasks, so a million that are due at once block no caller; the rest follows."""
     await world.put(*(f"t{n:03}" for n in range(150)), delay=1)
     world.hand.advance(1)
     await world.lease()
@@ -160,7 +160,7 @@ async def test_a_paused_queue_hands_nothing_out(world: World, broker: Any) -> No
 
 
 async def test_what_could_be_started_now_is_counted(world: World, broker: Any) -> None:
-    """Ready, urgent and due: not what is delayed still, not what runs, and nothing of a paused queue."""
+    """Ready, urgent and due tasks; no delayed or running ones, and none of a paused queue."""
     await world.put("a", "b")
     await world.put("p", priority=1)
     await world.put("d", delay=5)

@@ -1,4 +1,4 @@
-"""Schedules: each tick is claimed once, and what is said of a schedule is kept as it was said last."""
+"""Schedules: each tick is claimed once, and the last declaration of a schedule is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_tick_queues_its_task(world: World, broker: Any) -> None:
 
 
 async def test_a_tick_is_claimed_once(world: World, broker: Any) -> None:
-    """Whoever comes second is told so, in another process as well."""
+    """The second caller gets a refusal, in another process as well."""
     now = world.hand.ms
     another = world.another()
     answers = await asyncio.gather(*[who.work.tick(QUEUE, [tick(now)]) for who in (broker, another, broker)])
@@ -55,7 +55,7 @@ async def test_a_tick_is_claimed_once(world: World, broker: Any) -> None:
 
 
 async def test_a_tick_stays_claimed_when_nothing_is_left_of_its_task(world: World, broker: Any) -> None:
-    """One who slept through it all between computing a tick and claiming it comes too late."""
+    """A scheduler that stood still between computing a tick and claiming it comes too late."""
     now = world.hand.ms
     await broker.work.tick(QUEUE, [tick(now)])
     id = f"cron.s.{now}"
@@ -155,7 +155,7 @@ async def test_only_a_change_of_the_rule_begins_anew(world: World, broker: Any) 
 async def test_taking_away(
     world: World, broker: Any, said: tuple[str, ...], verb: str, left: tuple[bool, bool] | None
 ) -> None:
-    """What nobody says any more is gone, with its being paused; twice is harmless."""
+    """A schedule that no server declares is deleted, with its pause; a repeat is harmless."""
     for who in said:
         await broker.schedules.change(who, "s", b"60\n" + who.encode())
     await broker.schedules.change(PAUSE, "s")
@@ -168,7 +168,7 @@ async def test_taking_away(
 
 
 async def test_pausing(world: World, broker: Any) -> None:
-    """What passes while a schedule is paused is not missed: it counts from the moment it is resumed."""
+    """Ticks that pass while a schedule is paused are not missed: it counts from the moment it is resumed."""
     assert await broker.schedules.change(PAUSE, "s") == NO_SCHEDULE
     start = world.hand.ms
     await broker.schedules.change(CODE, "s", b"60\n")

@@ -52,7 +52,7 @@ async def test_retry_keeps_a_priority(world: World) -> None:
 
 
 async def test_release_puts_it_back_to_the_front_unspent(world: World) -> None:
-    """What is handed back is first again, with the record as it was (G9)."""
+    """A released task is first again, with its record unchanged (G9)."""
     task = await one(world)
     await world.put("b")
     await world.end(task, RELEASE)
@@ -81,7 +81,7 @@ async def test_crash_puts_it_back_and_charges_it(world: World) -> None:
 
 
 async def test_a_zombie_is_refused(world: World, broker: Any) -> None:
-    """A holder whose lease was taken over stores no result and is told (G2)."""
+    """A holder whose lease was reclaimed stores no result and gets an error (G2)."""
     task = await one(world)
     world.hand.advance(30_001)
     await world.lease("other")
@@ -119,7 +119,7 @@ async def test_an_earlier_batch_of_the_same_lease_is_refused(world: World) -> No
 
 @pytest.mark.parametrize("op", [ACK, FAIL, REVOKE, RETRY, RELEASE, CRASH])
 async def test_a_repeated_settlement_is_accepted_and_changes_nothing(world: World, op: str) -> None:
-    """The reply was lost: the same settlement again is no refusal, and no second effect."""
+    """The reply was lost: the same settlement again is not refused, and has no second effect."""
     task = await one(world)
     await world.end(task, op, wait=100)
     before = world.dump()
@@ -202,7 +202,7 @@ async def test_the_dead_set_is_pruned_by_age(world: World, broker: Any) -> None:
 
 
 async def test_the_dead_set_is_told_youngest_first(world: World, broker: Any) -> None:
-    """As many as asked for, the last failure first."""
+    """At most N tasks are returned, the last failure first."""
     await world.put("a", "b", "c")
     await world.lease()
     for task in (await world.take()).tasks:

@@ -1,4 +1,4 @@
-"""Very many fail at one moment and come back: what the store makes of it, whoever calls it."""
+"""Many tasks fail at one moment and come back: the load that this makes for the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEP = 10
 
 
 async def fail_together(world: Any, chance: Callable[[], float]) -> None:
-    """So many tasks are taken, and fail at one moment; each waits as the default back-off says."""
+    """`count` tasks are taken, and fail at one moment; each waits as the default backoff says."""
     await world.put(*(f"old{n}" for n in range(MANY)))
     await world.lease()
     while (answer := await world.take(500)).tasks:

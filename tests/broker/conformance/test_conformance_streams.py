@@ -1,4 +1,4 @@
-"""Streams: parts of a task's result, kept in order while it is held, and by whom it is held alone."""
+"""Streams: parts of a task's result, kept in order, and written only by its holder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def short(parts: list[Part]) -> list[tuple[int, bytes]]:
 
 
 async def test_parts_are_read_in_their_order_from_anywhere(world: World) -> None:
-    """All of them, those after one, and so many at once; an empty body is one too."""
+    """Readers get all parts, those after one part, or N at once; an empty body is a part too."""
     task = await taken(world)
     assert await read(world) == []
     assert await stream(world, task, 1, b"one", b"two")
@@ -72,7 +72,7 @@ async def test_the_same_call_again_adds_nothing(world: World) -> None:
 
 
 async def test_only_who_holds_the_task_streams(world: World) -> None:
-    """Not under another batch or lease, not after the end, not when the lease was handed back."""
+    """The call is refused under another batch or lease, after the end, and after the release of the task."""
     task = await taken(world)
     await world.lease("other")
     assert not await stream(world, task, 1, b"x", batch=task.batch + 1)
@@ -81,10 +81,10 @@ async def test_only_who_holds_the_task_streams(world: World) -> None:
     await world.broker.work.hand_back(LEASE, [QUEUE], crashed=True)
     assert not await stream(world, task, 2, b"of a zombie")
     (again,) = (await world.take(lease="other")).tasks
-    assert await stream(world, again, 1, b"anew", lease="other")
+    assert await stream(world, again, 1, b"again", lease="other")
     assert await world.end(again, lease="other") == []
     assert not await stream(world, again, 2, b"late", lease="other")
-    assert short(await read(world)) == [(1, b"anew")]
+    assert short(await read(world)) == [(1, b"again")]
 
 
 async def test_another_attempt_takes_the_place_of_the_one_before(world: World) -> None:
@@ -95,8 +95,8 @@ async def test_another_attempt_takes_the_place_of_the_one_before(world: World) -
     await world.broker.work.hand_back(LEASE, [QUEUE], crashed=True)
     await world.lease("other")
     (again,) = (await world.take(lease="other")).tasks
-    await stream(world, again, 1, b"anew", lease="other")
-    assert short(await read(world, before[-1])) == short(await read(world)) == [(1, b"anew")]
+    await stream(world, again, 1, b"again", lease="other")
+    assert short(await read(world, before[-1])) == short(await read(world)) == [(1, b"again")]
     (part,) = await read(world)
     assert part.attempt > before[0].attempt
     assert part.token != before[0].token
@@ -140,7 +140,7 @@ async def test_a_stream_goes_with_its_task(world: World) -> None:
 
 
 async def test_who_listens_is_told_that_there_is_something(world: World) -> None:
-    """By the id alone: the parts are not in the event."""
+    """The event has the id alone, without the parts."""
     task = await taken(world)
     channel = world.broker.keys.stream_channel
     subscription, listening, heard = await listen(world.another(), channel)
