@@ -315,7 +315,7 @@ def test_an_explanation_has_six_lines_at_most_and_no_control_characters() -> Non
     assert lines[4:] == ["hint: one", "two"]
 
 
-def test_a_reader_that_leaves_early_is_no_error(project: Path) -> None:
+def test_a_reader_that_ends_early_is_not_an_error(project: Path) -> None:
     """`pq config | head -1`."""
     (project / "manage.py").write_text(MANAGE)
     command = f"'{sys.executable}' -c 'import pq.cli, sys; sys.exit(pq.cli.main([\"config\"]))' | true"

@@ -146,7 +146,7 @@ def test_a_killed_tour_leaves_no_process(tour: Tour) -> None:
         time.sleep(0.02)
 
 
-def test_what_goes_wrong_is_told(tour: Tour) -> None:
+def test_errors_are_reported(tour: Tour) -> None:
     """Where no embedded server may be started, the tour says so and ends with 1."""
     tour.environment["PQ_ENV"] = "production"
     out, err = tour.start().communicate(timeout=30)

@@ -343,7 +343,7 @@ def test_a_copied_project_gets_a_server_of_its_own(tmp_path: Path) -> None:
     original.detach()
 
 
-def test_a_large_log_is_begun_anew(directory: Path) -> None:
+def test_a_large_log_is_started_again(directory: Path) -> None:
     """The server never rotates its log, so a start does."""
     directory.mkdir()
     (directory / "server.log").write_text("old\n" * 300_000)

@@ -56,14 +56,14 @@ def record(
 # --- lines for people ---
 
 
-def test_a_line_is_time_who_text() -> None:
+def test_a_line_is_time_source_text() -> None:
     """Three columns, the second eight wide."""
     line = ConsoleFormatter("w1").format(record("ready · queues %s · %d jobs", "default", 9))
     assert line[2] == line[5] == ":"
     assert line[8:] == " w1       ready · queues default · 9 jobs"
 
 
-def test_a_record_may_say_who_it_is_about() -> None:
+def test_a_record_may_name_its_source() -> None:
     """A parent logs for its workers."""
     assert " w2       gone" in ConsoleFormatter("server").format(record("gone", who="w2"))
 
@@ -287,7 +287,7 @@ def test_above_the_rate_tasks_are_counted_and_reported_by_the_second(lines: Line
     assert lines[40:] == ["… 70,123 more tasks, 3 failed, in the last second"]
 
 
-def test_after_a_full_second_the_gate_stays_shut_until_a_quiet_one(lines: Lines) -> None:
+def test_after_a_full_second_nothing_is_shown_until_a_quiet_one(lines: Lines) -> None:
     """Under steady load there is one line a second, and no task goes unmentioned."""
     log = TaskLog(lines)
     log.tick(0.0)

@@ -87,7 +87,9 @@ async def test_calls_at_the_same_time_count_one_failure_each(tmp_path: Path, cou
 
 
 @pytest.mark.parametrize("answer", [None, b"-LOADING Redis is loading the dataset in memory\r\n"])
-async def test_a_door_that_opens_to_nobody(tmp_path: Path, counted: Any, answer: bytes | None) -> None:
+async def test_a_server_that_accepts_and_drops_connections_is_a_failure(
+    tmp_path: Path, counted: Any, answer: bytes | None
+) -> None:
     """A proxy before the store takes the connection and drops it, or refuses for now: that is not a success."""
     failures = counted("subscription")
     serve = lambda command: answer if command[0] == b"SUBSCRIBE" else ok()  # noqa: E731

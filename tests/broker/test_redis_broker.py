@@ -141,7 +141,7 @@ async def test_a_store_that_forgets_the_scripts_some_times(tmp_path: Path) -> No
         await broker.close()
 
 
-async def test_a_user_who_may_not_load_scripts_is_refused(store: Any) -> None:
+async def test_a_user_without_the_right_to_load_scripts_is_refused(store: Any) -> None:
     """The error is raised; the call is not repeated forever."""
     store.client.script_flush()
     store.client.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-script")
@@ -383,7 +383,7 @@ async def test_lost_replies_do_nothing_twice(store: Any, tmp_path: Path) -> None
 
 
 # -------------------------------------------------------------------------------------- who answers
-async def test_nobody_there(tmp_path: Path) -> None:
+async def test_no_server_there(tmp_path: Path) -> None:
     """`StoreUnavailable` once patience is over, with the place and a hint; before that it is tried again."""
     tries = 0
 

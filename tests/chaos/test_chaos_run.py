@@ -70,7 +70,7 @@ def test_what_a_zombie_begins_after_others_have_done_it_is_not_recovered(tmp_pat
     assert story.recovery(10, 6.0) == 0.5
 
 
-def test_who_is_hit_is_told_apart_from_who_is_hit_next() -> None:
+def test_a_hit_worker_is_counted_apart_from_the_next_one() -> None:
     """A task that goes from one dead worker to another counts for each from its own death on."""
     handouts = Handouts()
     handouts.started("1", "a/w1", 5.0)
@@ -105,7 +105,7 @@ def test_a_hand_out_that_is_heard_of_after_a_death_was_made_before_it() -> None:
     assert [case.longest for case in handouts.cases] == [0.5, None]
 
 
-def test_nothing_is_told_of_what_was_not_heard() -> None:
+def test_no_recovery_is_derived_from_missed_events() -> None:
     """An end whose event reached no listener must not look like a task that lies with a dead worker."""
     handouts = Handouts()
     handouts.started("1", "a/w1", 5.0)

@@ -76,7 +76,7 @@ def test_a_misspelt_name_in_a_file_is_an_error_with_its_line(project: Path) -> N
     assert "_concurent_tasks, with an underscore" in str(caught.value.hint)
 
 
-def test_what_is_no_setting_in_a_file_is_ignored(project: Path) -> None:
+def test_names_of_a_file_that_are_not_settings_are_ignored(project: Path) -> None:
     """Imports, functions, classes, private and CAPITAL names, objects: a config file is a program."""
     path = config(
         project,

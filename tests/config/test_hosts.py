@@ -53,7 +53,7 @@ def test_a_url_is_taken_apart(url: str, hosts: object, service: str, server: str
         ("redis+cluster://a:1?sentinel_password=SESAME", "has no sentinel_password"),
     ],
 )
-def test_a_wrong_one_is_told_how_it_is_written(url: str, says: str) -> None:
+def test_a_wrong_cron_line_raises_with_a_right_one(url: str, says: str) -> None:
     """With an example that is right, and without the password."""
     with pytest.raises(BadSetting, match=says) as caught:
         Settings(data_store=url)

@@ -31,7 +31,7 @@ def test_flags_and_verbs_exist() -> None:
     assert "check" in VERBS
 
 
-def test_who_kills_waits_longer_than_a_drain_takes() -> None:
+def test_a_kill_waits_longer_than_a_drain_takes() -> None:
     """systemd and Kubernetes give the drain its time."""
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

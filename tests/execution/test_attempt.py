@@ -16,7 +16,7 @@ def mode(request):
     return request.param
 
 
-async def test_wrong_arguments_are_told_with_the_signature(bench, executor):
+async def test_wrong_arguments_raise_with_the_signature(bench, executor):
     """The error names the arguments that were sent and those that the job takes; it shows no value."""
     outcome = await bench.run(executor, jobs.addition, "secret", c=1)
     assert (outcome.kind, outcome.reason) == (FAILED, "bad-arguments")

@@ -77,7 +77,7 @@ async def test_values_arrive_as_they_are(bench, pool):
     assert result(await bench.run(pool, jobs.echo, value)) == value
 
 
-async def test_large_messages_block_nobody(bench, pool):
+async def test_large_messages_block_neither_side(bench, pool):
     """Two megabytes there and back, larger than any socket's buffer, while the loop goes on."""
     big = make_pool(bench, limit=4_000_000)
     try:
@@ -289,7 +289,7 @@ async def test_a_job_leaves_a_busy_pool(bench, pool):
 @pytest.mark.parametrize(("how", "code"), [("returns", 0), ("raises", 1), ("queues", 1), ("logs", 0)])
 async def test_a_fork_of_a_child_is_not_the_child(bench, pool, how, code):
     """It ends where the job ends, its result and its error go nowhere, and the child goes on."""
-    one = make(bench, size=1)
+    one = make_pool(bench, size=1)
     try:
         outcome = await bench.run(one, jobs.forks, how)
         assert result(outcome) == code
@@ -309,7 +309,7 @@ async def test_a_fork_of_a_child_in_its_loop_ends(bench, pool):
 async def test_what_a_fork_logs_is_printed(bench, caplog):
     """It has no connection for its records; the pipes of the child take its lines, and its error."""
     lines = []
-    pool = make(bench, on_log=lambda task, level, text: lines.append((level, text)))
+    pool = make_pool(bench, on_log=lambda task, level, text: lines.append((level, text)))
     try:
         await bench.run(pool, jobs.forks, "logs")
         await bench.run(pool, jobs.forks, "raises")
@@ -331,7 +331,7 @@ async def test_an_answer_to_another_task_is_refused(bench, pool):
 
 async def test_an_answer_that_no_task_waits_for_replaces_the_child(bench):
     """An idle child that answers would otherwise be given two tasks at once."""
-    pool = make(bench, size=1)
+    pool = make_pool(bench, size=1)
     try:
         pid = result(await bench.run(pool, jobs.forges_a_later_answer))
         await until(lambda: not running(pid), "the end of the child")
@@ -345,7 +345,7 @@ async def test_a_default_timeout_of_sockets_does_not_reach_children(bench):
     """`socket.setdefaulttimeout()` in a job module; the connection of a child waits as long as it takes."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(0.05)
-    pool = make(bench, size=1)
+    pool = make_pool(bench, size=1)
     try:
         pid = result(await bench.run(pool, jobs.works, 0.0))
         await asyncio.sleep(0.3)
@@ -368,7 +368,7 @@ async def test_a_removed_directory_keeps_no_child_from_starting(bench, pool, tmp
 
 async def test_a_child_leaves_a_directory_that_its_job_removed(bench, tmp_path):
     """The next task of the same child has a current directory."""
-    pool = make(bench, size=1)
+    pool = make_pool(bench, size=1)
     try:
         before = result(await bench.run(pool, jobs.directory))
         assert (await bench.run(pool, jobs.removes_its_directory, str(tmp_path / "gone"))).kind == OK
@@ -541,7 +541,7 @@ async def test_no_descriptors_for_a_child_costs_the_task_nothing(bench, monkeypa
     await pool.stop()
 
 
-async def test_modules_that_take_for_ever(bench, tmp_path, monkeypatch):
+async def test_modules_whose_import_does_not_end(bench, tmp_path, monkeypatch):
     """A child that does not become ready is killed; the error of the task that waited for it has the reason."""
     monkeypatch.setattr("pq.execution.child_process.READY_TIME", 0.3)
     (tmp_path / "slow_jobs.py").write_text("import time; time.sleep(60)")

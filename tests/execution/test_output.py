@@ -30,7 +30,7 @@ def test_lines_are_put_together_from_pieces():
     assert out == ["one", "two", "three"]
 
 
-def test_more_than_is_allowed_is_counted_and_told():
+def test_lines_over_the_allowance_are_counted_and_reported():
     """Three lines pass in a second, and the next second reports the number of dropped ones."""
     clock, out, lines = make()
     lines.feed(b"".join(b"%d\n" % n for n in range(10)))

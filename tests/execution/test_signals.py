@@ -68,6 +68,6 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     ],
 )
 def test_a_fork_reacts_to_signals_as_usual(program, said):
-    """What it does with SIGTERM does not depend on whether it has run its first line."""
+    """Its reaction to SIGTERM does not depend on whether it has run its first line."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.stderr) == (said, "")

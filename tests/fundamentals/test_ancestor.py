@@ -177,7 +177,7 @@ async def test_messages(serving: Producer) -> None:
 
 
 # -------------------------------------------------------------------------------------- "Tasks API"
-async def test_queue_and_what_is_no_argument(serving: Producer) -> None:
+async def test_queue_and_its_options_beside_arguments(serving: Producer) -> None:
     """`callback=False`, then `done_callback`; delay, queue, timeout and the three of `meta_params`."""
     tasks = serving.tasks
     task = await tasks.queue("addition", a=4, b=6, callback=False)

@@ -95,7 +95,7 @@ async def test_over_the_network(make_app: Any, start_worker: Any, network_url: s
 
 
 @pytest.mark.parametrize("network_url", ["rediss"], indirect=True)
-async def test_a_store_that_nobody_vouches_for(make_app: Any, network_url: str) -> None:
+async def test_a_store_with_an_unknown_certificate_is_refused(make_app: Any, network_url: str) -> None:
     """Its certificate is refused, and the error says where."""
     app = make_app(data_store=network_url.partition("?")[0])
     broker = await app.store.broker(patience=0.0)

@@ -157,7 +157,7 @@ async def test_wrong_channels_and_patterns_are_refused(api: Producer) -> None:
         api.on_events("task", "done", "not callable")  # type: ignore[arg-type]
 
 
-async def test_progress_is_told_and_kept(serving: Producer) -> None:
+async def test_progress_is_published_and_kept(serving: Producer) -> None:
     """`self.progress` is an event for listeners, and its last word stays with the task."""
     heard: list[Any] = []
     await serving.on_events("task", "progress", lambda c, e, task: heard.append(task.run_info["progress"]))
@@ -196,7 +196,7 @@ class Diary(Manager):
         return [*super().queues(), "extra"]
 
 
-async def test_the_manager_is_told_and_asked(
+async def test_the_manager_is_notified_and_asked(
     make_app: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`store_message` sees a task queued, started and finished; `queues()` decides which queues are consumed."""

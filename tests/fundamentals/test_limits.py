@@ -152,7 +152,7 @@ async def test_no_more_than_max_concurrency_run_at_once(
     assert most["three"] == 3
 
 
-async def test_what_waits_is_in_nobodys_way(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
+async def test_a_waiting_task_delays_no_other(app: pq.PulsarQueue, api: Producer, start_worker: Any) -> None:
     """Behind a hundred tasks that have to wait a task of another job runs at once."""
     await start_worker(app)
     waiting = [api.tasks.queue("alone", n) for n in range(100)]
@@ -392,7 +392,7 @@ async def test_a_debounced_task_runs_once_things_are_quiet(
     assert sorted(order) == ["abc", "x"]
 
 
-async def test_a_debounced_task_is_not_put_off_for_ever(
+async def test_a_debounced_task_is_not_delayed_forever(
     app: pq.PulsarQueue, api: Producer, start_worker: Any
 ) -> None:
     """Past `max_wait` from the first call it runs, though calls go on."""
@@ -419,7 +419,7 @@ async def test_a_debounced_task_is_not_put_off_for_ever(
         ({"limits": [pq.Rate(1)] * 5}, "5 limits"),
     ],
 )
-def test_a_wrong_option_is_told_where_the_job_is(options: dict[str, Any], text: str) -> None:
+def test_a_wrong_option_raises_with_the_place_of_the_job(options: dict[str, Any], text: str) -> None:
     """At the import, with the job's name."""
     with pytest.raises(pq.ConfigError, match=text) as caught:
 
@@ -443,7 +443,7 @@ def test_a_wrong_option_is_told_where_the_job_is(options: dict[str, Any], text: 
         (lambda: pq.Debounce(5, max_wait=1), "max_wait is shorter than wait"),
     ],
 )
-def test_a_wrong_limit_is_told_at_once(make: Any, text: str) -> None:
+def test_a_wrong_limit_raises_at_once(make: Any, text: str) -> None:
     """Each error has the value and the expected form."""
     with pytest.raises(pq.ConfigError, match=text):
         make()

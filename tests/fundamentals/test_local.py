@@ -119,7 +119,7 @@ def test_bad_numbers_are_named(count: Any) -> None:
             TaskQueue(1).terminate(count)
 
 
-def test_what_is_no_task_is_refused(shared: TaskQueue) -> None:
+def test_a_value_that_is_not_a_task_is_refused(shared: TaskQueue) -> None:
     """The error is raised at once, with a text to type instead."""
     with pytest.raises(api.BadArguments, match="3 is not a task"):
         shared.add(3)  # type: ignore[call-overload]
@@ -308,7 +308,7 @@ def test_a_queue_that_was_never_used_ends_at_once() -> None:
     assert queue.terminate() == Terminated(0, (), ())
 
 
-def test_a_queue_that_nobody_holds_finishes_and_goes() -> None:
+def test_a_queue_without_references_finishes_and_ends() -> None:
     """Its futures come to their end; then its thread ends."""
     before = set(threading.enumerate())
     futures = [TaskQueue(1).add(tasks.sleeps, 0.01, n) for n in range(2)]
@@ -428,7 +428,7 @@ def test_an_application_with_handlers_at_its_own_logger(monkeypatch: pytest.Monk
     assert any(text.endswith("begins task local_tasks.prints") for _, text in own.of("pq.local"))
 
 
-def test_prints_are_shown_where_nobody_logs(
+def test_prints_are_shown_without_log_handlers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A small script without logging shows the output of its tasks."""

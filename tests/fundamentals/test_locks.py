@@ -118,7 +118,7 @@ async def test_waiting_has_an_end(api: Producer) -> None:
         pass
 
 
-async def test_whoever_is_cancelled_while_it_waits_leaves_nothing_behind(api: Producer) -> None:
+async def test_a_cancelled_waiter_leaves_nothing_behind(api: Producer) -> None:
     """The cancelled caller leaves neither the lock behind, nor the next in the line waiting."""
     async with api.lock("door"):
         waiting = [asyncio.ensure_future(api.lock("door").acquire()) for _ in range(3)]
@@ -188,7 +188,7 @@ async def test_the_lock_of_a_process_job_goes_with_its_process(serving: Producer
         pass
 
 
-async def test_a_holder_is_told_that_it_lost_its_lock(api: Producer, valkey: Any, caplog: Any) -> None:
+async def test_a_holder_notices_that_it_lost_its_lock(api: Producer, valkey: Any, caplog: Any) -> None:
     """When its loop stood still for longer than `ttl` and another one came; it releases nothing of theirs."""
     async with api.lock("door", ttl=0.3, wait=0) as first:
         assert not first.lost
@@ -205,7 +205,7 @@ async def test_a_holder_is_told_that_it_lost_its_lock(api: Producer, valkey: Any
                 await api.lock("door", wait=0).acquire()
 
 
-async def test_late_is_not_lost_as_long_as_nobody_else_came(api: Producer) -> None:
+async def test_a_late_holder_keeps_its_lock_if_no_other_took_it(api: Producer) -> None:
     """The renewal that comes late is accepted: better than to run everything twice."""
     async with api.lock("door", ttl=0.3) as lock:
         time.sleep(0.4)
@@ -278,7 +278,7 @@ def lost_soon(lock: Any, seconds: float) -> bool:
     return bool(lock.lost)
 
 
-async def test_a_process_job_is_told_too(serving: Producer, valkey: Any) -> None:
+async def test_a_process_job_is_notified_too(serving: Producer, valkey: Any) -> None:
     """It asks its worker, which holds the lock for it."""
     held = asyncio.Event()
     await serving.on_events("task", "progress", lambda *_: held.set())

@@ -136,14 +136,14 @@ async def test_lists_by_queue_job_text_and_age(serving: Producer) -> None:
 
 
 @pytest.mark.parametrize("what", ["text", "job"])
-async def test_what_is_no_text_is_told(api: Producer, what: str) -> None:
+async def test_a_value_that_is_not_text_raises(api: Producer, what: str) -> None:
     """A number that is looked for has to be written as a text."""
     with pytest.raises(pq.InvalidValue, match=f"{what} is 42, and must be a text") as caught:
         await api.tasks.search(**{what: 42})  # type: ignore[arg-type]
     assert caught.value.hint == f"{what}='42'"
 
 
-async def test_a_wrong_status_is_told(api: Producer) -> None:
+async def test_a_wrong_status_raises(api: Producer) -> None:
     """The error has the nearest status."""
     with pytest.raises(pq.InvalidValue, match="'failled' is not a status") as caught:
         await api.tasks.search("failled")
@@ -331,7 +331,7 @@ async def test_why_a_task_waits(app: pq.PulsarQueue, api: Producer, start_worker
     assert await api.tasks.why("unserved") is None
 
 
-async def test_nobody_waits_in_silence(
+async def test_a_long_wait_is_explained(
     api: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A waiter for a task of a queue that no worker serves gets one warning, with the command to type."""

@@ -177,9 +177,7 @@ async def test_as_completed_wants_the_futures_of_tasks(serving: Producer) -> Non
         serving.tasks.as_completed(await everything)  # type: ignore[arg-type]
 
 
-async def test_a_task_that_was_refused_is_told_at_once(
-    api: Producer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_refused_task_raises_at_once(api: Producer, caplog: pytest.LogCaptureFixture) -> None:
     """A full queue refuses some: `map` and `as_completed` raise that, though others will never be done."""
     await api.tasks.limit("small", 3)
     with pytest.raises(pq.QueueFull):

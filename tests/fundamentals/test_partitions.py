@@ -137,7 +137,7 @@ async def test_tasks_of_one_key_are_in_one_partition(api: Producer) -> None:
     assert kept.meta == {"about": "b"}
 
 
-async def test_who_shares_a_limit_meets_in_one_partition(api: Producer) -> None:
+async def test_tasks_that_share_a_limit_meet_in_one_partition(api: Producer) -> None:
     """A limit holds in one queue, a unique key too: so where no key is stated it is that."""
     assert len({await part_of(api, "few") for _ in range(20)}) == 1
     assert len({(await api.tasks.queue("alone", 3, callback=False)).id for _ in range(10)}) == 1
@@ -351,7 +351,7 @@ def test_a_bad_key_of_a_job_is_refused() -> None:
         async def other(customer: str) -> None: ...
 
 
-async def test_a_queue_that_nobody_has_is_named(
+async def test_an_unserved_queue_is_named(
     make_app: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A misspelt name cuts nothing, which a worker says."""
@@ -362,7 +362,7 @@ async def test_a_queue_that_nobody_has_is_named(
     )
 
 
-def test_a_key_has_the_same_partition_for_ever() -> None:
+def test_a_key_has_the_same_partition_forever() -> None:
     """Programs of all versions and hosts have to agree on it."""
     assert [number_of(key, 8) for key in ("ann", "bob", "42", "é", "")] == [5, 2, 2, 7, 4]
     assert partition_key_text(42) == "42"

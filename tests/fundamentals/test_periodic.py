@@ -70,7 +70,7 @@ def test_periodic_jobs_are_listed(app: PulsarQueue) -> None:
         ({"run_every": 5, "name": "x" * 101}, "may have 100 characters"),
     ],
 )
-def test_a_mistake_is_told_when_the_job_is_defined(options: dict[str, Any], says: str) -> None:
+def test_a_mistake_raises_when_the_job_is_defined(options: dict[str, Any], says: str) -> None:
     """The error does not wait until the first run is due at night."""
     with pytest.raises(pq.ConfigError, match=says):
 

@@ -259,7 +259,7 @@ def test_a_subject_is_one_short_line() -> None:
     assert "s" * 9000 not in Digest("a", "w", "n", [failure._replace(stacktrace="s" * 9000)], 0).text
 
 
-async def test_without_settings_there_is_no_reporter(make_app: Any, start_worker: Any) -> None:
+async def test_without_settings_no_reporter_is_made(make_app: Any, start_worker: Any) -> None:
     """A feature that is not used costs nothing."""
     worker = await start_worker(make_app())
     assert "reporter" not in worker.services

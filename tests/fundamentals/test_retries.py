@@ -86,7 +86,7 @@ async def test_retry_is_another_attempt(serving: Producer, mode: str, how: str) 
 
 @every_mode
 @pytest.mark.parametrize("how", ["raises", "returns"])
-async def test_snooze_is_no_attempt(serving: Producer, mode: str, how: str) -> None:
+async def test_a_snooze_spends_no_attempt(serving: Producer, mode: str, how: str) -> None:
     """The task comes again, and `retry` stays; how often it did is in `run_info`."""
     task = await serving.tasks.queue(f"{mode}.{how}", "snooze", 5, meta_params={"max_retries": 0})
     assert (task.status_string, task.get(), task.retry) == ("SUCCESS", 1, 1)

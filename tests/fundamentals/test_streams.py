@@ -179,7 +179,7 @@ async def test_the_error_of_the_task_comes_after_its_parts(serving: Producer) ->
             await anext(stream)
 
 
-async def test_another_attempt_is_told(serving: Producer) -> None:
+async def test_a_reader_is_notified_of_another_attempt(serving: Producer) -> None:
     """Parts of the first attempt do not count any more; a reader reads the second from its beginning."""
     stream = serving.tasks.stream(serving.tasks.queue("twice", second=2))
     async with asyncio.timeout(20):
@@ -192,7 +192,7 @@ async def test_another_attempt_is_told(serving: Producer) -> None:
     assert (stream.number, stream.attempts) == (2, 2)
 
 
-async def test_with_gaps_another_attempt_is_no_error(serving: Producer) -> None:
+async def test_with_gaps_another_attempt_raises_nothing(serving: Producer) -> None:
     """The parts of both are given."""
     stream = serving.tasks.stream(serving.tasks.queue("twice"), gaps=True)
     async with asyncio.timeout(20):
@@ -203,7 +203,7 @@ async def test_with_gaps_another_attempt_is_no_error(serving: Producer) -> None:
     assert first == "1.0"
 
 
-async def test_who_begins_late_reads_the_last_attempt_alone(serving: Producer) -> None:
+async def test_a_late_reader_reads_the_last_attempt_only(serving: Producer) -> None:
     """The parts of the first attempt are gone."""
     _read.set()
     task = await serving.tasks.queue("twice")
@@ -222,7 +222,7 @@ async def test_an_attempt_that_streams_nothing_after_one_that_did(serving: Produ
     assert len(await parts_of(serving, task, gaps=True)) == 3
 
 
-async def test_parts_that_are_not_kept_are_told(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dropped_parts_are_reported(serving: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream is bounded: its last parts are kept. A late reader gets an error, and may read the rest."""
     monkeypatch.setattr(streams, "MOST_PARTS", 50)
     monkeypatch.setattr(streams, "UNSENT_PARTS", 10)
@@ -236,7 +236,7 @@ async def test_parts_that_are_not_kept_are_told(serving: Producer, monkeypatch: 
     assert [part["number"] for part in parts] == list(range(151, 200)), "and the mark of the end"
 
 
-async def test_parts_that_the_store_has_lost_are_told(serving: Producer, valkey: Any) -> None:
+async def test_parts_that_the_store_lost_are_reported(serving: Producer, valkey: Any) -> None:
     """The task says how many there were."""
     task = await serving.tasks.queue("asyncio.counts", upto=5)
     valkey.client.delete(f"pq:{{{task.queue}}}:stream:{task.id}")
@@ -364,7 +364,7 @@ async def test_in_a_thread_a_plain_for_reads_it(serving: Producer, make_app: Any
     assert await asyncio.to_thread(shell) == [{"number": n} for n in range(3)]
 
 
-async def test_without_a_queue_it_streams_to_nobody(api: Producer) -> None:
+async def test_without_a_queue_a_stream_has_no_reader(api: Producer) -> None:
     """A task that is executed here runs as it would in a worker."""
     task = await api.tasks.execute("asyncio.counts", upto=3)
     assert task.get() == "done"

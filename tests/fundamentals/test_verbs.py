@@ -137,7 +137,7 @@ async def test_mistakes(api: Producer, run: Run, words: list[str], code: int, te
     assert len(said.err.splitlines()) <= 6
 
 
-async def test_who_waits_is_told_why_nothing_happens(
+async def test_a_waiting_caller_gets_the_reason(
     api: Producer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No worker runs: the output says that, with a hint; after its time the command gives up."""

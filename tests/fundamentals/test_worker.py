@@ -273,7 +273,7 @@ async def test_process_tasks_wait_in_the_queue_not_in_a_worker(
         assert all(task.status_string == "SUCCESS" and task.retry == 1 for task in tasks)
 
 
-async def test_a_busy_child_is_in_nobody_s_way(make_app: Any, start_worker: Any, tmp_path: Path) -> None:
+async def test_a_busy_child_delays_no_other_task(make_app: Any, start_worker: Any, tmp_path: Path) -> None:
     """With its only child busy, a worker goes on with the tasks of the other modes."""
     await start_worker(make_app(processes=1))
     async with make_app().api() as api:
@@ -302,7 +302,7 @@ def leaves_work_behind(self: Job, number: int) -> None:
     self.queue("addition", number, queue="unserved")  # and does not wait for it
 
 
-async def test_what_a_job_queued_is_kept_before_its_end_is_told(serving: Producer) -> None:
+async def test_tasks_queued_by_a_job_are_stored_before_its_end_is_settled(serving: Producer) -> None:
     """No caller waited for the other task, and yet it is in the store when this one is done, each time."""
     for number in range(50):
         await serving.tasks.queue("leaves.work.behind", number)

@@ -78,7 +78,7 @@ async def refusal(app: Any) -> StoreRefused:
     return caught.value
 
 
-async def test_rights_for_one_server_alone_are_told_what_a_cluster_needs(
+async def test_rights_for_one_server_raise_with_those_of_a_cluster(
     cluster: Cluster, users: dict[str, str], make_app: Any
 ) -> None:
     for node in cluster.nodes:
@@ -87,7 +87,7 @@ async def test_rights_for_one_server_alone_are_told_what_a_cluster_needs(
     assert "+cluster|info +cluster|slots" in (error.hint or "")
 
 
-async def test_a_master_that_is_away_keeps_nobody_from_starting(cluster: Cluster) -> None:
+async def test_a_worker_starts_while_a_master_is_away(cluster: Cluster) -> None:
     """Its queues may be others'. Its own rights cannot be asked now; a refusal of another node is reported."""
     broker = make_broker(cluster.url, patience=0.1)
     assert isinstance(broker, ClusterBroker)

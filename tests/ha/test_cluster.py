@@ -297,7 +297,7 @@ async def test_a_batch_that_was_cut_off_comes_again_from_all_queues(
     left_in_order(cluster)
 
 
-async def test_a_server_by_itself_is_no_cluster(watched: Watched, cluster: Cluster) -> None:
+async def test_a_standalone_server_is_not_a_cluster(watched: Watched, cluster: Cluster) -> None:
     """Either mistake is named, with the URL that is right."""
     single = make_broker(f"redis://{cluster.nodes[0].address}", patience=1)
     with pytest.raises(StoreRefused, match="node of a cluster") as caught:

@@ -57,7 +57,7 @@ async def test_a_replica_has_it_when_its_queueing_counts(watched: Watched, make_
         assert (await api.tasks.get(futures[0].id)).meta == {}
 
 
-async def test_a_replica_that_hears_nothing_is_told(
+async def test_a_replica_that_does_not_confirm_raises(
     watched: Watched, make_app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`NotDurable`; the task is queued nevertheless, plain ones do not wait, and a repeat has the right answer."""

@@ -121,7 +121,7 @@ async def test_what_was_not_replicated_is_lost_and_nothing_hangs(
     check_server(watched.primary().client)
 
 
-async def test_a_task_whose_queueing_was_lost_is_told_to_its_future(watched: Watched, make_app: Any) -> None:
+async def test_the_future_of_a_task_lost_with_the_store_raises(watched: Watched, make_app: Any) -> None:
     """`TaskLost`, and no waiting forever; the queue goes on."""
     async with make_app(watched.url).api() as here:
         with watched.lagging() as primary:

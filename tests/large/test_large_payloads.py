@@ -140,7 +140,9 @@ async def test_a_worker_without_the_setting_sets_it_aside_with_the_reason(
         assert again.get() == "small things go on" * 2
 
 
-async def test_a_producer_without_the_setting_is_told_what_to_set(make_app: Any, start_worker: Any) -> None:
+async def test_a_producer_without_the_setting_raises_with_the_setting_s_name(
+    make_app: Any, start_worker: Any
+) -> None:
     """Its result was put aside by the worker."""
     await start_worker(make_app())
     async with make_app(aside=False).api() as api, asyncio.timeout(60):
@@ -149,7 +151,7 @@ async def test_a_producer_without_the_setting_is_told_what_to_set(make_app: Any,
         assert "large_dir" in (caught.value.hint or "")
 
 
-async def test_who_only_has_the_directory_reads_and_puts_nothing_there(
+async def test_a_program_with_the_directory_only_reads_large_payloads(
     make_app: Any, start_worker: Any, place: Path
 ) -> None:
     await start_worker(make_app())
@@ -217,7 +219,7 @@ async def test_a_dead_task_is_retried_and_a_waiting_one_cancelled(
         assert (await api.tasks.get(dead.id)).kwargs == {"text": LARGE}
 
 
-async def test_a_sweep_removes_what_nobody_claims_and_nothing_else(make_app: Any, place: Path) -> None:
+async def test_a_sweep_removes_unused_files_and_nothing_else(make_app: Any, place: Path) -> None:
     """The sweep spares young files, those of a record, those of another store, and foreign files."""
     app = make_app()
     async with app.api() as api, asyncio.timeout(60):
@@ -241,9 +243,7 @@ async def test_a_sweep_removes_what_nobody_claims_and_nothing_else(make_app: Any
         assert (await api.tasks.get(kept.id)).kwargs == {"text": LARGE}
 
 
-async def test_who_dies_with_a_file_written_leaves_it_to_the_sweep(
-    make_app: Any, place: Path, valkey: Any
-) -> None:
+async def test_the_file_of_a_dead_producer_is_swept(make_app: Any, place: Path, valkey: Any) -> None:
     """The same settlement, sent again, has the same file; the task that was never settled runs elsewhere."""
     app = make_app()
     broker: Any = await app.store.broker()
@@ -280,9 +280,7 @@ async def test_who_dies_with_a_file_written_leaves_it_to_the_sweep(
         await broker.close()
 
 
-async def test_a_refused_settlement_removes_no_file_of_whoever_has_the_task_now(
-    make_app: Any, place: Path
-) -> None:
+async def test_a_refused_settlement_keeps_the_file_of_the_present_holder(make_app: Any, place: Path) -> None:
     app = make_app()
     one: Any = await app.store.broker()
     two: Any = await app.store.broker()

@@ -117,7 +117,7 @@ def two_at_work(project: Path, api: Producer, serve: Serve, *flags: str) -> tupl
     return server, futures
 
 
-def test_who_is_not_needed_finishes_what_it_runs(project: Path, api: Producer, serve: Serve) -> None:
+def test_a_worker_that_is_not_needed_finishes_its_tasks(project: Path, api: Producer, serve: Serve) -> None:
     """A worker that is stopped takes its time, beyond `graceful_timeout`: its task does not begin again."""
     server, futures = two_at_work(project, api, serve)
     server.send(signal.SIGTTOU)
@@ -131,9 +131,7 @@ def test_who_is_not_needed_finishes_what_it_runs(project: Path, api: Producer, s
     assert server.stop() == 0
 
 
-def test_who_takes_its_time_is_hurried_when_the_server_ends(
-    project: Path, api: Producer, serve: Serve
-) -> None:
+def test_a_slow_drain_is_shortened_when_the_server_ends(project: Path, api: Producer, serve: Serve) -> None:
     """SIGTERM: `graceful_timeout` counts for it as for the others, and its task goes back unspent."""
     server, futures = two_at_work(project, api, serve)
     server.send(signal.SIGTTOU)
@@ -150,7 +148,7 @@ def test_who_takes_its_time_is_hurried_when_the_server_ends(
     ]
 
 
-def test_a_dead_worker_is_replaced_and_that_is_no_decision(
+def test_a_dead_worker_is_replaced_without_a_decision(
     project: Path, api: Producer, serve: Serve, scaled: list[dict[str, Any]]
 ) -> None:
     """kill -9: as many as before, no event, and the task goes on."""

@@ -28,7 +28,7 @@ async def counts(self):
 """
 
 
-def test_a_killed_worker_streams_anew(serve: Serve, api: Producer) -> None:
+def test_a_stream_of_a_killed_worker_starts_again(serve: Serve, api: Producer) -> None:
     """Parts of the first attempt do not count; the second begins at its beginning, and is whole."""
     serve("-w", "2").ready(2)
     future = api.tasks.queue("counts")

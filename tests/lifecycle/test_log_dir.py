@@ -153,7 +153,7 @@ def test_a_replaced_worker_writes_a_new_file(project: Path, api: Producer, serve
     assert "died: SIGKILL" in text_of(logs / f"pq-supervisor-{server.process.pid}.log")
 
 
-def test_a_file_that_was_moved_away_is_made_anew(project: Path, api: Producer, serve: Serve) -> None:
+def test_a_log_file_that_was_moved_away_is_created_again(project: Path, api: Producer, serve: Serve) -> None:
     """logrotate moves files without a signal; the whole directory may be removed too."""
     server = serve("-w", "1", "--log-dir", "logs").ready(1)
     (pid,) = server.worker_pids()

@@ -147,7 +147,7 @@ def test_two_jobs_of_one_name_are_refused(write: Write) -> None:
     assert "name=" in str(caught.value.hint)
 
 
-def test_what_is_no_job_is_refused() -> None:
+def test_a_value_that_is_not_a_job_is_refused() -> None:
     """A plain function, an abstract class."""
     for item in (print, Job, 5):
         with pytest.raises(ImportFailed, match="is not a job"):

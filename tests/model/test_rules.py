@@ -407,7 +407,7 @@ def test_patterns(pattern: str, heard: set[str]) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["", None, 5, "x" * 201])
-def test_what_is_no_pattern(pattern: Any) -> None:
+def test_a_value_that_is_not_a_pattern(pattern: Any) -> None:
     """Refused with an example."""
     with pytest.raises(InvalidValue, match="is not an event pattern"):
         event_pattern(pattern)

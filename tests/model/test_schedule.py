@@ -57,7 +57,7 @@ def test_intervals_against_a_naive_oracle(every: int, phase: int, a: int, length
     assert interval.next_after(a) == oracle(every, phase, a, a + every)[0]
 
 
-def test_an_interval_has_the_same_ticks_whoever_looks_when() -> None:
+def test_an_interval_has_the_same_ticks_for_every_scheduler() -> None:
     """They are multiples of it since 1970, so any number of schedulers agree."""
     minute = make_schedule(60)
     assert minute.next_after(ms("2026-05-01 10:00:30")) == ms("2026-05-01 10:01")

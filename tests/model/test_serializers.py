@@ -306,7 +306,7 @@ def test_json_that_makes_no_sense(data: bytes) -> None:
         load_payload(JSON, data)
 
 
-def test_formats_are_told_apart_by_their_first_byte() -> None:
+def test_formats_differ_in_their_first_byte() -> None:
     """Every reader takes both."""
     for fmt in (MSGPACK, JSON):
         found, fields = unpack_envelope(fmt.pack([1, "id", None]))

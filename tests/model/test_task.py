@@ -119,7 +119,7 @@ def test_wrong_types_are_refused(place: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"[1]", b"\x90", b"\x91\x01", b"{}", msgpack.packb([1] * 8)])
-def test_too_little_is_no_task(body: bytes) -> None:
+def test_a_short_record_is_not_a_task(body: bytes) -> None:
     """A message has its nine first fields."""
     with pytest.raises(UnreadableMessage):
         Task.from_wire(body)

@@ -25,7 +25,7 @@ def ids(batch: list[Outgoing]) -> list[str]:
     return [entry.id for _, entry, _ in batch]
 
 
-async def test_a_batch_has_so_many_tasks_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_has_a_largest_number_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest stays in the outbox, in its order."""
     monkeypatch.setattr(sending, "BATCH", 3)
     outbox = deque(outgoing(f"i{n}") for n in range(4))

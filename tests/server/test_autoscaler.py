@@ -123,7 +123,7 @@ def test_the_next_goes_when_the_one_before_has_gone() -> None:
     assert decision.workers == 4
 
 
-def test_with_a_backlog_nobody_goes() -> None:
+def test_with_a_backlog_no_worker_ends() -> None:
     """While tasks wait longer than they should, all workers stay, whatever else is seen."""
     assert play(Autoscaler(1, 5, 2.0), 5, [(0.5, 1000)] * 60) == []
 
@@ -214,7 +214,7 @@ def test_nothing_is_said_before_there_is_something_to_say() -> None:
     assert meter.look({"w1": load(2.0, slots=(1, 1, 1.3))}, 1.0).rate == 0.0
 
 
-def test_who_answers_again_is_not_counted_twice() -> None:
+def test_a_repeated_answer_is_not_counted_twice() -> None:
     """Two looks without an answer, and then the report of all three seconds: three seconds of use, six tasks."""
     meter = Meter()
     meter.look({"w1": load(1.0, slots=(0, 1, 0.0))}, 1.0)

@@ -92,7 +92,7 @@ async def test_what_waits_in_all_queues_counts() -> None:
 
 
 @pytest.mark.parametrize("case", ["paused", "delayed", "dead"])
-async def test_what_cannot_be_started_is_no_demand(case: str) -> None:
+async def test_tasks_that_cannot_start_are_not_demand(case: str) -> None:
     """Tasks of a paused queue, tasks that are not due, tasks that failed for good."""
     store, pool = Store(), Pool(1, busy=True)
     if case == "dead":

@@ -25,7 +25,7 @@ SLOT = 0.1
 PROGRAMS = 125
 
 
-def test_who_comes_when_the_store_is_back() -> None:
+def test_clients_reconnect_spread_over_time() -> None:
     """While it is away few come, and evenly; when it is back they come within some seconds, and just as evenly."""
     try:
         find_binary()

@@ -54,7 +54,9 @@ async def test_arguments_and_results(keys: Any, make_app: Any, start_worker: Any
 
 
 @pytest.mark.parametrize("who", ["worker", "producer"])
-async def test_who_has_no_setting_reads_them(who: str, make_app: Any, start_worker: Any, valkey: Any) -> None:
+async def test_a_program_without_the_setting_reads_compressed_messages(
+    who: str, make_app: Any, start_worker: Any, valkey: Any
+) -> None:
     """A worker, or a producer, that compresses nothing itself; also in the other format."""
     with_it, without = make_app(compress_above=1000), make_app()
     await start_worker(without if who == "worker" else with_it)

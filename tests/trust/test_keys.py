@@ -145,7 +145,7 @@ def _entry(id: str, record: bytes) -> Any:
     return Entry(id, record)
 
 
-async def test_a_result_that_nobody_of_us_signed(make_app: Any, start_worker: Any) -> None:
+async def test_a_result_without_a_known_signature(make_app: Any, start_worker: Any) -> None:
     """A worker without the keys cannot answer for one with them: the future ends with an error that says why."""
     async with make_app(**SIGNED).api() as api, make_app().api() as stranger:
         queued = await api.tasks.queue("speaks", word="x", delay=3600, callback=False)
@@ -161,7 +161,9 @@ async def test_a_result_that_nobody_of_us_signed(make_app: Any, start_worker: An
 
 
 @pytest.mark.parametrize("keys", [SIGNED, KEYS], ids=["signed", "both"])
-async def test_who_has_no_keys_is_told_so(keys: Any, make_app: Any, start_worker: Any) -> None:
+async def test_a_program_without_keys_raises_with_the_setting(
+    keys: Any, make_app: Any, start_worker: Any
+) -> None:
     """Lists, single tasks, the dead set, schedules, events: nothing breaks, and the missing key is named."""
     app = make_app(**keys)
     heard: list[Any] = []

@@ -69,7 +69,7 @@ async def test_a_worker_that_lives_longer_than_its_lease(
         await worker.stop(grace=0.0)
 
 
-async def test_an_authority_that_nobody_knows(authority: Authority, make_app: Any, valkey: Any) -> None:
+async def test_an_unknown_authority(authority: Authority, make_app: Any, valkey: Any) -> None:
     async with tls_server(valkey.url, authority.issue("localhost")) as port:
         error = await refusal(make_app, url(port))
         assert "its certificate is not trusted" in error.message

@@ -290,7 +290,7 @@ async def test_a_key_in_the_wrong_pane_says_what_it_is_for(view: View, key: str,
     await view.until(lambda: "select one" in view.text("said"))
 
 
-async def test_what_cannot_be_done_is_told(api: pq.Producer, worker: Worker, view: View) -> None:
+async def test_an_impossible_act_is_reported(api: pq.Producer, worker: Worker, view: View) -> None:
     """An error is a line with its hint, and the view goes on."""
     await api.tasks.queue("breaks")
     await view.until(lambda: view.cells("failures"))
@@ -489,7 +489,7 @@ def test_a_look_does_not_undo_what_was_heard_since() -> None:
     assert set(board.running) == {"i3"}
 
 
-def test_progress_that_is_told_late_brings_nothing_back() -> None:
+def test_late_progress_brings_no_task_back() -> None:
     """The last report of a task may come after its end."""
     board = Board(clock=Hand())
     board.heard("started", a_task())

@@ -255,7 +255,7 @@ async def test_without_a_token_only_this_machine_may_call(app: pq.PulsarQueue) -
     await api.close()
 
 
-async def test_with_a_token_whoever_has_it_may_call(app: pq.PulsarQueue) -> None:
+async def test_with_a_token_its_holders_may_call(app: pq.PulsarQueue) -> None:
     """From anywhere; a wrong one, or none, is 401, whatever is asked for."""
     api = app.api()
     web = asgi(api, token=TOKEN)
@@ -313,7 +313,7 @@ async def start(project: Path, *words: str, **env: str) -> asyncio.subprocess.Pr
     )  # fmt: skip
 
 
-async def test_the_verb_serves_until_it_is_told_to_stop(project: Path) -> None:
+async def test_the_verb_serves_until_a_signal(project: Path) -> None:
     """On loopback, with the token of the environment; SIGINT ends it in order."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

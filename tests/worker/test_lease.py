@@ -91,7 +91,7 @@ async def kept() -> Kept:
     return kept
 
 
-async def test_a_jump_of_the_store_s_clock_is_told(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_jump_of_the_store_s_clock_is_logged(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
     """The store itself takes nothing over then, and a person should know why."""
     kept.renew()
     kept.clock.now += 10
@@ -136,7 +136,7 @@ async def test_a_lease_is_renewed_every_third_of_it(kept: Kept, monkeypatch: pyt
     assert [moment - start for moment in renewed] == [10, 20, 30, 40, 50, 60]
 
 
-async def test_a_lost_lease_and_requests_to_cancel_are_told_in_the_loop(kept: Kept) -> None:
+async def test_a_lost_lease_and_requests_to_cancel_are_reported_in_the_loop(kept: Kept) -> None:
     """The thread only passes on the answer of the store; the loop acts."""
     kept.renewer.answer = Renewal(True, frozenset({"a"}))
     kept.renew()

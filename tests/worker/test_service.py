@@ -35,7 +35,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_service_that_somebody_else_cancelled_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_cancelled_from_outside_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may cancel whatever runs in the loop; the worker goes on, and stops when it is to."""
     monkeypatch.setattr(loops, "RESTART_AFTER", 0.0)
     duty = Duty()
@@ -55,7 +55,7 @@ async def test_a_service_that_somebody_else_cancelled_begins_anew(monkeypatch: p
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_service_that_is_stopped_does_not_begin_anew() -> None:
+async def test_a_stopped_service_does_not_start_again() -> None:
     """A cancel a moment before changes nothing."""
     duty = Duty()
     await duty.start()
@@ -81,7 +81,7 @@ def test_a_loop_that_ends_finds_no_new_tasks() -> None:
     assert duty.begun == 1
 
 
-async def test_a_service_that_fails_is_told() -> None:
+async def test_a_service_that_fails_is_reported() -> None:
     """The service does not begin again: it would fail again."""
     duty = Duty()
     await duty.start()

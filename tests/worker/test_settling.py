@@ -159,7 +159,7 @@ def test_results_of_a_lost_lease_are_dropped(world: World) -> None:
     assert world.one().record.startswith(records.finished_header(SUCCESS, "M:7"))
 
 
-def test_what_the_store_holds_here_and_nobody_works_on_is_found() -> None:
+def test_tasks_held_here_and_not_running_are_found() -> None:
     """It knows of a claim and not of its end; held, settled, or pending tasks are none of those."""
     held = [
         ("default", "runs", 3),

@@ -89,7 +89,7 @@ async def test_what_expired_is_taken_over_after_a_lease_without_a_gap(world: Wor
     assert names(await world.take(lease="young", stable_for=TTL)) == ["a"]
 
 
-async def test_after_a_gap_everybody_gets_a_lease_of_time_to_renew(world: World) -> None:
+async def test_after_a_gap_every_worker_gets_a_lease_of_time_to_renew(world: World) -> None:
     """The store was away or its clock jumped: no worker could renew, and all leases look expired."""
     await world.put("a")
     await world.lease("slow")
@@ -107,7 +107,7 @@ async def test_after_a_gap_everybody_gets_a_lease_of_time_to_renew(world: World)
     assert names(await world.take(lease="quick", stable_for=TTL)) == []
 
 
-async def test_a_clock_that_was_set_back_keeps_nobody_waiting(world: World) -> None:
+async def test_a_clock_that_was_set_back_delays_no_reclaim(world: World) -> None:
     """The deadlines of the dead would lie in the future for as long as the clock was set back."""
     await world.put("a")
     await world.lease("dead")
@@ -134,7 +134,7 @@ async def test_a_lease_is_not_reclaimed_before_its_deadline(world: World) -> Non
     assert names(await world.take(stable_for=0)) == ["a"]
 
 
-async def test_nobody_reclaims_from_itself(world: World) -> None:
+async def test_a_worker_does_not_reclaim_from_itself(world: World) -> None:
     """A worker that is late but calls is alive."""
     await world.put("a")
     await world.lease()
@@ -144,9 +144,7 @@ async def test_nobody_reclaims_from_itself(world: World) -> None:
     assert (names(answer), answer.lost_lease) == ([], False)
 
 
-async def test_an_expired_lease_can_be_renewed_until_somebody_takes_it_over(
-    world: World, broker: Any
-) -> None:
+async def test_an_expired_lease_can_be_renewed_until_it_is_reclaimed(world: World, broker: Any) -> None:
     """A late renewal beats running everything twice (G3)."""
     await world.put("a")
     await world.lease()

@@ -65,7 +65,7 @@ async def test_a_burst_is_made_up_for(world: World, broker: Any) -> None:
     assert names(await world.take()) == ["e", "f", "g"]
 
 
-async def test_a_clock_that_goes_back_keeps_nobody_for_long(world: World, broker: Any) -> None:
+async def test_a_clock_that_goes_back_delays_no_task_for_long(world: World, broker: Any) -> None:
     """At most the burst's own time is waited, however far the clock went."""
     await put(broker, "r10000.2:g", *"abc")
     await world.lease()
@@ -97,7 +97,7 @@ async def test_more_than_one_call_may_move_goes_on_with_the_next(world: World, b
     assert len(world.dump().parked_at["two"]) == 1005
 
 
-async def test_a_task_waits_at_one_gate_and_holds_no_other(world: World, broker: Any) -> None:
+async def test_a_task_waits_at_one_limit_and_holds_no_other(world: World, broker: Any) -> None:
     """All or nothing: a task that waits for its key keeps no slot of the job, so that others may have it."""
     await put(broker, "c2:job,c1:key", "a", "b")
     await put(broker, "c2:job", "c")

@@ -35,7 +35,7 @@ async def test_a_lock_is_free_when_its_time_is_over(world: World, broker: Any) -
     assert await broker.channels.lock("door", "B", 1000, keep=True) == (second, 0)
 
 
-async def test_keeping_late_is_no_loss(world: World, broker: Any) -> None:
+async def test_a_late_renewal_loses_nothing(world: World, broker: Any) -> None:
     """A holder can renew until another caller takes the lock; a renewal acquires nothing."""
     fence = (await broker.channels.lock("door", "A", 1000)).fence
     world.hand.advance(5000)
@@ -57,7 +57,7 @@ async def test_fences_grow(world: World, broker: Any) -> None:
     assert fences == sorted(set(fences))
 
 
-async def test_locks_leave_nothing_for_ever(world: World, broker: Any) -> None:
+async def test_locks_leave_no_key_without_a_ttl(world: World, broker: Any) -> None:
     """All keys of a lock have a TTL."""
     await broker.channels.lock("door", "A", 1000)
     await broker.channels.unlock("door", "A")

@@ -106,7 +106,7 @@ async def test_workers_wake_in_a_chain(world: World, broker: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["release", "hand_back", "retry_dead", "resume", "retry"])
-async def test_everything_that_makes_work_wakes_somebody(world: World, broker: Any, how: str) -> None:
+async def test_everything_that_makes_work_wakes_a_worker(world: World, broker: Any, how: str) -> None:
     """Each call that makes tasks ready wakes a worker, not only queueing."""
     await world.put("a")
     await world.lease()
@@ -220,7 +220,7 @@ async def test_events_tell_the_life_of_a_task(world: World, broker: Any) -> None
     await reader
 
 
-async def test_whoever_awaits_is_told_alone(world: World, broker: Any) -> None:
+async def test_only_the_awaiting_producer_is_notified(world: World, broker: Any) -> None:
     """Each reply channel gets its own tasks in one message, whatever way they ended."""
     one, two = broker.keys.reply("one"), broker.keys.reply("two")
     subscription, reader, messages = await listen(broker, one, two)

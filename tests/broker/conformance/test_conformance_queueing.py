@@ -219,7 +219,7 @@ async def test_a_record_that_vanished_is_counted_and_passed_over(
     assert world.dump().held == {"lease": {"a:1"}}
 
 
-async def test_a_record_that_vanished_while_held_is_let_go(
+async def test_a_record_that_vanished_while_held_is_released(
     world: World, request: pytest.FixtureRequest
 ) -> None:
     """Handed back or asked for again, it is forgotten, with its crashes and its marks."""

@@ -131,7 +131,7 @@ async def test_what_is_said_at_run_time_counts_more(world: World, broker: Any) -
     assert await broker.schedules.version() == (4, start + 30)
 
 
-async def test_only_a_change_of_the_rule_begins_anew(world: World, broker: Any) -> None:
+async def test_only_a_change_of_the_rule_starts_again(world: World, broker: Any) -> None:
     """Other arguments, and a line that has moved in its file, miss no tick."""
     start = world.hand.ms
     await broker.schedules.change(CODE, "s", b"60\nline 7")

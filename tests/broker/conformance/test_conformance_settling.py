@@ -127,7 +127,7 @@ async def test_a_repeated_settlement_is_accepted_and_changes_nothing(world: Worl
     assert world.dump() == before
 
 
-async def test_an_expired_lease_that_nobody_took_over_still_settles(world: World) -> None:
+async def test_an_expired_lease_that_was_not_reclaimed_still_settles(world: World) -> None:
     """Late work is better than work done twice."""
     task = await one(world)
     world.hand.advance(300_000)
@@ -201,7 +201,7 @@ async def test_the_dead_set_is_pruned_by_age(world: World, broker: Any) -> None:
     assert [id for id, _ in await broker.looks.dead(QUEUE)] == ["new"]
 
 
-async def test_the_dead_set_is_told_youngest_first(world: World, broker: Any) -> None:
+async def test_the_dead_set_is_listed_youngest_first(world: World, broker: Any) -> None:
     """At most N tasks are returned, the last failure first."""
     await world.put("a", "b", "c")
     await world.lease()

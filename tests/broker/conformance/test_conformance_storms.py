@@ -28,7 +28,7 @@ async def fail_together(world: Any, chance: Callable[[], float]) -> None:
         assert (await world.broker.work.exchange(ReserveCall(LEASE), {QUEUE: ended})).refused == []
 
 
-async def test_a_storm_of_retries_starves_nobody(world: Any) -> None:
+async def test_a_storm_of_retries_starves_no_task(world: Any) -> None:
     """They come back spread over half a second; each call does a bounded part of it, and what is new waits for no more
     than what was ready before it."""
     await fail_together(world, random.Random(85).random)

@@ -71,7 +71,7 @@ async def test_the_same_call_again_adds_nothing(world: World) -> None:
     assert short(await read(world)) == [(1, b"one"), (2, b"two"), (3, b"three")]
 
 
-async def test_only_who_holds_the_task_streams(world: World) -> None:
+async def test_only_the_holder_of_a_task_streams(world: World) -> None:
     """The call is refused under another batch or lease, after the end, and after the release of the task."""
     task = await taken(world)
     await world.lease("other")
@@ -139,7 +139,7 @@ async def test_a_stream_goes_with_its_task(world: World) -> None:
     assert await read(world) == []
 
 
-async def test_who_listens_is_told_that_there_is_something(world: World) -> None:
+async def test_listeners_are_notified_of_new_parts(world: World) -> None:
     """The event has the id alone, without the parts."""
     task = await taken(world)
     channel = world.broker.keys.stream_channel
