@@ -52,7 +52,7 @@ def facts_of(task: Task[Any]) -> list[tuple[str, str]]:
         ("ended", _when(task.time_ended)),
         ("times", ", ".join(run)),
         ("attempt", f"{task.retry} of {(task.max_retries or 0) + 1}"),
-        ("limits", task.demands),
+        ("limits", task.limits_text),
         ("progress", progress_text(task)),
         ("result", outcome_text(task) if task.status_string == "SUCCESS" else ""),
         ("error", (task.exception or "").split("\n", 1)[0]),

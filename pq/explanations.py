@@ -15,11 +15,11 @@ own: PQ_DATA_STORE=redis://host:6379/0.""",
 not there, or a server that is too old. The message has its words. In a URL write @ : / # of a password as
 %40 %3A %2F %23.""",
     "not-durable": """The task was sent, and the store did not say in time that a replica has it, or its disk (`durability`). It may
-be queued nevertheless, and be run. Whether it is shows `api.tasks.get(id)`. Is the replica connected? `INFO replication`
+be queued nevertheless, and run. `api.tasks.get(id)` returns it if it is queued. Is the replica connected? `INFO replication`
 says so. "fsync" needs the append-only file, and means a write to the disk with `appendfsync always` alone.""",
     "lone-primary": """A primary that Sentinels watch can be cut off from them and go on to accept tasks. Another takes its place, and
 when the old one comes back it throws away what it accepted meanwhile. With `min-replicas-to-write 1` on every server it
-refuses to write as soon as no replica hears it (`min-replicas-max-lag`, 10 s), so what can be lost is bounded.""",
+refuses to write as soon as no replica is connected to it (`min-replicas-max-lag`, 10 s), so what can be lost is bounded.""",
     "queue-full": """There is no room for another task: the queue has a limit (`api.tasks.limit`), or the store has reached its
 maxmemory. Nothing was queued. Workers go on and make room; queue again later, or raise the limit.""",
     "unknown-job": """No job has that name in this program. Jobs are found in the modules that `task_paths` lists; their names are
@@ -34,7 +34,7 @@ id, or a dictionary, and make the object in the job.""",
 done. Return plain data, or store the thing itself and return where it is.""",
     "payload-too-large": """The message is larger than `max_message_size` (1 MiB unless you set it). Large things belong in a file or
 a store of their own, with their name as the argument. `large_above` and `large_dir` do that for you.""",
-    "payload-missing": """The message was large, so it was put aside as a file in `large_dir`, and there is no such file here. Is that
+    "payload-missing": """The message was large, so it was stored as a file in `large_dir`, and there is no such file here. Is that
 setting the same in every program, a directory on a disk that all of them share? A file lives as long as its task's record,
 and nothing but pq may remove it.""",
     "no-worker": """Tasks are kept, and no worker is running. They wait without limit and run when a worker starts.
@@ -60,11 +60,11 @@ again.""",
 resolve it, forever. Write `await` there.""",
     "import-failed": """A module of `task_paths` could not be imported. The message has the line of your file where it broke; -v shows
 the whole traceback.""",
-    "unknown-setting": """There is no setting of that name. `pq config` shows all of them, with their values and where each comes
-from.""",
+    "unknown-setting": """No setting has that name. `pq config` lists all settings, with their values and sources; correct the
+name, or remove it.""",
     "bad-setting": """The value does not fit. The message says what would, and where the value came from: a flag, a variable, a line
 of a file.""",
-    "duplicate-job": """Two jobs have the same name, and a task could mean either. Both places are named. Give one another name:
+    "duplicate-job": """Two jobs have the same name, and a task could mean either. The message names both places. Give one of the jobs a different name:
 @api.job(name=…).""",
     "unreadable-message": """Bytes in the store are not a message that this program can read: written by a newer version, by another
 program, or damaged. The task is set aside in the dead set with its raw bytes, and the queue goes on.""",
@@ -72,7 +72,7 @@ program, or damaged. The task is set aside in the dead set with its raw bytes, a
     "lock-timeout": """Another holder kept the lock for the whole time that the caller was willing to wait.""",
     "store-evicts": """The store is set to delete keys when its memory is full, as a cache may be. It deletes tasks like other keys,
 without an error. So no server starts on it. Set `maxmemory-policy` to `noeviction`: a full store then refuses new
-tasks ([queue-full]), which can be seen, and loses none. A store that is also a cache should be two. `pq doctor` looks at
+tasks ([queue-full]), which can be seen, and loses none. Use one store for tasks and another one for the cache. `pq doctor` looks at
 this too, and --allow-eviction (PQ_ALLOW_EVICTION) starts a server all the same.""",
     "app-not-found": """The command line looks for an application: `manage:app` of the current directory, or what `-a
 module:attribute` names. Go to the directory of manage.py, or name it. `pq new DIR` writes one.""",
@@ -81,7 +81,7 @@ module:attribute` names. Go to the directory of manage.py, or name it. `pq new D
 the modules right in it, not the packages below.""",
     "job-not-served": """Workers are up and serve the queue, and none of them knows the job. Most often they run older code: restart
 the servers, or reload them with SIGHUP. The task is handed from one to the next, later and later, and set aside after eight
-of them. A worker with very many jobs does not say which it knows, and is taken to know all.""",
+of them. A worker with very many jobs does not publish their names and counts as knowing all.""",
     "not-importable": """A worker is another process: it imports a module of `task_paths` and takes the function by its name. That
 cannot be done with a lambda, with a function within another, nor with one of the program's own script. Move it to a module
 and list that in `task_paths`.""",
@@ -95,7 +95,7 @@ Discard what was read and read on. `gaps=True` reads without this error.""",
     "stream-broken": """Parts of a stream are missing: of each task the last 10,000 parts and 16 MB are kept, for `result_ttl`
 after the last. Read sooner, or stream fewer and larger parts; `gaps=True` reads what there is.""",
     "bad-cron": """A cron line has five fields: minute, hour, day of the month, month, day of the week; with six the first is
-the second. The message names the field that cannot be. There are also @hourly, @daily, @weekly, @monthly and @yearly.
+the second. The message names the field that is not valid. There are also @hourly, @daily, @weekly, @monthly and @yearly.
 `pq schedule` shows when each job runs next.""",
     "port-in-use": """Another program listens on that address, perhaps another `pq web`. Take another port, or end that program:
 `ss -ltnp` shows which it is.""",

@@ -302,7 +302,7 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
     """Return the violations of the rules of limits that hold after every script."""
     found = []
     live = {id for id, record in queue.records.items() if record.startswith(b"g")} | set(deleted)
-    demands = {id: records.demands(queue.records.get(id, b"")) for id in live}
+    limits_text = {id: records.limits_text(queue.records.get(id, b"")) for id in live}
     runs = set(held) | set(queue.ready) | set(queue.prio)
     for id, met in queue.holds.items():
         if id not in live or (id not in runs and id not in deleted):
@@ -320,11 +320,11 @@ def _broken_gates(queue: QueueDump, held: list[str], deleted: frozenset[str] | s
     found += [f"{id} waits and has a slot" for id in queue.parked if id in queue.holds]
     for name, ids in queue.parked_at.items():
         first = next(id for id in queue.parked if id in ids)
-        gate = next((g for g in read_limits(demands.get(first, "")) if g.name == name), None)
+        gate = next((g for g in read_limits(limits_text.get(first, "")) if g.name == name), None)
         if gate is None or first in deleted or name in queue.timers:
             continue
         slots = queue.slots.get(name, set())
-        stated = [queue.holds.get(id, "") for id in slots] + [demands.get(id, "") for id in ids]
+        stated = [queue.holds.get(id, "") for id in slots] + [limits_text.get(id, "") for id in ids]
         numbers = {g.most for text in stated for g in read_limits(text) if g.name == name}
         # Tasks may state one gate with different numbers: then the first one may wait longer than it had to. Of one
         # whose record was deleted by hand the number is unknown.

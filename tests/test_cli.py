@@ -194,7 +194,7 @@ def test_help_shows_verbs_groups_and_flags(app: App, capsys: pytest.CaptureFixtu
     for word in (
         *cli.VERBS,
         "store:",
-        "survival:",
+        "crashes:",
         "--schedule-periodic, --no-schedule-periodic",
         "(default 100)",
     ):
@@ -271,7 +271,7 @@ def test_a_bad_value_ends_with_1(app: App, capsys: pytest.CaptureFixture[str]) -
     )
     assert second == (
         "hint: workers (--workers, PQ_WORKERS) is the number of worker processes; "
-        "1..8 is as many of these as the demand asks for"
+        "1..8 follows the demand"
     )
 
 

@@ -493,7 +493,7 @@ def test_what_becomes_of_tasks(run: Run, server: Callable[..., Serving], valkey:
         "hint: look at the logs of its workers; when it is mended: pq retry ID\n"
     )
     assert (
-        "server   warning: w1 (pid N) died: SIGKILL\nserver   1 task of w1 back in the queue\n"
+        "server   warning: w1 (pid N) died: SIGKILL\nserver   1 task of w1 released to the queue\n"
         in serving.said
     )
     valkey.check = False  # its dead tasks stay

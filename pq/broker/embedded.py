@@ -368,7 +368,7 @@ class EmbeddedServer:
 
 
 def _claim(directory: Path) -> None:
-    """Insist that `directory` is one, is ours, and is closed to others. A link in its place is refused."""
+    """Check that `directory` is a directory of this user, closed to others. Raises `StoreRefused`, also for a link."""
     found = os.lstat(directory)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise StoreRefused(

@@ -4,11 +4,11 @@ The scripts read the header alone and never look into the message, so they serve
 and an encrypted message as well as a plain one.
 
     live       q<priority> <lease>:<batch>\\n      priority empty for 0; the token only after a retry
-    limited    g<priority> <lease>:<batch> <demands>\\n
+    limited    g<priority> <lease>:<batch> <limits>\\n
     finished   d<status> <lease>:<batch>\\n        the token names the lease and the call that settled it
 
 A limited task is a live one that has limits to pass before it starts (`pq.model.limits` writes them). Its
-demands are separated by commas:
+limits are separated by commas:
 
     c<most>:<limit>            at most `most` tasks of the queue at once
     r<µs>.<burst>:<limit>      one every `µs`, and up to `burst` at once after a pause
@@ -41,10 +41,10 @@ NO_KEY = ("", "")
 """The result of `unique_key` for a task without one."""
 
 
-def live_header(priority: int | None = None, token: str = "", demands: str = "") -> bytes:
+def live_header(priority: int | None = None, token: str = "", limits_text: str = "") -> bytes:
     """Return the header of a task that is to be run."""
-    if demands:
-        return f"g{priority or ''} {token} {demands}\n".encode("latin-1")
+    if limits_text:
+        return f"g{priority or ''} {token} {limits_text}\n".encode("latin-1")
     if not priority and not token:
         return b"q\n"
     return f"q{priority or ''}{' ' + token if token else ''}\n".encode("ascii")
@@ -99,7 +99,7 @@ def token(record: bytes) -> str:
     return (*header.split(b" ", 2), b"", b"")[1].decode("ascii", "replace")
 
 
-def demands(record: bytes) -> str:
+def limits_text(record: bytes) -> str:
     """Return what a limited task has to pass before it starts; empty for any other record.
 
     Latin-1 has a character for every byte: a foreign header comes back as it was, and raises nothing when it is written.
@@ -119,15 +119,15 @@ class Limit(NamedTuple):
     burst: int
 
 
-def read_limits(demands: str) -> Iterator[Limit]:
-    """Yield the limits in a record's demands, in their order."""
-    for kind, most, burst, name in _LIMIT.findall(demands):
+def read_limits(limits_text: str) -> Iterator[Limit]:
+    """Yield the limits in a record's limits_text, in their order."""
+    for kind, most, burst, name in _LIMIT.findall(limits_text):
         yield Limit(kind, name, int(most), int(burst or 0))
 
 
-def unique_key(demands: str) -> tuple[str, str]:
+def unique_key(limits_text: str) -> tuple[str, str]:
     """Return the way (f, l or r) and the unique key; `NO_KEY` when there is none."""
-    found = _KEY.search(demands)
+    found = _KEY.search(limits_text)
     return (found[1], found[2]) if found else NO_KEY
 
 

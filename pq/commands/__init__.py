@@ -1,1 +1,1 @@
-"""The verbs of the command line, one file each; `pq.cli` imports one when it is called."""
+"""The verbs of the command line, by subject; `pq.cli` imports the module of a verb when it runs."""

@@ -71,7 +71,7 @@ def workers(command: Command) -> int:
 
 def schedule(command: Command) -> int:
     """`pq schedule`, `pq schedule pause NAME`."""
-    parser = VerbParser(command, "list what is scheduled; or pause, resume or run one now")
+    parser = VerbParser(command, "list schedules; or pause, resume or run one now")
     parser.add_argument("verb", nargs="?", metavar="VERB", help="pause, resume or run")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -79,18 +79,16 @@ def schedule(command: Command) -> int:
     acts = {"pause": "pause_schedule", "resume": "resume_schedule", "run": "run_schedule_now"}
     if wanted.verb is not None and (wanted.verb not in acts or wanted.name is None):
         raise UsageError(
-            f"{wanted.verb!r} is nothing to do with a schedule"
-            if wanted.verb not in acts
-            else "which schedule?",
+            f"unknown action {wanted.verb!r}" if wanted.verb not in acts else "which schedule?",
             hint=f"{command.program} schedule pause NAME; or resume, or run",
         )
     with connected(command) as api:
         if wanted.verb is not None:
-            told = answer(getattr(api.tasks, acts[wanted.verb])(wanted.name))
+            answered = answer(getattr(api.tasks, acts[wanted.verb])(wanted.name))
             say(
-                f"queued: {told.name} {told.id[:9]}"
+                f"queued: {answered.name} {answered.id[:9]}"
                 if wanted.verb == "run"
-                else f"{wanted.name}: {'paused' if told.paused else 'goes on'}"
+                else f"{wanted.name}: {'paused' if answered.paused else 'resumed'}"
             )
             return 0
         found = answer(api.tasks.schedules())

@@ -40,12 +40,12 @@ def queues(command: Command) -> int:
 
 def pause(command: Command) -> int:
     """`pq pause QUEUE …`."""
-    return _switch(command, "pause", "hand out no more tasks of these queues, until `resume`", "paused")
+    return _switch(command, "pause", "stop dispatching from queues, until `resume`", "paused")
 
 
 def resume(command: Command) -> int:
     """`pq resume QUEUE …`."""
-    return _switch(command, "resume", "hand out tasks of these queues again", "goes on")
+    return _switch(command, "resume", "start dispatching from paused queues again", "resumed")
 
 
 def _switch(command: Command, verb: str, about: str, done: str) -> int:

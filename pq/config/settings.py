@@ -110,7 +110,7 @@ class Settings:
     workers: int | WorkerRange = _setting(  # noqa: RUF009  both are immutable
         default_workers,
         parsers.workers,
-        "number of worker processes; 1..8 is as many of these as the demand asks for",
+        "number of worker processes; 1..8 follows the demand",
         short="-w",
     )
     concurrent_tasks: int = _setting(100, parsers.whole(1, 100_000), "number of tasks at once in one worker")
@@ -167,7 +167,7 @@ class Settings:
     durability: str = _setting(
         "none",
         parsers.choice("none", "replica", "fsync"),
-        "place where a task has to be before its queueing counts",
+        "confirmation that queueing waits for: none, a replica, or the disk (fsync)",
         group="store",
     )
     namespace: str = _setting("pq", parsers.name, "first part of every key in the store", group="store")
@@ -191,7 +191,7 @@ class Settings:
     partitions: tuple[str, ...] = _setting(
         (),
         parsers.partitions,
-        "list of queues that are cut, and into how many, like orders=8; order is kept by key",
+        "list of queues that are split into partitions, like orders=8; order is kept by key",
         group="tasks",
     )
     default_task_queue: str | None = _setting(
@@ -232,7 +232,7 @@ class Settings:
     large_above: int = _setting(
         0,
         parsers.whole(0, 512 * 1024 * 1024),
-        "size from which on messages are put aside into large_dir; 0 is never",
+        "size from which on messages are stored as files in large_dir; 0 is never",
         group="tasks",
         unit="bytes",
     )
@@ -248,38 +248,38 @@ class Settings:
         (),
         parsers.keys(exact=False),
         "list of id:secret that messages are signed with, by the first; @FILE reads it from a file",
-        group="trust",
+        group="security",
         mask=parsers.mask_key,
     )
     encryption_keys: tuple[str, ...] = _setting(
         (),
         parsers.keys(exact=True),
         "list of id:key that messages are encrypted with, by the first; @FILE reads it from a file",
-        group="trust",
+        group="security",
         mask=parsers.mask_key,
     )
     accept_unsealed: bool = _setting(
         False,
         parsers.switch,
         "switch that accepts messages without a signature or encryption too, while keys are rolled out",
-        group="trust",
+        group="security",
     )
 
     lease: float = _setting(
         30.0,
         parsers.seconds(0.1),
         "time after which a silent worker's tasks are taken over; renewed every third of it",
-        group="survival",
+        group="crashes",
         unit="s",
     )
     max_crashes: int = _setting(
-        3, parsers.whole(1), "number of workers a task may take down before it is set aside", group="survival"
+        3, parsers.whole(1), "crashes after which a task fails and goes to the dead set", group="crashes"
     )
     stall_limit: float = _setting(
         300.0,
         parsers.seconds(0.1),
-        "time after which a worker whose event loop stands still ends itself",
-        group="survival",
+        "time after which a worker with a blocked event loop ends itself",
+        group="crashes",
         unit="s",
     )
 
@@ -333,7 +333,7 @@ class Settings:
             object.__setattr__(self, name, setting.check(getattr(self, name), source))
         if self.large_above and self.large_dir is None:
             raise BadSetting(
-                f"large_above: messages of more than {self.large_above:,} bytes are to be put aside, and nothing says where",
+                f"large_above: messages of more than {self.large_above:,} bytes are to be stored as files, and large_dir is not set",
                 hint="set large_dir too, to a directory that all programs share",
             )
         stray = self.weights.keys() - set(self.task_queues)

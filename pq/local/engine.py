@@ -104,7 +104,7 @@ class Engine:
             self._logs.say(logging.ERROR, "task %s failed before a worker had it", text, exc_info=exc)
             future.set_exception(exc)
             return future
-        call = Call(task, pickled.run_pickled.job_class, _NOBODY, self._finished)
+        call = Call(task, pickled.run_pickled.job_class, _NO_BACKEND, self._finished)
         call.future, call.text = future, text
         with self._news:
             if self.closed:
@@ -172,7 +172,7 @@ class Engine:
             task_paths=[pickled.PATH],
             app_name="pq",
             settings={"main": pickled.main_of_program()},
-            backend=_NOBODY,
+            backend=_NO_BACKEND,
             size=self.count,
             max_tasks_per_child=self._per_worker,
             limit=pickled.LIMIT + pickled.SLACK,
@@ -339,7 +339,7 @@ class Engine:
         self._logs.printed(pid, level, line)
 
 
-_NOBODY: Any = SimpleNamespace(tasks=None)
+_NO_BACKEND: Any = SimpleNamespace(tasks=None)
 """The backend of local tasks: they cannot queue others or hold locks."""
 
 

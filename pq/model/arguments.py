@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import BadArguments, NotSerializable, PayloadTooLarge
+from ..errors import BadArguments, NotSerializable, PayloadTooLarge, did_you_mean
 from .secret import Secret
 
 
@@ -43,7 +43,17 @@ def check_arguments(
     try:
         signature.bind(*args, **kwargs)
     except TypeError as exc:
-        raise BadArguments(f"{name}{signature} {_reword(str(exc))}; nothing was queued") from None
+        raise BadArguments(
+            f"{name}{signature} {_reword(str(exc))}; nothing was queued", hint=_nearest(signature, kwargs)
+        ) from None
+
+
+def _nearest(signature: inspect.Signature, kwargs: Mapping[str, Any]) -> str | None:
+    """Return the hint for a misspelt keyword: the nearest parameter of the job, or option of `tasks.queue`."""
+    known = signature.parameters
+    unknown = next((name for name in kwargs if name not in known), None)
+    options = ("callback", "delay", "meta_params", "queue", "timeout")
+    return None if unknown is None else did_you_mean(unknown, [*known, *options])
 
 
 def misfit(
@@ -148,5 +158,7 @@ def about_arguments(exc: NotSerializable | PayloadTooLarge, name: str) -> Payloa
 
 
 def _reword(text: str) -> str:
-    """`got an unexpected keyword argument 'c'` reads better after the signature than the stdlib's start."""
-    return text if text.startswith("got ") else "was called wrongly: " + text
+    """Return the reason of `Signature.bind` as the end of a sentence that begins with the signature."""
+    if text.startswith("missing a required"):
+        return "needs " + text.removeprefix("missing a required ").replace("argument: ", "the argument ", 1)
+    return text if text.startswith("got ") else "got " + text

@@ -165,9 +165,9 @@ def crashed_too_often(crashes: int) -> Outcome:
     )
 
 
-def too_many(job: str, gate: str) -> Outcome:
+def too_many(job: str, limit: str) -> Outcome:
     """Return the outcome of a task at a limit that is not to wait (`on_limit="revoke"`)."""
-    text = f'TooManyTasksForJob: concurrency limit {gate!r} of {job} reached; not queued to wait (on_limit="revoke")'
+    text = f'TooManyTasksForJob: concurrency limit {limit!r} of {job} reached; not queued to wait (on_limit="revoke")'
     return Outcome(REVOKED, None, text, None, TooManyTasksForJob.slug)
 
 

@@ -66,7 +66,7 @@ def _without_keys(body: bytes) -> bytes:
     if layers == OFFLOADED[1]:
         ref, stub = read_offloaded(body)
         raise PayloadMissing(
-            f"its message is large and was put aside as {ref}, which cannot be read here",
+            f"its message is large and was stored as {ref}, which cannot be read here",
             hint="is large_dir the same shared directory in every program of this application?",
             stub=stub,
         )

@@ -155,7 +155,7 @@ class Job:
         return tries_again_after(kind, cls.retry_on, cls.no_retry_on)
 
     @classmethod
-    def demands_of(cls, task: Task[Any]) -> str:
+    def limits_text_of(cls, task: Task[Any]) -> str:
         """Return the limits of a task that is in the store already; its unique key is not asked for again.
 
         Raises `BadArguments` and `UnreadableMessage`, where its arguments are not what the limits need.
@@ -163,7 +163,7 @@ class Job:
         if cls.flow is None:
             return ""
         most = task.meta.get("max_concurrency")
-        return cls.flow.demands(task.name, cls.signature, task.args, task.kwargs, most, unique=False)
+        return cls.flow.limits_text(task.name, cls.signature, task.args, task.kwargs, most, unique=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise PqError(f"{type(self).__name__} has no __call__", hint="write `def __call__(self, …)` in it")

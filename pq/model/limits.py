@@ -153,7 +153,7 @@ class Flow:
     unique: Unique | Debounce | None
     revoke: bool
 
-    def demands(
+    def limits_text(
         self,
         name: str,
         signature: inspect.Signature | None,
@@ -174,11 +174,11 @@ class Flow:
             limits = (Concurrency(most), *(limit for limit in limits if not _is_plain(limit)))
         words = []
         for limit in limits:
-            gate = _gate(limit, name, arguments)
+            full = _full_name(limit, name, arguments)
             if isinstance(limit, Concurrency):
-                words.append(f"c{limit.most}:{gate}")
+                words.append(f"c{limit.most}:{full}")
             else:
-                words.append(f"r{limit.interval}.{limit.burst}:~{gate}")
+                words.append(f"r{limit.interval}.{limit.burst}:~{full}")
         if unique and self.unique is not None:
             way = REPLACE if isinstance(self.unique, Debounce) else self.unique.keep
             key = self.unique.key
@@ -319,7 +319,7 @@ def _is_plain(limit: Limit) -> bool:
     return isinstance(limit, Concurrency) and limit.key is None and limit.name is None
 
 
-def _gate(limit: Limit, job: str, arguments: Mapping[str, Any]) -> str:
+def _full_name(limit: Limit, job: str, arguments: Mapping[str, Any]) -> str:
     base = f"@{limit.name}" if limit.name is not None else job
     return base if limit.key is None else _fit(base, _value(limit.key, job, arguments))
 

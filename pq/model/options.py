@@ -24,7 +24,8 @@ GREEN_IO = "green"
 """In a greenlet on the loop: synchronous code may call `self.wait(awaitable)` (extra `green`)."""
 CONCURRENCY = (ASYNC_IO, THREAD_IO, CPUBOUND, GREEN_IO)
 
-NONE, REPLICA, FSYNC = DURABILITY = ("none", "replica", "fsync")
+DURABILITY = ("none", "replica", "fsync")
+NONE = DURABILITY[0]
 PRIORITIES = range(-1000, 1001)
 
 Check = Callable[[str, Any], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +43,6 @@ class Backoff:
 
 
 DEFAULT_BACKOFF = Backoff()
-
-Waits = Backoff | Callable[[int], float]
-"""The spacing of attempts: a `Backoff`, or a function of the attempt that failed, from 1."""
 
 
 def retry_wait(attempt: int, retry_delay: float | None, chance: float, backoff: Any = None) -> float:

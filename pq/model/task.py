@@ -96,18 +96,47 @@ class Task(Generic[R]):
         worker, node: which worker ran it, and on which server.
         result: what the job returned.
         exception, stacktrace: texts, when it failed. `reason` is the slug of the error.
-        demands: the limits it has to keep, as the header of its record has them (`pq.model.limits`); it does
+        limits_text: the limits it has to keep, as the header of its record has them (`pq.model.limits`); it does
             not travel in the message.
         durability: where it has to be before its queueing counts; set where it has one, for its producer alone.
         meta: the user's own data about the task. run_info: what the worker noted about the run.
     """
 
     __slots__ = (
-        "_args", "_kwargs", "_meta", "_result", "_run_info",
-        "awaiter", "call", "delay", "demands", "durability", "exception", "expires", "format", "id", "max_retries", "max_wait",
-        "meta_bytes", "name", "node", "priority", "queue", "reason", "reply", "result_bytes", "retry",
-        "retry_delay", "run_info_bytes", "stacktrace", "status", "time_ended", "time_queued", "time_started",
-        "timeout", "worker",
+        "_args",
+        "_kwargs",
+        "_meta",
+        "_result",
+        "_run_info",
+        "awaiter",
+        "call",
+        "delay",
+        "durability",
+        "exception",
+        "expires",
+        "format",
+        "id",
+        "limits_text",
+        "max_retries",
+        "max_wait",
+        "meta_bytes",
+        "name",
+        "node",
+        "priority",
+        "queue",
+        "reason",
+        "reply",
+        "result_bytes",
+        "retry",
+        "retry_delay",
+        "run_info_bytes",
+        "stacktrace",
+        "status",
+        "time_ended",
+        "time_queued",
+        "time_started",
+        "timeout",
+        "worker",
     )  # fmt: skip
 
     type = "task"
@@ -167,14 +196,14 @@ class Task(Generic[R]):
         self.reason = reason
         self.run_info_bytes = run_info
         self.format: Serializer = MSGPACK
-        self.demands = ""
+        self.limits_text = ""
         self._kwargs: dict[str, Any] | None = None
         self._result: Any = _UNSET
         self._meta: dict[str, Any] | None = None
         self._run_info: dict[str, Any] | None = None
 
     awaiter: Any
-    demands: str
+    limits_text: str
     max_wait: float | None
     durability: str
 

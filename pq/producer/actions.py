@@ -68,8 +68,8 @@ class Actions:
             self._making.change(task, changes)
         kind = self._registry().get(task.name)
         if kind is not None:
-            task.demands = kind.demands_of(task)
-        header = records.live_header(task.priority, "", task.demands)
+            task.limits_text = kind.limits_text_of(task)
+        header = records.live_header(task.priority, "", task.limits_text)
         return await broker.work.retry_dead(queue, Entry(id, header + task.to_wire()))
 
     async def forget(self, id: str) -> bool:

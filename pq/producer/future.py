@@ -157,6 +157,6 @@ class AsCompleted(Generic[R]):
             for next_done in asyncio.as_completed(futures, timeout=self._timeout):
                 yield await next_done
         finally:
-            for future in futures:  # who has seen one error needs no complaint about the others
+            for future in futures:  # the caller got one error; asyncio must not log the others
                 if future.done() and not future.cancelled():
                     future.exception()

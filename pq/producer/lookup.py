@@ -85,7 +85,7 @@ class Lookup:
         if found is None or not records.is_live(found[1]):
             return None
         task = Task.from_wire(records.message(found[1]))
-        task.queue, task.demands = found[0], records.demands(found[1])
+        task.queue, task.limits_text = found[0], records.limits_text(found[1])
         return await reasons.why(broker, task)
 
     # --------------------------------------------------------------------------------- many tasks

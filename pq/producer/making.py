@@ -169,7 +169,7 @@ def _apply_limits(
     """Write the limits that a task has to keep into it. Raises `BadArguments` where a key cannot be computed."""
     flow = NO_FLOW if kind is None or kind.flow is None else kind.flow
     signature = None if kind is None else kind.signature
-    task.demands = flow.demands(task.name, signature, args, kwargs, most)
+    task.limits_text = flow.limits_text(task.name, signature, args, kwargs, most)
     if isinstance(flow.unique, Debounce):
         task.max_wait = flow.unique.longest
         if task.delay is None:
@@ -183,9 +183,11 @@ def key_of(
     key = partition_key_text(stated)
     if key is None and kind is not None and kind.partition_key is not None:
         key = partition_key_of(kind.partition_key, kind.name, kind.signature, args, kwargs)
-    if key is None and task.demands:
+    if key is None and task.limits_text:
         # One queue alone knows a limit, or a unique key: the tasks that share it have to meet there.
-        key = unique_key(task.demands)[1] or next((gate.name for gate in read_limits(task.demands)), None)
+        key = unique_key(task.limits_text)[1] or next(
+            (limit.name for limit in read_limits(task.limits_text)), None
+        )
     return key
 
 

@@ -118,6 +118,9 @@ class Producer:
             clock=clock,
         )
 
+    def __repr__(self) -> str:
+        return f"<api of {self.where}>"
+
     @property
     def store_url(self) -> str:
         """The URL of the store of its tasks."""

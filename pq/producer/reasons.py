@@ -121,7 +121,7 @@ async def why(broker: Broker, task: Task[Any]) -> Reason | None:
         return Reason("delayed", f"{what}, for about {left:.0f} s" if left and task.retry == 1 else what)
     parked = await broker.looks.ids(queue, AT_LIMIT, 100_000)
     if task.id in parked:
-        names = ", ".join(gate.name for gate in read_limits(task.demands)) or "its job"
+        names = ", ".join(limit.name for limit in read_limits(task.limits_text)) or "its job"
         return Reason("at-limit", f"a limit is reached ({names}); {parked.index(task.id)} wait before it")
     waiting = await broker.looks.ids(queue, WAITING, 100_000)
     if task.id in waiting:

@@ -105,7 +105,7 @@ class Schedules:
         """Return the tick at `at` with its task. Raises what is wrong with the arguments."""
         task = self._task(plan, {"schedule": plan.name, "tick": at / 1000})
         task.id, task.time_queued = plan.task_id(at), now / 1000
-        record = records.live_header(task.priority, "", task.demands) + task.to_wire()
+        record = records.live_header(task.priority, "", task.limits_text) + task.to_wire()
         return Tick(plan.name, at, task.id, record)
 
     def _task(self, plan: Plan, meta: dict[str, Any]) -> Task[Any]:

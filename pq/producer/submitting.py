@@ -44,9 +44,9 @@ class Submitting:
         task.reply = engine.reply_channel
         delay = None if task.delay is None else max(1, round(task.delay * 1000))
         priority = task.priority or 0
-        demands = task.demands
-        header = records.live_header(priority, "", demands)
-        unique = bool(demands) and unique_key(demands) != NO_KEY
+        limits_text = task.limits_text
+        header = records.live_header(priority, "", limits_text)
+        unique = bool(limits_text) and unique_key(limits_text) != NO_KEY
         entry = Entry(task.id, header + task.to_wire(), delay, priority, unique)
         task.awaiter = self._await_end
         if engine.tasks.closed:

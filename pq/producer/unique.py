@@ -35,7 +35,7 @@ async def settle(
     Raises `PqError` where the key changes hands `TRIES` times meanwhile.
     """
     queue = task.queue or ""
-    way, _ = unique_key(task.demands)
+    way, _ = unique_key(task.limits_text)
     holder: UniqueConflict | None = conflict
     for _ in range(TRIES):
         if holder is None:
@@ -70,7 +70,7 @@ def _instead(
         delay = max(0, min(delay, round(left * 1000)))
     other.format = new.format
     other.replace_call(new.call)
-    return other.id, records.live_header(new.priority, "", new.demands) + new.to_wire(), delay
+    return other.id, records.live_header(new.priority, "", new.limits_text) + new.to_wire(), delay
 
 
 def revoked(task: Task[Any], why: str, clock: Clock) -> tuple[str, bytes, str]:

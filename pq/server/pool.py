@@ -270,9 +270,9 @@ class WorkerPool:
             try:
                 total += await self._broker.work.hand_back(lease, queues, crashed=crashed)
             except PqError as exc:
-                logger.warning("the tasks of %s come back when its lease ends: %s", handle.name, exc)
+                logger.warning("the tasks of %s will be released when its lease ends: %s", handle.name, exc)
         if total:
-            logger.info("%d task%s of %s back in the queue", total, "s" * (total != 1), handle.name)
+            logger.info("%d task%s of %s released to the queue", total, "s" * (total != 1), handle.name)
 
     async def ping(self) -> None:
         """Kill workers that stopped answering pings: they are stuck and occupy a slot. Never ends."""

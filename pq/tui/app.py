@@ -139,8 +139,8 @@ class Top(App[int]):
         state = self.board.queues.get(queue)
         paused = state is not None and state.paused
         change = tasks.resume if paused else tasks.pause
-        told = f"queue {queue} goes on" if paused else f"queue {queue} is paused; p lets it go on"
-        self.run_worker(self._do(lambda: change(queue), lambda _: told))
+        said = f"queue {queue} is resumed" if paused else f"queue {queue} is paused; p resumes it"
+        self.run_worker(self._do(lambda: change(queue), lambda _: said))
 
     def action_retry(self) -> None:
         table = self._table("failures")

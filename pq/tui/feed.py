@@ -20,12 +20,12 @@ from ..producer.producer import Producer
 from .board import MOST_FAILURES, MOST_RUNNING, Board
 
 PER_QUEUE = 0.1
-"""Seconds between two looks for each queue there is: who has a hundred is not to burden the store with it."""
+"""Seconds between two looks for each queue there is: an application with a hundred queues must not burden the store."""
 SLOW = 2.0
 """Seconds without an answer after which that is said."""
 RUNNING_EVERY = 5.0
 FULL_EVERY = 15.0
-"""Seconds after which what events told of running tasks, and of all else, is checked."""
+"""Seconds after which the facts from events, of running tasks and of all else, are checked."""
 
 
 class Feed:

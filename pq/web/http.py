@@ -122,7 +122,7 @@ def asgi(app: Any, *, token: str | None = None) -> Starlette:
 
 
 class Guard:
-    """Lets in who may come in."""
+    """Refuse requests that are not authorized, before their body is read."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app

@@ -75,13 +75,13 @@ def check_limit(case: Case) -> Outcome | None:
 def check_stated_limits(case: Case) -> Ending | None:
     """Release a task whose producer did not know its job, with the limits that it lacked: they count from then on."""
     task = case.task
-    if case.job.flow is None or task.demands:
+    if case.job.flow is None or task.limits_text:
         return None
     try:
-        task.demands = case.job.demands_of(task)
+        task.limits_text = case.job.limits_text_of(task)
     except PqError:
         return None  # the attempt itself reports what is wrong with its arguments
-    return Ending(RETRY) if task.demands else None
+    return Ending(RETRY) if task.limits_text else None
 
 
 def check_expiry(case: Case) -> Outcome | None:
@@ -174,7 +174,7 @@ class Admission:
         if task.id != reserved.id:
             raise UnreadableMessage(f"the record of {reserved.id} has the message of {task.id}")
         if record[:1] == b"g":
-            task.demands = records.demands(record)
+            task.limits_text = records.limits_text(record)
         job = self._registry.get(task.name)
         if job is None:
             return self._unknown_job(task)
@@ -228,7 +228,7 @@ class Admission:
             text = f"TaskNotAvailable: {error} on any worker that took it"
             outcome = Outcome(outcomes.FAILED, None, text, None, error.slug)
             return Refused(task, self._concluded(task, outcome))
-        logger.warning("task %s: %s; it goes back for a worker that knows it", task.id[:9], error)
+        logger.warning("task %s: %s; released for a worker that knows it", task.id[:9], error)
         task.note(unknown=tries)
         task.status = QUEUED
         return Refused(task, Ending(RETRY, min(LONGEST_WAIT, 2.0 ** (tries - 1))), UNKNOWN_JOB)

@@ -56,7 +56,7 @@ class Settling:
             counts.processed += 1
             counts.succeeded += 1
             settlement = Settlement(
-                ACK, id, batch, header + task.to_wire(), task.reply or "", 0, task.demands != ""
+                ACK, id, batch, header + task.to_wire(), task.reply or "", 0, task.limits_text != ""
             )
         else:
             settlement = self._rarer(task, ending, batch)
@@ -81,7 +81,7 @@ class Settling:
             counts.retried += 1
             if task.format is MSGPACK:
                 task.result_bytes = None
-            record = records.live_header(task.priority, token, task.demands) + task.to_wire()
+            record = records.live_header(task.priority, token, task.limits_text) + task.to_wire()
             return Settlement(RETRY, task.id, batch, record, "", max(0, round(ending.wait * 1000)))
         return Settlement(ending.op, task.id, batch)
 

@@ -81,4 +81,4 @@ def test_all_keys_of_a_queue_share_its_hash_tag() -> None:
 def test_a_foreign_header_comes_back_as_it_was() -> None:
     """A worker that could not write it would end with the first task of that kind that it releases."""
     header = b"g  c1:\xff\xfe,x\n"
-    assert records.live_header(0, "", records.demands(header)) == header
+    assert records.live_header(0, "", records.limits_text(header)) == header

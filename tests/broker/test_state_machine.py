@@ -63,7 +63,7 @@ DEMANDS = (
     *("", "", "", "", "", "c1:a", "c2:a", "c2:b", "c1:a,c2:b", "c1:b,r5000000.1:r", "r2000000.2:r"),
     *("c1:a,x", "uf:k", "ul:k", "ur:k,c2:b", "uf:j,c1:a", "r1000000.1:r,r9000000.3:s", "c2:a,x,uf:k"),
 )
-demands = st.sampled_from(DEMANDS)
+limits_text = st.sampled_from(DEMANDS)
 operations = st.sampled_from([ACK, FAIL, REVOKE, RETRY, RELEASE, CRASH])
 
 
@@ -85,7 +85,7 @@ class Machine(RuleBasedStateMachine):
         self.on_redis.time_override = self.hand
         self.serial = 0
         self.known: dict[str, list[str]] = {queue: [] for queue in QUEUES}
-        self.demands: dict[str, str] = {}
+        self.limits_text: dict[str, str] = {}
         self.batch = 0
         self.taken: list[tuple[str, Reserved]] = []  # all tasks that were ever dispatched, the last first
         self.deleted: set[str] = set()
@@ -130,7 +130,7 @@ class Machine(RuleBasedStateMachine):
 
     def live(self, id: str, priority: int, token: str = "") -> bytes:
         self.serial += 1
-        header = records.live_header(priority, token, self.demands.get(id, ""))
+        header = records.live_header(priority, token, self.limits_text.get(id, ""))
         return header + f"{id} #{self.serial}".encode()
 
     def finished(self, id: str, token: str) -> bytes:
@@ -159,12 +159,12 @@ class Machine(RuleBasedStateMachine):
         """The id of a task that is to come."""
         id = f"{queue}{len(self.known[queue]):02}"
         self.known[queue].append(id)
-        self.demands[id] = wants
+        self.limits_text[id] = wants
         return id
 
     @rule(
         queue=queues,
-        items=st.lists(st.tuples(st.integers(0, 9), delays, priorities, demands), min_size=1, max_size=6),
+        items=st.lists(st.tuples(st.integers(0, 9), delays, priorities, limits_text), min_size=1, max_size=6),
         twice=often,
     )
     def enqueues(self, queue: str, items: list[tuple[int, int | None, int, str]], twice: bool) -> None:
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
             id = self.pick(queue, old)
             if old > 1 or id == "unheard.of" or id in self.deleted:
                 id = self.new_one(queue, wants)
-            unique = "u" in self.demands[id]
+            unique = "u" in self.limits_text[id]
             entries.append(Entry(id, self.live(id, priority), delay, priority, unique))
         self.both("work.enqueue", queue, entries)
         if twice:
@@ -196,10 +196,10 @@ class Machine(RuleBasedStateMachine):
             return
         old = conflict.id
         if replace:
-            wanted, self.demands[old] = self.demands[old], wants
+            wanted, self.limits_text[old] = self.limits_text[old], wants
             call: tuple[Any, ...] = ("work.replace", queue, old, self.live(old, 0), delay)
             if not self.both(*call):
-                self.demands[old] = wanted
+                self.limits_text[old] = wanted
         else:
             call = ("work.displace", queue, (old, self.finished(old, "displaced:0"), ""), entry)
             self.both(*call)

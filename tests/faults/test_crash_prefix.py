@@ -33,8 +33,8 @@ QUEUES = ("one", "two")
 DEMANDS = ("", "", "", "c2:a", "c1:b,r1000.1:r", "uf:k", "ul:k", "c1:b,x")
 
 
-def live(id: str, demands: str, priority: int = 0, token: str = "") -> bytes:
-    return records.live_header(priority, token, demands) + id.encode()
+def live(id: str, limits_text: str, priority: int = 0, token: str = "") -> bytes:
+    return records.live_header(priority, token, limits_text) + id.encode()
 
 
 class Workload:
@@ -43,7 +43,7 @@ class Workload:
     def __init__(self, broker: RedisBroker, seed: int) -> None:
         self.broker = broker
         self.chance = random.Random(seed)
-        self.demands: dict[str, str] = {}
+        self.limits_text: dict[str, str] = {}
         self.held: dict[str, list[Reserved]] = {}
         self.batch = 0
         self.leases = 0
@@ -55,8 +55,8 @@ class Workload:
             )()
 
     def new(self, queue: str) -> str:
-        id = f"{queue}-{len(self.demands)}"
-        self.demands[id] = self.chance.choice(DEMANDS)
+        id = f"{queue}-{len(self.limits_text)}"
+        self.limits_text[id] = self.chance.choice(DEMANDS)
         return id
 
     async def enqueue(self) -> None:
@@ -64,7 +64,7 @@ class Workload:
         entries = []
         for _ in range(self.chance.randint(1, 8)):
             id, priority = self.new(queue), self.chance.choice([0, 0, 0, 5, -5])
-            wants = self.demands[id]
+            wants = self.limits_text[id]
             delay = self.chance.choice([None, None, None, 1, 20])
             entries.append(Entry(id, live(id, wants, priority), delay, priority, "u" in wants))
         await self.broker.work.enqueue(queue, entries)
@@ -90,7 +90,7 @@ class Workload:
 
     def end(self, lease: str, task: Reserved) -> Settlement:
         op = self.chance.choice([ACK, ACK, ACK, FAIL, RETRY, RELEASE, CRASH])
-        token, wants = f"{lease}:{task.batch}", self.demands[task.id]
+        token, wants = f"{lease}:{task.batch}", self.limits_text[task.id]
         record = live(task.id, wants, 0, token) if op == RETRY else records.finished_header(1, token) + b"end"
         return Settlement(op, task.id, task.batch, record, "", 5 if op == RETRY else 0, wants != "")
 
@@ -101,19 +101,19 @@ class Workload:
             await self.broker.work.hand_back(lease, QUEUES, crashed=True)
 
     async def cancel(self) -> None:
-        id = self.chance.choice(list(self.demands) or ["one-0"])
+        id = self.chance.choice(list(self.limits_text) or ["one-0"])
         queue = id.partition("-")[0]
         await self.broker.work.cancel(queue, [(id, records.finished_header(3, "cancel:0") + b"end", "")])
 
     async def other(self) -> None:
         queue = self.chance.choice(QUEUES)
-        ids = [id for id in self.demands if id.startswith(queue)]
+        ids = [id for id in self.limits_text if id.startswith(queue)]
         if ids:
             id = self.chance.choice(ids)
-            await self.broker.work.retry_dead(queue, Entry(id, live(id, self.demands[id])))
+            await self.broker.work.retry_dead(queue, Entry(id, live(id, self.limits_text[id])))
         id = self.new(queue)
         await self.broker.work.tick(
-            queue, [Tick("s", int(time.time() * 1000) - 5, id, live(id, self.demands[id]))]
+            queue, [Tick("s", int(time.time() * 1000) - 5, id, live(id, self.limits_text[id]))]
         )
 
 

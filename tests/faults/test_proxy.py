@@ -24,8 +24,8 @@ Q = "q"
 NOW = 1_700_000_000_000
 
 
-def live(id: str, demands: str = "", token: str = "", priority: int = 0) -> bytes:
-    return records.live_header(priority, token, demands) + id.encode()
+def live(id: str, limits_text: str = "", token: str = "", priority: int = 0) -> bytes:
+    return records.live_header(priority, token, limits_text) + id.encode()
 
 
 def finished(id: str, token: str = "cancel:0") -> bytes:

@@ -360,3 +360,12 @@ def test_a_manager_is_a_class_of_managers() -> None:
     """Anything else is refused at once."""
     with pytest.raises(pq.ConfigError, match="is not a Manager"):
         PulsarQueue(dict)  # type: ignore[arg-type]
+
+
+def test_an_api_shows_its_store() -> None:
+    """At the first prompt of the tutorial; a password is masked."""
+    api = pq.PulsarQueue(data_store="redis://:secret@h:1/0").api()
+    try:
+        assert repr(api) == "<api of redis://:***@h:1/0>"
+    finally:
+        api.close()

@@ -87,8 +87,8 @@ async def test_where_it_goes(api: Producer) -> None:
     task = await how.queue(a=1)
     assert (task.status_string, task.queue) == ("QUEUED", "elsewhere")
     assert task.meta["order"] == 12
-    assert "1/3" not in task.demands
-    assert task.demands
+    assert "1/3" not in task.limits_text
+    assert task.limits_text
 
 
 async def test_queue_false_runs_it_here(api: Producer) -> None:

@@ -124,7 +124,7 @@ async def test_queue_without_waiting_prints_the_id(api: Producer, run: Run) -> N
         (["logs"], 2, "whose log?"),
         (["pause"], 2, "required: QUEUE"),
         (["purge", "default", "extra", "--ja"], 2, "unknown flag '--ja'"),
-        (["schedule", "paus", "x"], 2, "'paus' is nothing to do with a schedule"),
+        (["schedule", "paus", "x"], 2, "unknown action 'paus'"),
         (["schedule", "pause", "hourl"], 1, "did you mean 'hourly'?"),
         (["explain", "no-workr"], 1, "did you mean 'no-worker'"),
     ],
@@ -281,7 +281,7 @@ async def test_pause_resume_and_purge(api: Producer, run: Run) -> None:
     """Nothing is destroyed without a yes."""
     await api.tasks.queue("addition", callback=False)
     assert (await run("pause", "default")).out == "paused: default\n"
-    assert (await run("resume", "default")).out == "goes on: default\n"
+    assert (await run("resume", "default")).out == "resumed: default\n"
     said = await run("purge", "default")
     assert (said.code, said.out) == (2, "")
     assert "1 tasks wait in default. Revoke all of them? There is no terminal to ask on" in said.err
@@ -298,7 +298,7 @@ async def test_schedules(api: Producer, run: Run) -> None:
     assert re.search(r"sums +addition +.* in (\d+ s|1 min) +- +run time", (await run("schedule")).out)
     assert (await run("schedule", "pause", "sums")).out == "sums: paused\n"
     assert "paused" in (await run("schedule")).out
-    assert (await run("schedule", "resume", "sums")).out == "sums: goes on\n"
+    assert (await run("schedule", "resume", "sums")).out == "sums: resumed\n"
     assert re.match(r"queued: addition i\w+\n", (await run("schedule", "run", "sums")).out)
 
 

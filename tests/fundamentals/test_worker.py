@@ -109,7 +109,7 @@ async def test_an_unknown_job_goes_back_for_a_worker_that_knows_it(
     old: Worker = await start_worker(make_app(task_paths=[]), name="old")
     async with make_app().api() as api:
         future = api.tasks.queue("addition", a=1, b=1)
-        await until(lambda: "goes back for a worker that knows it" in caplog.text)
+        await until(lambda: "released for a worker that knows it" in caplog.text)
         await old.stop()
         await start_worker(make_app(), name="new")
         task = await asyncio.wait_for(future, 20)

@@ -137,10 +137,10 @@ def wire(rng: Chance) -> None:
 def headers(rng: Chance) -> None:
     """Records, their headers, and the limits that they state."""
     record = rng.feed(bad_record(rng))
-    for read in (records.is_live, records.is_finished, records.priority, records.token, records.demands):
+    for read in (records.is_live, records.is_finished, records.priority, records.token, records.limits_text):
         read(record)
-    list(records.read_limits(records.demands(record)))
-    records.unique_key(records.demands(record))
+    list(records.read_limits(records.limits_text(record)))
+    records.unique_key(records.limits_text(record))
     with contextlib.suppress(UnreadableMessage):
         records.message(record)
 

@@ -135,7 +135,7 @@ async def test_a_worker_without_the_setting_sets_it_aside_with_the_reason(
         assert failed.status == pq.FAILURE
         assert failed.reason == "payload-missing"
         assert failed.name == "doubles"
-        assert "was put aside" in failed.exception
+        assert "was stored as" in failed.exception
         again = await api.tasks.queue("doubles", text="small things go on")
         assert again.get() == "small things go on" * 2
 
@@ -143,10 +143,10 @@ async def test_a_worker_without_the_setting_sets_it_aside_with_the_reason(
 async def test_a_producer_without_the_setting_raises_with_the_setting_s_name(
     make_app: Any, start_worker: Any
 ) -> None:
-    """Its result was put aside by the worker."""
+    """The worker offloaded its result."""
     await start_worker(make_app())
     async with make_app(aside=False).api() as api, asyncio.timeout(60):
-        with pytest.raises(pq.PayloadMissing, match="was put aside") as caught:
+        with pytest.raises(pq.PayloadMissing, match="was stored as") as caught:
             await api.tasks.queue("doubles", text=LARGE)
         assert "large_dir" in (caught.value.hint or "")
 
@@ -340,7 +340,7 @@ async def test_larger_ones_are_allowed_where_they_are_put_aside(make_app: Any, s
 
 
 def test_a_size_without_a_place_is_refused() -> None:
-    with pytest.raises(BadSetting, match="nothing says where") as caught:
+    with pytest.raises(BadSetting, match="large_dir is not set") as caught:
         Settings(large_above=5000)
     assert "large_dir" in (caught.value.hint or "")
 

@@ -127,7 +127,7 @@ def test_a_killed_worker_is_replaced_and_its_task_taken_over(
     task = future.wait(10)
     assert (task.get(), task.retry, task.run_info["crashes"]) == ("a", 1, 1)
     server.wait_for(r"died: SIGKILL")
-    server.wait_for(r"1 task of w\d back in the queue")
+    server.wait_for(r"1 task of w\d released to the queue")
     server.ready(3)
     assert server.stop() == 0
 

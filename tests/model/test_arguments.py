@@ -69,8 +69,8 @@ def test_what_plainly_fits_needs_no_binding(
 @pytest.mark.parametrize(
     ("function", "args", "kwargs", "says"),
     [
-        (add, (), {}, "was called wrongly: missing a required argument: 'a'"),
-        (add, (1, 2, 3), {}, "was called wrongly: too many positional arguments"),
+        (add, (), {}, "needs the argument 'a'"),
+        (add, (1, 2, 3), {}, "got too many positional arguments"),
         (add, (1,), {"c": 3}, "got an unexpected keyword argument 'c'"),
         (add, (1,), {"a": 3}, "multiple values for argument 'a'"),
         (only, ("u",), {}, "too many positional arguments"),
@@ -187,3 +187,11 @@ def test_arguments_that_are_too_large_are_named() -> None:
     """With the job that they are for."""
     found = arguments.about_arguments(PayloadTooLarge("the arguments take 9 bytes", hint="h"), "upload")
     assert (type(found), found.message) == (PayloadTooLarge, "the arguments of upload take 9 bytes")
+
+
+@pytest.mark.parametrize(("wrong", "nearest"), [("aa", "'a'"), ("dely", "'delay'"), ("zzz", None)])
+def test_a_misspelt_argument_suggests_the_nearest_name(wrong: str, nearest: str | None) -> None:
+    """Of the parameters of the job, and of the options of `tasks.queue`."""
+    with pytest.raises(BadArguments) as caught:
+        arguments.check_arguments("add", inspect.signature(add), (), {"a": 1, wrong: 1})
+    assert caught.value.hint == (None if nearest is None else f"did you mean {nearest}?")

@@ -24,14 +24,14 @@ def keyed(customer: str | None, n: int = 0) -> None: ...
 def plain(customer: str = "") -> None: ...
 
 
-def key(job: Any, kwargs: dict[str, Any], stated: Any = None, demands: str = "") -> str | None:
+def key(job: Any, kwargs: dict[str, Any], stated: Any = None, limits_text: str = "") -> str | None:
     task: Task[Any] = Task("i1", job.name, "orders")
-    task.demands = demands
+    task.limits_text = limits_text
     return key_of(task, job.job_class, (), kwargs, stated)
 
 
 @pytest.mark.parametrize(
-    ("job", "kwargs", "stated", "demands", "found"),
+    ("job", "kwargs", "stated", "limits_text", "found"),
     [
         (keyed, {"customer": "anna"}, None, "", "anna"),
         (keyed, {"customer": "anna"}, "berta", "", "berta"),
@@ -44,10 +44,10 @@ def key(job: Any, kwargs: dict[str, Any], stated: Any = None, demands: str = "")
     ],
 )
 def test_the_key_of_a_task(
-    job: Any, kwargs: dict[str, Any], stated: Any, demands: str, found: str | None
+    job: Any, kwargs: dict[str, Any], stated: Any, limits_text: str, found: str | None
 ) -> None:
     """The stated key counts first, then that of the job, then the unique key, then the first limit."""
-    assert key(job, kwargs, stated, demands) == found
+    assert key(job, kwargs, stated, limits_text) == found
 
 
 def test_a_job_that_is_not_known_has_the_stated_key() -> None:

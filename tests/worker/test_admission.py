@@ -126,7 +126,7 @@ def test_a_task_that_does_not_wait_at_a_limit_is_revoked(limit: str, kind: int |
 
 
 @pytest.mark.parametrize(
-    ("name", "demands", "kwargs", "released"),
+    ("name", "limits_text", "kwargs", "released"),
     [
         pytest.param("plain", "", {}, False, id="a job without limits"),
         pytest.param("limited", "", {}, True, id="limits that its producer did not know"),
@@ -138,13 +138,13 @@ def test_a_task_that_does_not_wait_at_a_limit_is_revoked(limit: str, kind: int |
     ],
 )
 def test_a_task_without_the_limits_of_its_job_is_released_with_them(
-    name: str, demands: str, kwargs: dict[str, Any], released: bool
+    name: str, limits_text: str, kwargs: dict[str, Any], released: bool
 ) -> None:
     """They count from then on; a task that states them starts."""
-    task = task_of(name, demands=demands, call=dump_payload(MSGPACK, [[], kwargs], what="call"))
+    task = task_of(name, limits_text=limits_text, call=dump_payload(MSGPACK, [[], kwargs], what="call"))
     ending = check_stated_limits(case_of(name, task))
     assert (ending is not None) == released
-    assert bool(task.demands) == (released or bool(demands))
+    assert bool(task.limits_text) == (released or bool(limits_text))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_the_wait_before_another_attempt_is_in_milliseconds(
 def test_a_task_with_limits_says_so_when_it_succeeds(world: World) -> None:
     """Other tasks may wait for the slots that it leaves."""
     task: Task[Any] = Task("t1", "work", "default")
-    task.status, task.demands = SUCCESS, "g 1 x"
+    task.status, task.limits_text = SUCCESS, "g 1 x"
     world.attempts.held["t1"] = ("default", 7)
     world.settling.settle(task, Ending(ACK))
     assert world.one().limited

@@ -25,7 +25,7 @@ end
 for at = 6, #ARGV, 3 do
   local id, record, reply = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 1023)
-  local state, text = string.sub(head, 1, 1), flow().demands(head)
+  local state, text = string.sub(head, 1, 1), flow().limits_text(head)
   local answer = 'cancelled'
   if state == '' then answer = 'unknown'
   elseif state == 'd' then

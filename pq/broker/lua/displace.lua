@@ -7,12 +7,12 @@
 --@use now events wake limits place withdraw
 local p, now = KEYS[1], clock(ARGV[1])
 local old, id, record, delay = ARGV[5], ARGV[8], ARGV[9], tonumber(ARGV[10])
-local mode, key = flow().unique_of(flow().demands(record))
+local mode, key = flow().unique_of(flow().limits_text(record))
 if redis.call('EXISTS', p .. 'task:' .. id) == 1 then return 1 end  -- a repeat
 local holder = flow().key_holder(p, key)
 if not holder or holder == 'f' .. old or string.sub(holder, 2) ~= old then return 0 end
 
-local text = flow().demands(redis.call('GETRANGE', p .. 'task:' .. old, 0, 1023))
+local text = flow().limits_text(redis.call('GETRANGE', p .. 'task:' .. old, 0, 1023))
 redis.call('SET', p .. 'task:' .. id, record)  -- first: a full server refuses this, and then nothing has happened
 if not withdraw(p, old, text, false) then redis.call('SADD', p .. 'revoked', old) end
 local ended = heard(ARGV[2], ARGV[3]) and parcels(ARGV[2], 'done')

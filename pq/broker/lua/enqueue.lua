@@ -45,7 +45,7 @@ while at <= #ARGV do
   local id, record, delay, prio = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local mode, key, holder
   if string.byte(record) == 103 then  -- 'g' has limits
-    mode, key = flow().unique_of(flow().demands(record))
+    mode, key = flow().unique_of(flow().limits_text(record))
     holder = key and flow().key_holder(p, key)
   end
   if holder and redis.call('EXISTS', p .. 'task:' .. id) == 0 then

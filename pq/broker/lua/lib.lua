@@ -79,7 +79,7 @@ local made
 local function flow()
   if made then return made end
 
-  local function demands(head) return string.match(head, '^g[^ \n]* [^ \n]* ([^\n]*)\n') or '' end
+  local function limits_text(head) return string.match(head, '^g[^ \n]* [^ \n]* ([^\n]*)\n') or '' end
 
   -- Iterate over the limits: kind, name, and numbers (c: at once; r: µs between two, and the burst).
   local function gates(text)
@@ -179,7 +179,7 @@ local function flow()
       local id = first[1]
       if not id then return end
       local head = redis.call('GETRANGE', p .. 'task:' .. id, 0, 1023)
-      local text = demands(head)
+      local text = limits_text(head)
       local other, at
       if text ~= '' then other, at = closed(p, text, now, gate) end
       if other == gate then
@@ -211,7 +211,7 @@ local function flow()
   end
 
   made = {
-    demands = demands, unique_of = unique_of, leave = leave, free_key = free_key, key_holder = key_holder,
+    limits_text = limits_text, unique_of = unique_of, leave = leave, free_key = free_key, key_holder = key_holder,
     closed = closed, grant = grant, park = park, unpark = unpark, open_gates = open_gates,
   }
   return made

@@ -7,7 +7,7 @@
 -- It keeps its place. With a delay its time starts again, if it was delayed: that is a debounce.
 --@use now wake limits
 local p, now, id, record, delay = KEYS[1], clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
-local mode, key = flow().unique_of(flow().demands(record))
+local mode, key = flow().unique_of(flow().limits_text(record))
 local known = redis.call('GET', p .. 'task:' .. id)
 if known == record then return 1 end  -- a repeat
 local holder = redis.call('GET', p .. 'unique:' .. key)

@@ -110,7 +110,7 @@ end
 -- Whether a task with limits may start; otherwise it is parked at the first that is reached, in its turn.
 local function let_in(p, id, record, out)
   local flow = flow()
-  local text = flow.demands(record)
+  local text = flow.limits_text(record)
   local held = redis.call('HGET', p .. 'holds', id)
   if not held then
     local gate, at = flow.closed(p, text, now)

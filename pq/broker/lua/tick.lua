@@ -19,7 +19,7 @@ for at = 4, #ARGV, 4 do
     answer = -1
   elseif tonumber(tick) > (tonumber(redis.call('HGET', p .. 'ticks', name)) or 0) then
     local mode, key
-    if string.byte(record) == 103 then mode, key = flow().unique_of(flow().demands(record)) end
+    if string.byte(record) == 103 then mode, key = flow().unique_of(flow().limits_text(record)) end
     if not (key and flow().key_holder(p, key)) and redis.call('SET', p .. 'task:' .. id, record, 'NX') then
       if key then redis.call('SET', p .. 'unique:' .. key, mode .. id) end
       place_back(p, id)

@@ -1,4 +1,4 @@
-"""Limits of one queue, in memory: the reference for the part `gates` of the scripts.
+"""Limits of one queue, in memory: the reference for the part `limits` of the scripts.
 
 A limit lets a number of tasks run at once (slots) or one every so often (a rate). A task that finds one reached is
 parked at it, by priority and turn; a task that leaves a slot lets the next one through. What a task was granted it
@@ -61,9 +61,9 @@ class Limits:
         record = self.queue.task.get(holder[1:])
         return holder if record is not None and records.is_live(record) else ""
 
-    def take_key(self, id: str, demands: str) -> UniqueConflict | None:
+    def take_key(self, id: str, limits_text: str) -> UniqueConflict | None:
         """Take the unique key for a task that is to be queued; return the holder where another task has it."""
-        way, key = unique_key(demands)
+        way, key = unique_key(limits_text)
         if not key:
             return None
         holder = self.holder(key)
@@ -73,9 +73,9 @@ class Limits:
             self.unique[key] = way + id
         return None
 
-    def free_key(self, id: str, demands: str) -> None:
+    def free_key(self, id: str, limits_text: str) -> None:
         """Free the unique key of a task, if it has one."""
-        way, key = unique_key(demands)
+        way, key = unique_key(limits_text)
         if key and self.unique.get(key) == way + id:
             del self.unique[key]
 
@@ -87,12 +87,12 @@ class Limits:
         mark = min(mark, at + interval * burst) + interval
         return mark - interval * burst - at, mark
 
-    def reached(self, demands: str, now: int, opening: str = "") -> tuple[str, int | None]:
+    def reached(self, limits_text: str, now: int, opening: str = "") -> tuple[str, int | None]:
         """Return the first limit that is reached, and when it opens, if that is known.
 
         Behind tasks that are parked at a limit every other one waits too, but for the limit `opening`.
         """
-        for limit in read_limits(demands):
+        for limit in read_limits(limits_text):
             if limit.name != opening and self.parked_at.get(limit.name):
                 return limit.name, None
             if limit.kind == "c":
@@ -104,13 +104,13 @@ class Limits:
                     return limit.name, now - (-by // 1000)
         return "", None
 
-    def _grant(self, id: str, demands: str, now: int) -> None:
-        for limit in read_limits(demands):
+    def _grant(self, id: str, limits_text: str, now: int) -> None:
+        for limit in read_limits(limits_text):
             if limit.kind == "c":
                 self.slots.setdefault(limit.name, set()).add(id)
             else:
                 self.rates[limit.name] = self._early(limit, now)[1]
-        self.granted[id] = demands
+        self.granted[id] = limits_text
 
     def leave(self, id: str) -> None:
         """Give up what a task was granted, if anything."""
@@ -124,26 +124,26 @@ class Limits:
 
     def end(self, id: str) -> None:
         """Give up all that a task has: it has ended under a lease."""
-        demands = self.granted.get(id, "")
+        limits_text = self.granted.get(id, "")
         self.leave(id)
-        self.free_key(id, demands)
+        self.free_key(id, limits_text)
 
     def admit(self, id: str, record: bytes, now: int) -> bool:
         """Return whether a task that was taken from its queue may start; otherwise it is parked at a limit."""
-        demands = records.demands(record)
+        limits_text = records.limits_text(record)
         if id not in self.granted:
-            limit, at = self.reached(demands, now)
+            limit, at = self.reached(limits_text, now)
             if not limit:
-                self._grant(id, demands, now)
-            elif "x" in demands.split(","):
-                self.granted[id] = f"!{limit},{demands}"
+                self._grant(id, limits_text, now)
+            elif "x" in limits_text.split(","):
+                self.granted[id] = f"!{limit},{limits_text}"
             else:
                 self.queue.tail += 1
                 self._park(id, (-records.priority(record), self.queue.tail), limit, at)
                 return False
-        way, _ = unique_key(demands)
+        way, _ = unique_key(limits_text)
         if way != "f":
-            self.free_key(id, demands)
+            self.free_key(id, limits_text)
         return True
 
     def refusing(self, id: str) -> str:
@@ -168,11 +168,11 @@ class Limits:
         if not waiting:
             self.parked_at.pop(limit, None)
 
-    def unpark(self, id: str, demands: str) -> bool:
+    def unpark(self, id: str, limits_text: str) -> bool:
         """Take a task away from where it is parked; False when it is parked at no limit."""
         if self.parked.pop(id, None) is None:
             return False
-        for limit in read_limits(demands):
+        for limit in read_limits(limits_text):
             if id in self.parked_at.get(limit.name, ()):
                 self._take_from(limit.name, id)
                 self.freed.append(limit.name)
@@ -188,8 +188,8 @@ class Limits:
             if not waiting:
                 return
             id = min(waiting, key=lambda id: (self.parked[id], id))
-            demands = records.demands(self.queue.task.get(id, b""))
-            other, at = self.reached(demands, now, limit) if demands else ("", None)
+            limits_text = records.limits_text(self.queue.task.get(id, b""))
+            other, at = self.reached(limits_text, now, limit) if limits_text else ("", None)
             if other == limit:
                 if at is not None:
                     self._open_at(limit, at)
@@ -199,8 +199,8 @@ class Limits:
                 self._park(id, self.parked[id], other, at)
             else:
                 del self.parked[id]
-                if demands:
-                    self._grant(id, demands, now)
+                if limits_text:
+                    self._grant(id, limits_text, now)
                     through.append(id)
         self._open_at(limit, now)
 

@@ -112,11 +112,11 @@ class QueueData:
         self.cancelling.discard(id)
         self.limits.leave(id)
 
-    def withdraw(self, id: str, demands: str, *, at_front: bool) -> bool:
+    def withdraw(self, id: str, limits_text: str, *, at_front: bool) -> bool:
         """Take a task out of where it waits; False when it lies in the middle of `ready`, or is held."""
         if self.delayed.pop(id, None) is not None or self.prio.pop(id, None) is not None:
             return True
-        if self.limits.unpark(id, demands):
+        if self.limits.unpark(id, limits_text):
             return True
         if at_front and id in self.ready:
             self.ready.remove(id)

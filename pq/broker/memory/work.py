@@ -58,7 +58,7 @@ class MemoryWork:
             # As on the wire, where the plain ones travel first, but none overtakes a unique one.
             head = sorted(head, key=lambda e: e.delay is not None or e.priority != 0)
             for id, record, delay, _, unique in [*head, *tail]:
-                conflict = data.limits.take_key(id, records.demands(record)) if unique else None
+                conflict = data.limits.take_key(id, records.limits_text(record)) if unique else None
                 if conflict is not None:
                     answer.conflicts[id] = conflict
                     continue
@@ -82,7 +82,7 @@ class MemoryWork:
             data = self._store.queue(queue)
             if data.task.get(id) == record:
                 return True
-            way, key = unique_key(records.demands(record))
+            way, key = unique_key(records.limits_text(record))
             if id not in data.task or data.limits.unique.get(key) not in ("l" + id, "r" + id):
                 return False
             data.task[id] = record
@@ -96,16 +96,16 @@ class MemoryWork:
         """See `Work.displace`."""
         with self._store.lock:
             data, now = self._store.queue(queue), self._store.now()
-            way, key = unique_key(records.demands(entry.record))
+            way, key = unique_key(records.limits_text(entry.record))
             if entry.id in data.task:
                 return True
             if data.limits.holder(key) not in ("l" + old[0], "r" + old[0]):
                 return False
             data.task[entry.id] = entry.record
-            demands = records.demands(data.task[old[0]])
-            if not data.withdraw(old[0], demands, at_front=False):
+            limits_text = records.limits_text(data.task[old[0]])
+            if not data.withdraw(old[0], limits_text, at_front=False):
                 data.revoked.add(old[0])
-            self._revoke(data, *old, demands)
+            self._revoke(data, *old, limits_text)
             data.limits.unique[key] = way + entry.id
             if entry.delay is not None and entry.delay > 0:
                 data.delayed[entry.id] = now + entry.delay
@@ -148,7 +148,9 @@ class MemoryWork:
                 elif at <= data.ticks.get(schedule, 0):
                     answers.append(CLAIMED)
                 else:
-                    new = id not in data.task and data.limits.take_key(id, records.demands(record)) is None
+                    new = (
+                        id not in data.task and data.limits.take_key(id, records.limits_text(record)) is None
+                    )
                     answers.append(QUEUED_NOW if new else CLAIMED)
                     if new:
                         data.task[id] = record
@@ -299,21 +301,21 @@ class MemoryWork:
             return UNKNOWN
         if not records.is_live(stored):
             return CANCELLED if stored == record else FINISHED
-        demands = records.demands(stored)
-        if not data.withdraw(id, demands, at_front=at_front):
+        limits_text = records.limits_text(stored)
+        if not data.withdraw(id, limits_text, at_front=at_front):
             if any(id == held for members in data.held.values() for held, _ in members):
                 data.cancelling.add(id)
                 return CANCELLING
             data.revoked.add(id)
-        self._revoke(data, id, record, reply, demands)
+        self._revoke(data, id, record, reply, limits_text)
         return CANCELLED
 
-    def _revoke(self, data: QueueData, id: str, record: bytes, reply: str, demands: str) -> None:
+    def _revoke(self, data: QueueData, id: str, record: bytes, reply: str, limits_text: str) -> None:
         """Write the end of a task that waited."""
         data.finish(id, record, self._store.now() + self._ttl)
         data.recent.appendleft(id)
         data.drop_marks(id)
-        data.limits.free_key(id, demands)
+        data.limits.free_key(id, limits_text)
         if reply:
             self._store.publish(reply, b"done\n" + records.parcel(id, record))
         self._announce(b"done", [(id, record)])

@@ -64,18 +64,18 @@ _TLS = (
     ),
     (
         ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"),
-        "it speaks no TLS",
+        "it does not speak TLS",
         "use redis:// for this port, or its TLS port",
     ),
     (
         ("CERTIFICATE_REQUIRED", "certificate required", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE"),
-        "it asks for a certificate of ours",
+        "it asks for a client certificate",
         f"add {_CLIENT_CERTIFICATE}",
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
         "its certificate is not trusted",
-        "name who has signed it: ssl_ca_certs=/path/ca.pem in the URL",
+        "name the authority that signed it: ssl_ca_certs=/path/ca.pem in the URL",
     ),
 )
 

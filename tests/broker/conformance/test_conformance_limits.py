@@ -11,13 +11,13 @@ from pq.broker.contract.values import Entry, ReserveCall, Settlement
 from pq.model.operations import ACK, RETRY
 
 
-def limited(id: str, demands: str, priority: int = 0) -> Entry:
-    record = records.live_header(priority, "", demands) + f"message of {id}".encode()
-    return Entry(id, record, None, priority, "u" in demands)
+def limited(id: str, limits_text: str, priority: int = 0) -> Entry:
+    record = records.live_header(priority, "", limits_text) + f"message of {id}".encode()
+    return Entry(id, record, None, priority, "u" in limits_text)
 
 
-async def put(broker: Any, demands: str, *ids: str) -> None:
-    await broker.work.enqueue(QUEUE, [limited(id, demands) for id in ids])
+async def put(broker: Any, limits_text: str, *ids: str) -> None:
+    await broker.work.enqueue(QUEUE, [limited(id, limits_text) for id in ids])
 
 
 def ends(*tasks: Any, op: str = ACK) -> dict[str, list[Settlement]]:
