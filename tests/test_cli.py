@@ -270,8 +270,7 @@ def test_a_bad_value_ends_with_1(app: App, capsys: pytest.CaptureFixture[str]) -
         " [bad-setting]"
     )
     assert second == (
-        "hint: workers (--workers, PQ_WORKERS) is the number of worker processes; "
-        "1..8 follows the demand"
+        "hint: workers (--workers, PQ_WORKERS) is the number of worker processes; 1..8 follows the demand"
     )
 
 

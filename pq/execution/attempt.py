@@ -16,7 +16,7 @@ mean the same wherever the job runs:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..model.arguments import misfit
 from ..model.backend import Backend
 from ..model.job import Job
 from ..model.names import LIMITS
-from ..model.outcome import RELEASED, TIMED_OUT, Outcome, failed, stack_text, verdict
+from ..model.outcome import RELEASED, TIMED_OUT, Outcome, failed, leaves, stack_text, verdict
 from ..model.task import Task
 from ..model.verdict import Verdict
 
@@ -157,7 +157,7 @@ def raised(exc: BaseException, job_class: type[Job] | None) -> Outcome:
     What an `asyncio.TaskGroup` put together is looked at one by one: a group of nothing but verdicts is the
     first of them, and there is another attempt when there would be one after each of its errors.
     """
-    errors = list(_each(exc))
+    errors = list(leaves(exc))
     if all(isinstance(error, Verdict) for error in errors):
         said: Any = errors[0]
         return verdict(said, raised=True)
@@ -165,14 +165,6 @@ def raised(exc: BaseException, job_class: type[Job] | None) -> Outcome:
     if job_class is not None and not all(job_class.tries_again_after(type(error)) for error in errors):
         outcome = outcome._replace(final=True)
     return outcome
-
-
-def _each(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _each(inner)
-    else:
-        yield exc
 
 
 def invoke(task: Task[Any], job_class: type[Job], backend: Backend) -> Any:

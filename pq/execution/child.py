@@ -48,7 +48,7 @@ class ChildSpec:
     node_name: str
     limit: int  # bytes of the largest result, and of the arguments of a task that is queued
     log_level: int
-    whole_records: bool = False  # of what is logged, at the levels that come before a task
+    parent_levels: bool = False  # the levels of the parent's loggers come before each task
 
 
 def child_main(connection: socket.socket, stdout: Connection, stderr: Connection, spec: ChildSpec) -> None:
@@ -148,32 +148,22 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
 class _Forward(logging.Handler):
     """Sends log records to the worker, which has the loggers and handlers of the application."""
 
-    def __init__(self, channel: Channel, app_name: str, *, whole: bool) -> None:
+    def __init__(self, channel: Channel) -> None:
         super().__init__()
         self._channel = channel
-        self._prefix = f"{app_name}."
-        self._whole = whole
         self._allowance = Allowance()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if self._whole and not self._channel.forked:
-                data = log_records.pack(record)
-                if self._allowance.take(len(data)):
-                    self.report()
-                    self._channel.send(RECORD, data)
-                return
-            text = self.format(record)
             if self._channel.forked:
                 # The pipes of the child take lines of every process that it starts.
-                _write_line(sys.stderr if record.levelno >= logging.WARNING else sys.stdout, text)
+                stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+                _write_line(stream, self.format(record))
                 return
-            # The worker logs it as the job; a record of another logger carries that name in its text.
-            if not record.name.startswith(self._prefix):
-                text = f"{record.name}: {text}"
-            if self._allowance.take(len(text)):
+            data = log_records.pack(record)
+            if self._allowance.take(len(data)):
                 self.report()
-                self._channel.send(LOG, record.levelno, shorten(text))
+                self._channel.send(RECORD, data)
         except Exception:
             self.handleError(record)
 
@@ -185,13 +175,10 @@ class _Forward(logging.Handler):
 
 
 def _forward_logs(channel: Channel, spec: ChildSpec) -> _Forward:
-    forward = _Forward(channel, spec.app_name, whole=spec.whole_records)
-    if spec.whole_records:
-        log_records.take_over(forward)
-        return forward
-    root = logging.getLogger()
-    root.handlers[:] = [forward]
-    root.setLevel(spec.log_level)
+    forward = _Forward(channel)
+    log_records.take_over(forward)
+    if not spec.parent_levels:
+        logging.getLogger().setLevel(spec.log_level)
     return forward
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..model.outcome import FAILED, Outcome
 from ..model.task import Task
+from . import log_records
 from .attempt import Attempt, current_task
 from .child_process import Child
 from .child_requests import ChildRequests
@@ -95,6 +96,8 @@ class ChildMessages:
             elif word == RECORD:
                 if self._observer is not None:
                     notify(self._observer.logged, *fields)
+                else:
+                    self._recorded(child, *fields)
             elif word in (STREAM, QUEUE, AWAIT, LOCK, UNLOCK):
                 self._request(child, word, fields)
             elif word == READY:
@@ -117,6 +120,15 @@ class ChildMessages:
         finally:
             current_task.reset(token)
 
+    def _recorded(self, child: Child, data: bytes) -> None:
+        """Log a record of the job of `child` by the logger of its own name."""
+        task = child.attempt.task if child.attempt is not None else None
+        token = current_task.set(task)
+        try:
+            notify(self._log_record, child, task, data)
+        finally:
+            current_task.reset(token)
+
     def end_attempt(self, child: Child) -> None:
         """Release what the job of `child` has asked for: its attempt is over."""
         requests = self._requests.pop(child, None)
@@ -132,6 +144,18 @@ class ChildMessages:
                 child.attempt, child.send, functools.partial(self._log, child)
             )
         requests.handle(word, fields)
+
+    def _log_record(self, child: Child, task: Task[Any] | None, data: bytes) -> None:
+        record = log_records.unpack(data)
+        if self._on_log is not None:
+            text = record.getMessage() + (f"\n{record.exc_text}" if record.exc_text else "")
+            own = record.name.startswith(f"{self._app_name}.")
+            self._on_log(task, record.levelno, text if own else f"{record.name}: {text}")
+            return
+        record.child = child.pid
+        taker = logging.getLogger(record.name)
+        if taker.isEnabledFor(record.levelno):
+            taker.handle(record)
 
     def _log(self, child: Child, task: Task[Any] | None, level: int, text: str) -> None:
         if self._on_log is not None:

@@ -186,7 +186,7 @@ class CpuBound:
             node_name=str(getattr(self._backend.tasks, "node_name", "")),
             limit=self._limit,
             log_level=logging.getLogger(self._app_name).getEffectiveLevel(),
-            whole_records=self._observer is not None,
+            parent_levels=self._observer is not None,
         )
         try:
             self._children.add(Child(spec, self, self._loop))

@@ -11,8 +11,8 @@ and reads them, for a program whose children run its own functions alone.)
     to the worker   READY   its modules are imported
                     BROKEN  they cannot be: error text, traceback, slug
                     DONE    number of the TASK, kind, encoded result, error, traceback, reason, info, wait, final
-                    LOG     level, text
-                    RECORD  a packed log record, in place of LOG where the parent wants it whole
+                    LOG     level, text of the child's own
+                    RECORD  a packed log record
                     PROGRESS  done, total, message
                     STREAM  number, a packed part; the answer, if it is awaited, comes when the worker takes more
                     QUEUE   number, name of a job, its packed arguments

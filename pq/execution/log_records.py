@@ -1,10 +1,10 @@
 """Log records that cross from a child to its parent, as what they are: with their logger, level and place.
 
-The worker names a line of a child after its job, so text is enough for it. A program that only lends
-its own functions to a child wants the records as if they had been logged in itself: by its own loggers,
-with its own handlers. So a child has the levels of the parent's loggers, as they were when its task began, has one handler in
-place of all others (those that a module sets up when it is imported are the parent's business), and
-sends the attributes of a record; the parent makes a record of them again.
+The parent logs a record of its child as if it had been logged in itself: by the logger of that name, with its own
+handlers, formatted once. So a child has one handler in place of all others (those that a module sets up when it is
+imported are the parent's business) and sends the attributes of a record; the parent makes a record of them again.
+A child of a program that lends it its own functions has the levels of the parent's loggers, too, as they were when
+its task began.
 
 What is not plain in a record becomes text on the way; nothing is pickled. Messages and tracebacks
 are bounded, see `output.py`.
@@ -24,6 +24,9 @@ from .child_output import shorten
 
 _LEFT = frozenset({"msg", "args", "message", "asctime", "exc_info"})
 """Attributes that others of the packed record stand for."""
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"msg", "exc_text"}
+LARGEST = 524_288
+"""Bytes of a packed record with its `extra`; a larger one is sent without."""
 _NUMBERS = frozenset({int, float, bool, type(None)})
 _formatter = logging.Formatter()
 
@@ -68,7 +71,10 @@ def pack(record: logging.LogRecord) -> bytes:
     facts["msg"] = shorten(record.getMessage())
     if record.exc_info and not record.exc_text:
         facts["exc_text"] = shorten(_formatter.formatException(record.exc_info), LIMITS.traceback)
-    return MSGPACK.dumps(facts)
+    data = MSGPACK.dumps(facts)
+    if len(data) > LARGEST:  # its `extra`: the rest is bounded
+        data = MSGPACK.dumps({name: facts[name] for name in _STANDARD & facts.keys()})
+    return data
 
 
 def unpack(data: bytes) -> logging.LogRecord:

@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import pickle
 import sys
-import traceback
 from collections.abc import Coroutine
 from importlib.abc import InspectLoader
 from types import ModuleType
@@ -38,7 +37,7 @@ from ..errors import (
 )
 from ..model.decorator import job
 from ..model.job import Job
-from ..model.names import LIMITS, new_id
+from ..model.names import new_id
 from ..model.options import CPUBOUND
 from ..model.outcome import error_text, stack_text
 from ..model.payloads import load_payload
@@ -54,7 +53,6 @@ SLACK = 1024
 
 _NAME = "pq.local"
 _MAIN = ("__main__", "__mp_main__")
-_HERE = os.path.dirname(__file__) + os.sep
 # Exceptions that mean something else where a future raises them: they would end the program, or be
 # taken for the end of an iterator (asyncio's futures refuse that one).
 _STAYS = (StopIteration, StopAsyncIteration)
@@ -184,21 +182,7 @@ def _failed(exc: BaseException) -> list[Any]:
         pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
     except Exception:
         pickled = None
-    return [None, pickled, error_text(exc), _traceback(exc)]
-
-
-def _traceback(exc: BaseException) -> str:
-    """The traceback with all its causes, without our own frames at its beginning."""
-    tb = exc.__traceback__
-    while tb is not None and tb.tb_next is not None and tb.tb_frame.f_code.co_filename.startswith(_HERE):
-        tb = tb.tb_next
-    try:
-        text = "".join(traceback.format_exception(type(exc), exc, tb))
-    except Exception:
-        return stack_text(exc)  # which bears exceptions that cannot be shown
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    half = LIMITS.traceback // 2
-    return text if len(text) <= 2 * half else f"{text[:half]}\n…\n{text[-half:]}"
+    return [None, pickled, error_text(exc), stack_text(exc)]
 
 
 class _Unpickler(pickle.Unpickler):

@@ -7,7 +7,9 @@ time-out, a cancel, a child that died, goes the same way.
 
 from __future__ import annotations
 
+import itertools
 import traceback
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import TaskRevoked
@@ -72,7 +74,32 @@ def verdict(said: Verdict, *, raised: bool = False) -> Outcome:
 
 
 def error_text(exc: BaseException) -> str:
-    """Return `ValueError: its text`, bounded, even when `__str__` itself raises or recurses."""
+    """Return `ValueError: its text`, bounded, even when `__str__` itself raises or recurses.
+
+    The text of a group names its first members, too.
+    """
+    text = _one_error_text(exc)
+    if isinstance(exc, BaseExceptionGroup):
+        members = list(itertools.islice(leaves(exc), _MEMBERS + 1))
+        more = "; …" if len(members) > _MEMBERS else ""
+        text += ": " + "; ".join(_one_error_text(each) for each in members[:_MEMBERS]) + more
+    return text if len(text) <= LIMITS.error_text else text[: LIMITS.error_text - 1] + "…"
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that a group, and the groups in it, consist of; another exception is its own leaf."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from leaves(inner)
+    else:
+        yield exc
+
+
+_MEMBERS = 3
+"""Members of a group that its text names."""
+
+
+def _one_error_text(exc: BaseException) -> str:
     kind = type(exc).__name__
     try:
         text = str(exc)
@@ -81,37 +108,43 @@ def error_text(exc: BaseException) -> str:
             raise
         text = f"(its __str__ raised {type(inner).__name__})"
     text = f"{kind}: {text}" if text else kind
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text if len(text) <= LIMITS.error_text else text[: LIMITS.error_text - 1] + "…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def stack_text(exc: BaseException) -> str:
-    """Return the traceback as text, bounded, without the frames of this library: the mistake is in the user's."""
+    """Return the traceback as text, bounded: all causes, and all members of groups, in the manner of Python.
+
+    The frames of this library are left out: the mistake is in the user's.
+    """
     try:
-        frames = traceback.extract_tb(exc.__traceback__, limit=200)
-        own = [frame for frame in frames if not _is_ours(frame.filename)]
-        lines = ["Traceback (most recent call last):\n"]
-        lines += traceback.format_list(own or frames)
-        lines += traceback.format_exception_only(type(exc), exc)
-        cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
-        if cause is not None and cause is not exc:
-            before = traceback.format_exception(
-                type(cause), cause, cause.__traceback__, limit=50, chain=False
-            )
-            lines = [*before, "\nwhich led to:\n\n", *lines]
-        text = "".join(lines)
+        # A negative limit keeps the innermost frames.
+        shown = traceback.TracebackException(type(exc), exc, exc.__traceback__, limit=-_FRAMES, compact=True)
+        _leave_out_own_frames(shown)
+        text = "".join(shown.format())
     except BaseException as inner:
         if isinstance(inner, (KeyboardInterrupt, SystemExit)):
             raise
         text = f"(no traceback: formatting it raised {type(inner).__name__})"
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return (
-        text
-        if len(text) <= LIMITS.traceback
-        else text[: LIMITS.traceback // 2] + "\n…\n" + text[-LIMITS.traceback // 2 :]
-    )
+    if len(text) <= LIMITS.traceback:
+        return text
+    return text[: LIMITS.traceback // 2] + "\n…\n" + text[-LIMITS.traceback // 2 :]
 
 
+def _leave_out_own_frames(shown: traceback.TracebackException) -> None:
+    """Do it in all errors that `shown` leads to; an error that has no other frames keeps its own."""
+    left = [shown]
+    while left:
+        error = left.pop()
+        own = [frame for frame in error.stack if not _is_ours(frame.filename)]
+        if own:
+            error.stack[:] = own
+        left += [each for each in (error.__cause__, error.__context__) if each is not None]
+        left += error.exceptions or ()
+
+
+_FRAMES = 200
+"""Frames of one error in a traceback."""
 _HERE = __file__.rsplit("/", 2)[0] + "/"
 
 

@@ -6,6 +6,9 @@ Both ways raise errors of ours alone. Packing raises `NotSerializable` with the 
 
 from __future__ import annotations
 
+import datetime as dt
+from collections import deque
+from collections.abc import Iterator, Mapping, MappingView
 from typing import Any
 
 from ..errors import NotSerializable, PayloadTooLarge, UnreadableMessage
@@ -87,12 +90,22 @@ def _explain(value: Any, what: str, exc: BaseException) -> NotSerializable:
 
 
 def _hint_for(value: object) -> str:
+    """Return what to write in place of `value`."""
     if hasattr(value, "read"):
         return "pass its path instead of the open file"
+    if isinstance(value, dt.datetime):
+        return "pass None for a time that is missing"
+    if hasattr(value, "__fspath__") or type(value).__module__ in ("ipaddress", "fractions"):
+        return "pass str(it)"
+    if isinstance(value, (deque, range, MappingView, Iterator)):
+        return "pass list(it)"
+    if isinstance(value, Mapping):
+        return "pass dict(it)"
     if hasattr(value, "__dataclass_fields__"):
         return "pass dataclasses.asdict(it)"
-    if hasattr(value, "tolist"):
-        return "pass it.tolist()"
+    for method, arguments in (("tolist", ""), ("model_dump", ""), ("to_dict", "'records'")):
+        if hasattr(value, method):
+            return f"pass it.{method}({arguments})"
     return "send plain data: numbers, text, bytes, lists, dicts, sets, dates, Decimal, UUID"
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import pkgutil
 import sys
@@ -45,9 +46,15 @@ class Registry:
         another `ConfigError` for a job whose options do not fit.
         """
         registry = cls()
-        for path in paths:
-            for module in _modules(path):
-                registry.add_module(module)
+        loggers = _own_loggers()
+        try:
+            for path in paths:
+                for module in _modules(path):
+                    registry.add_module(module)
+        finally:
+            # `dictConfig` in a module disables all loggers that exist, unless it is told otherwise.
+            for logger in loggers:
+                logger.disabled = False
         return registry
 
     def add(self, item: Any) -> type[Job]:
@@ -177,6 +184,16 @@ def job_class(item: Any) -> type[Job] | None:
     if inspect.isclass(item) and issubclass(item, Job) and not item.abstract:
         return item
     return None
+
+
+def _own_loggers() -> list[logging.Logger]:
+    """Return the loggers of this package that are not disabled."""
+    known = list(logging.root.manager.loggerDict.items())  # a copy: other threads make loggers at any time
+    return [
+        logger
+        for name, logger in known
+        if name.partition(".")[0] == "pq" and isinstance(logger, logging.Logger) and not logger.disabled
+    ]
 
 
 def _modules(path: str) -> Iterator[ModuleType]:

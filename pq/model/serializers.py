@@ -18,11 +18,13 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import re
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 import msgpack
 
@@ -30,6 +32,52 @@ from ..errors import ConfigError, NotSerializable, UnreadableMessage, did_you_me
 from .secret import Secret
 
 # --------------------------------------------------------------------- the types beyond JSON's own
+_DATETIME, _ZONED_DATETIME, _ZONED_TIME = 4, 13, 14
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,3}")
+
+
+def _zone_key(zone: ZoneInfo) -> str:
+    """Return the name of a zone. A zone that was read from a file of the user has none, and cannot be sent."""
+    if not zone.key:
+        raise NotPlain(zone)
+    return zone.key
+
+
+def _zone(key: str) -> ZoneInfo:
+    """Return the zone of that name. Raises `UnreadableMessage` where this host does not know it."""
+    try:
+        if _ZONE.fullmatch(key):
+            return ZoneInfo(key)
+    except (KeyError, ValueError, OSError):
+        pass
+    raise UnreadableMessage(f"time zone {key!r} is not known here", hint="pip install tzdata")
+
+
+def _zoned_datetime(value: list[Any]) -> dt.datetime:
+    """Return a time in its zone, or with its offset where this host does not know the zone."""
+    text, key, fold = value
+    fixed = dt.datetime.fromisoformat(text)
+    try:
+        zone = _zone(key)
+    except UnreadableMessage:
+        return fixed
+    zoned = fixed.replace(tzinfo=zone, fold=fold)
+    # Where the rules of the zone differ between the hosts, the instant counts.
+    return zoned if zoned.utcoffset() == fixed.utcoffset() else fixed.astimezone(zone)
+
+
+def _zoned_time(value: list[Any]) -> dt.time:
+    text, key, fold = value
+    return dt.time.fromisoformat(text).replace(tzinfo=_zone(key), fold=fold)
+
+
+def _days(value: dt.timedelta) -> list[int]:
+    """Return the fields of the base type: a subclass may show others under the same names."""
+    kind = dt.timedelta
+    fields: tuple[Any, ...] = (kind.days, kind.seconds, kind.microseconds)
+    return [field.__get__(value) for field in fields]
+
+
 # code -> (type, to text or list, back). Codes are part of the wire format: never change one.
 _TAGS: dict[int, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     1: (tuple, list, tuple),
@@ -38,14 +86,28 @@ _TAGS: dict[int, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     4: (dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
     5: (dt.date, dt.date.isoformat, dt.date.fromisoformat),
     6: (dt.time, dt.time.isoformat, dt.time.fromisoformat),
-    7: (dt.timedelta, lambda d: [d.days, d.seconds, d.microseconds], lambda v: dt.timedelta(*v)),
-    8: (Decimal, str, Decimal),
-    9: (uuid.UUID, str, uuid.UUID),
+    7: (dt.timedelta, _days, lambda v: dt.timedelta(*v)),
+    8: (Decimal, Decimal.__str__, Decimal),
+    9: (uuid.UUID, uuid.UUID.__str__, uuid.UUID),
     10: (int, str, int),  # beyond 64 bits
     11: (complex, lambda c: [c.real, c.imag], lambda v: complex(*v)),
     12: (Secret, Secret.reveal, Secret),
+    15: (ZoneInfo, _zone_key, _zone),
+}
+# Codes 13 and 14 are times with a zone. Code 4 has the offset alone, and is what every reader knows.
+_BACK: dict[int, Callable[[Any], Any]] = {
+    **{code: back for code, (_, _, back) in _TAGS.items()},
+    _ZONED_DATETIME: _zoned_datetime,
+    _ZONED_TIME: _zoned_time,
 }
 _CODES = {kind: code for code, (kind, _, _) in _TAGS.items() if kind is not int}
+# A subclass (asyncpg's UUID, pandas' Timestamp) travels as its base. A datetime is a date, so it comes first.
+_TAGGED_BASES = tuple(
+    (kind, _CODES[kind])
+    for kind in (
+        uuid.UUID, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta, set, frozenset, complex, ZoneInfo,
+    )
+)  # fmt: skip
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     # A subclass travels as its base: a Counter arrives as a dict, a namedtuple as a tuple.
     (dict, dict),
@@ -77,9 +139,9 @@ READ_ERRORS = (
 def _plain(value: Any) -> Any:
     """Return what the packer may pack in place of `value`; the packer calls this for a type it does not know."""
     kind = type(value)
-    code = _CODES.get(kind)
-    if code is not None:
-        return msgpack.ExtType(code, _pack(_TAGS[code][1](value)))
+    tagged = _tagged(value)
+    if tagged is not None:
+        return msgpack.ExtType(tagged[0], _pack(tagged[1]))
     if kind is int:
         if value.bit_length() > _BIG_INT_DIGITS * 3:
             raise NotSerializable(f"an integer of {value.bit_length()} bits is too large to send")
@@ -90,6 +152,26 @@ def _plain(value: Any) -> Any:
         if isinstance(value, base):
             return _packable(convert(value))
     raise NotPlain(value)
+
+
+def _tagged(value: Any) -> tuple[int, Any] | None:
+    """Return the code of a value beyond JSON's own types, and what is packed under it; None for other values."""
+    code = _CODES.get(type(value))
+    if code is None:
+        if isinstance(value, Enum):
+            return None
+        code = next((code for base, code in _TAGGED_BASES if isinstance(value, base)), None)
+        if code is None:
+            return None
+        if code == _DATETIME and value != value:
+            raise NotPlain(value)  # pandas' NaT: a datetime by its class, and no time
+    inner = _TAGS[code][1](value)
+    if isinstance(value, (dt.datetime, dt.time)):
+        zone = value.tzinfo
+        if isinstance(zone, ZoneInfo) and zone.key:
+            code = _ZONED_DATETIME if code == _DATETIME else _ZONED_TIME
+            return code, [inner, zone.key, value.fold]
+    return code, inner
 
 
 def _packable(value: Any) -> Any:
@@ -108,12 +190,12 @@ class NotPlain(Exception):
 
 
 def _ext(code: int, data: bytes) -> Any:
-    tag = _TAGS.get(code)
-    if tag is None:
+    back = _BACK.get(code)
+    if back is None:
         raise UnreadableMessage(
             f"extension type {code} is not known here", hint="it may come from a newer version of pq"
         )
-    return tag[2](_unpack(data))
+    return back(_unpack(data))
 
 
 # One packer for all: making one costs more than packing a small message. It has no hook, so no Python
@@ -200,9 +282,9 @@ class Json:
             return {"$pq": [0, [[self._out(k), self._out(v)] for k, v in value.items()]]}
         if kind is bytes:
             return {"$pq": [-1, base64.b64encode(value).decode("ascii")]}
-        code = _CODES.get(kind)
-        if code is not None:
-            return {"$pq": [code, self._out(_TAGS[code][1](value))]}
+        tagged = _tagged(value)
+        if tagged is not None:
+            return {"$pq": [tagged[0], self._out(tagged[1])]}
         if isinstance(value, Enum):
             return self._out(value.value)
         for base, convert in _BASES:
@@ -222,10 +304,10 @@ class Json:
             return {self._in(k): self._in(v) for k, v in inner}
         if code == -1:
             return base64.b64decode(inner, validate=True)
-        tag = _TAGS.get(code)
-        if tag is None:
+        back = _BACK.get(code)
+        if back is None:
             raise UnreadableMessage(f"type code {code!r} is not known here")
-        return tag[2](self._in(inner))
+        return back(self._in(inner))
 
 
 MSGPACK = MsgPack()

@@ -121,6 +121,8 @@ class _Handler(logging.Handler):
             text = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
                 text = f"{text} · {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+            elif record.exc_text:  # of a child: its last line is the error
+                text = f"{text} · {record.exc_text.rstrip().rpartition(chr(10))[2]}"
             line = f"{record.created:.3f} {record.levelname} {text[:LONGEST]}"
             self._lines.add(task, line.replace("\n", "\\n").encode("utf-8", "backslashreplace"))
         except Exception:

@@ -425,6 +425,18 @@ def directory(self):
 
 
 @job(concurrency=CPUBOUND)
+def logs_with_extra(self, text="", count=0):
+    library, handler = logging.getLogger("lib"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("printed twice: %(message)s"))
+    library.addHandler(handler)
+    extra = {"order": 12, **{f"more{n}": text for n in range(count)}}
+    try:
+        raise ValueError("no row")
+    except ValueError:
+        library.error("of order %d", 12, exc_info=True, extra=extra)
+
+
+@job(concurrency=CPUBOUND)
 def leaves_a_busy_pool(self):
     with multiprocessing.get_context("fork").Pool(2) as pool:
         pool.map_async(time.sleep, [60, 60])

@@ -106,11 +106,13 @@ async def test_what_the_child_cannot_run_fails(bench, pool, body):
 
 # ----------------------------------------------------------------------------------- what jobs do
 async def test_what_is_printed_or_logged_reaches_the_logger_of_the_job(bench, pool, caplog):
-    """Prints, descriptors, programs and loggers: all come out at `<app>.<job>`, in the parent."""
+    """Prints, descriptors and programs come out at `<app>.<job>` in the parent, log records at their own logger."""
     with caplog.at_level(logging.INFO, logger="app"):
         await bench.run(pool, jobs.prints)
     lines = {
-        (record.levelname, record.getMessage()) for record in caplog.records if record.name == "app.prints"
+        (record.levelname, f"{record.name}: {record.getMessage()}".removeprefix("app.prints: "))
+        for record in caplog.records
+        if record.name in ("app.prints", "other.library")
     }
     assert lines == {
         ("INFO", "to standard output"),
@@ -375,6 +377,26 @@ async def test_a_child_leaves_a_directory_that_its_job_removed(bench, tmp_path):
         assert result(await bench.run(pool, jobs.directory)) == before
     finally:
         await pool.stop()
+
+
+async def test_a_log_record_of_a_child_arrives_whole(bench, pool, caplog):
+    """Unformatted, with its `extra` and its traceback, though a module of the child has handlers of its own."""
+    caplog.set_level(logging.INFO)
+    await bench.run(pool, jobs.logs_with_extra)
+    (record,) = [record for record in caplog.records if record.name == "lib"]
+    assert (record.getMessage(), record.order) == ("of order 12", 12)
+    assert record.exc_text.endswith("ValueError: no row")
+    assert record.child == record.process != os.getpid()
+    assert "printed twice" not in caplog.text
+
+
+async def test_an_extra_that_is_too_large_is_left_out(bench, pool, caplog):
+    """The record itself arrives, and the child goes on."""
+    await bench.run(pool, jobs.logs_with_extra, "x" * 60_000, 40)
+    (record,) = [record for record in caplog.records if record.name == "lib"]
+    assert record.getMessage() == "of order 12"
+    assert not hasattr(record, "order")
+    assert result(await bench.run(pool, jobs.square, 2)) == 4
 
 
 async def test_the_fork_server_may_die(bench, pool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,3 +209,28 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(TaskNotAvailable) as caught:
         Registry()["zzz"]
     assert "task_paths" in str(caught.value.hint)
+
+
+def test_dictconfig_in_a_module_does_not_silence_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default it disables all loggers that exist; those of this package stay, others are the module's business."""
+    (tmp_path / "module_with_dictconfig.py").write_text(
+        "import logging.config\n"
+        "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': True})\n"
+        "raise SystemExit('also when it fails')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    ours, other, off = (logging.getLogger(name) for name in ("pq.server", "some.library", "pq.switched_off"))
+    off.disabled = True
+    known = list(logging.root.manager.loggerDict.values())
+    before = {logger: logger.disabled for logger in known if isinstance(logger, logging.Logger)}
+    handlers = logging.root.handlers[:]
+    try:
+        with pytest.raises(SystemExit):
+            Registry.from_paths(["module_with_dictconfig"])
+        assert (ours.disabled, other.disabled, off.disabled) == (False, True, True)
+    finally:
+        logging.root.handlers[:] = handlers
+        for logger, disabled in before.items():
+            logger.disabled = disabled

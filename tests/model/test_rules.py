@@ -215,7 +215,7 @@ def test_a_traceback_tells_the_cause_too() -> None:
             raise ValueError("second") from first
     except ValueError as exc:
         text = stack_text(exc)
-    assert text.index("first") < text.index("which led to") < text.index("ValueError: second")
+    assert text.index("first") < text.index("the direct cause of") < text.index("ValueError: second")
     try:
         try:
             raise KeyError("hidden")
@@ -224,6 +224,79 @@ def test_a_traceback_tells_the_cause_too() -> None:
     except ValueError as exc:
         text = stack_text(exc)
     assert "hidden" not in text
+
+
+def test_a_traceback_has_the_whole_chain() -> None:
+    """Every cause and context, down to the first error."""
+    error: BaseException | None = None
+    for text in ("connection refused", "retries used up", "host not reachable", "order not sent"):
+        try:
+            raise ValueError(text) from error
+        except ValueError as exc:
+            error = exc
+    assert error is not None
+    text = stack_text(error)
+    places = [text.index(f"ValueError: {part}") for part in ("connection", "retries", "host", "order")]
+    assert places == sorted(places)
+
+
+def test_a_traceback_has_the_members_of_a_group() -> None:
+    """With their frames and their notes, nested groups included; the error's text names the first three."""
+    inner = ExceptionGroup("inner", [member("two"), member("three")])
+    ended = failed(ExceptionGroup("outer", [member("one"), inner, member("four")]))
+    assert ended.stacktrace is not None
+    assert [f"{word}.csv" in ended.stacktrace for word in ("one", "two", "three", "four")] == [True] * 4
+    assert ended.stacktrace.count("in member") == ended.stacktrace.count("a note") == 4
+    assert ended.error == (
+        "ExceptionGroup: outer (3 sub-exceptions): "
+        "FileNotFoundError: one.csv; FileNotFoundError: two.csv; FileNotFoundError: three.csv; …"
+    )
+
+
+def member(name: str) -> Exception:
+    try:
+        raise FileNotFoundError(f"{name}.csv")
+    except FileNotFoundError as exc:
+        exc.add_note("a note")
+        return exc
+
+
+def test_own_frames_are_left_out_of_every_error() -> None:
+    """Of causes and members, too."""
+    code = compile(
+        "def call(f):\n    f()", str(outcomes.__file__).replace("model/outcome", "execution/x"), "exec"
+    )
+    ours: dict[str, Any] = {}
+    exec(code, ours)
+
+    def fail() -> None:
+        raise OSError("inside")
+
+    def wrap() -> None:
+        try:
+            ours["call"](fail)
+        except OSError as exc:
+            raise ExceptionGroup("group", [exc]) from exc
+
+    try:
+        ours["call"](wrap)
+    except ExceptionGroup as exc:
+        text = stack_text(exc)
+    assert "in fail" in text
+    assert "in wrap" in text
+    assert "execution/x.py" not in text
+
+
+def test_a_long_chain_is_bounded() -> None:
+    """A thousand causes with long texts."""
+    error: BaseException | None = None
+    for n in range(1_000):
+        try:
+            raise ValueError(f"{n} " * 100) from error
+        except ValueError as exc:
+            error = exc
+    assert error is not None
+    assert len(stack_text(error)) <= LIMITS.traceback + 10
 
 
 def test_a_circle_of_causes_ends() -> None:

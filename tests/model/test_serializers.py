@@ -5,8 +5,13 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import enum
+import fractions
+import ipaddress
+import json
 import math
+import types
 import uuid
+import zoneinfo
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -196,6 +201,141 @@ def test_refusals_name_the_culprit(fmt: Serializer, value: Any, says: str, path:
         dump_payload(fmt, value, what="arguments")
     assert caught.value.path == path
     assert caught.value.hint
+
+
+class Money(Decimal):
+    def __str__(self) -> str:
+        return f"{super().__str__()} EUR"
+
+
+class Span(dt.timedelta):
+    @property
+    def seconds(self) -> int:  # pendulum's Duration shows other fields, too
+        return -1
+
+
+def kin(base: type) -> type:
+    return type("Kin", (base,), {})
+
+
+class NotATime(dt.datetime):
+    """As pandas' NaT is: a datetime by its class, equal to nothing."""
+
+    __hash__ = dt.datetime.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("sent", "base"),
+    [
+        (kin(uuid.UUID)(int=5), uuid.UUID(int=5)),
+        (Money("1.50"), Decimal("1.50")),
+        (kin(Decimal)("NaN"), Decimal("NaN")),
+        (kin(dt.datetime)(2026, 1, 2, 3), dt.datetime(2026, 1, 2, 3)),
+        (kin(dt.date)(2026, 1, 2), dt.date(2026, 1, 2)),
+        (kin(dt.time)(1, 2), dt.time(1, 2)),
+        (Span(days=-1, seconds=5, microseconds=3), dt.timedelta(days=-1, seconds=5, microseconds=3)),
+        (kin(set)({1}), {1}),
+        (kin(frozenset)({1}), frozenset({1})),
+        (kin(complex)(1, 2), 1 + 2j),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_subclass_travels_as_its_base(fmt: Serializer, sent: Any, base: Any) -> None:
+    """What asyncpg, pandas and pendulum return: as a value and within others."""
+    for value, expected in ((sent, base), ({"rows": [sent]}, {"rows": [base]})):
+        got = load_payload(fmt, dump_payload(fmt, value, what="result"))
+        assert same(got, expected) or repr(got) == repr(expected)  # NaN is equal to nothing
+
+
+def test_a_time_that_is_missing_is_refused() -> None:
+    """And not sent as the first day of the calendar."""
+    with pytest.raises(NotSerializable) as caught:
+        dump_payload(MSGPACK, NotATime(1, 1, 1), what="result")
+    assert caught.value.hint == "pass None for a time that is missing"
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "value",
+    [
+        dt.datetime(2026, 7, 1, 12, tzinfo=BERLIN),
+        dt.datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1),
+        dt.datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN),
+        dt.datetime(2026, 3, 29, 2, 30, tzinfo=BERLIN),  # in the gap
+        dt.time(1, 2, tzinfo=BERLIN),
+        BERLIN,
+    ],
+    ids=str,
+)
+def test_a_zone_stays_a_zone(fmt: Serializer, value: Any) -> None:
+    """By its name; a time with a fixed offset would be wrong after the next change of clocks."""
+    got = load_payload(fmt, dump_payload(fmt, value, what="result"))
+    assert got == value
+    assert getattr(got, "tzinfo", BERLIN) is BERLIN
+    assert getattr(got, "fold", 0) == getattr(value, "fold", 0)
+
+
+@FORMATS
+@pytest.mark.parametrize("key", ["No/Where", "../../etc/passwd", "Europe", "", "a\0b", "x" * 300])
+def test_a_zone_that_is_not_known_here(fmt: Serializer, key: str) -> None:
+    """A time keeps its instant with a fixed offset; what needs the zone cannot be read."""
+    here = dump_payload(fmt, dt.datetime(2026, 7, 1, 12, tzinfo=BERLIN), what="result")
+    value = dt.datetime(2026, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    packed = [value.isoformat(), key, 0]
+    if fmt is JSON:
+        sent, zone = {"$pq": [13, packed]}, {"$pq": [15, key]}
+        data, bare = (json.dumps(each).encode() for each in (sent, zone))
+    else:
+        data, bare = (
+            msgpack.packb(msgpack.ExtType(code, msgpack.packb(body)))
+            for code, body in ((13, packed), (15, key))
+        )
+    assert same(load_payload(fmt, data), value)
+    assert load_payload(fmt, here) == value
+    with pytest.raises(UnreadableMessage):
+        load_payload(fmt, bare)
+
+
+def test_a_time_without_a_zone_is_written_as_ever() -> None:
+    """Code 4 and code 6, which older versions read."""
+    for value in (dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.time(1)):
+        sent = msgpack.unpackb(dump_payload(MSGPACK, value, what="result"))
+        assert (sent.code, msgpack.unpackb(sent.data)) == (
+            4 + 2 * isinstance(value, dt.time),
+            value.isoformat(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (Path("/x"), "pass str(it)"),
+        (ipaddress.ip_address("127.0.0.1"), "pass str(it)"),
+        (fractions.Fraction(1, 3), "pass str(it)"),
+        (collections.deque([1]), "pass list(it)"),
+        (range(3), "pass list(it)"),
+        ({"a": 1}.values(), "pass list(it)"),
+        ({"a": 1}.keys(), "pass list(it)"),
+        ((n for n in [1]), "pass list(it)"),
+        (types.MappingProxyType({"a": 1}), "pass dict(it)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_hints_for_common_values(value: Any, hint: str) -> None:
+    """The error says what to write."""
+    with pytest.raises(NotSerializable) as caught:
+        dump_payload(MSGPACK, {"x": value}, what="arguments")
+    assert caught.value.hint == hint
 
 
 @FORMATS
