@@ -92,7 +92,7 @@ def test_a_child_has_a_file_named_by_its_process_id(project: Path, api: Producer
         for line in (
             f"printed {word}",
             f"shop.say.in.child: warning: logged {word}",
-            f"library: told {word}",
+            f"library: warning: told {word}",
         ):
             assert re.search(rf"^\S+ \S+ {pid} .*{line}$", told, re.M), told
             assert line in worker.read_text()
@@ -129,12 +129,13 @@ def test_json_lines_say_which_child(project: Path, api: Producer, serve: Serve) 
     until(lambda: r"\u2713 say.in.child" in text_of(worker))
     for path in (worker, project / f"logs/pq-worker-1-child-{pid}.log"):
         told = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["logger"] for line in told if line["message"] == "told hello"] == ["library"]
         assert {
             line["message"]: line["child"] for line in told if "hello" in line["message"] and "child" in line
         } == {
             "printed hello": pid,
             "logged hello": pid,
-            "library: told hello": pid,
+            "told hello": pid,
         }
 
 
