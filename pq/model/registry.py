@@ -52,7 +52,7 @@ class Registry:
                 for module in _modules(path):
                     registry.add_module(module)
         finally:
-            # `dictConfig` in a module disables all loggers that exist, unless it is told otherwise.
+            # `dictConfig` in a module disables all loggers that exist, unless the configuration says otherwise.
             for logger in loggers:
                 logger.disabled = False
         return registry

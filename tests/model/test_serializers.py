@@ -251,7 +251,7 @@ BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
     ids=lambda value: type(value).__name__,
 )
 def test_a_subclass_travels_as_its_base(fmt: Serializer, sent: Any, base: Any) -> None:
-    """What asyncpg, pandas and pendulum return: as a value and within others."""
+    """Values of asyncpg, pandas and pendulum travel, by themselves and inside others."""
     for value, expected in ((sent, base), ({"rows": [sent]}, {"rows": [base]})):
         got = load_payload(fmt, dump_payload(fmt, value, what="result"))
         assert same(got, expected) or repr(got) == repr(expected)  # NaN is equal to nothing
