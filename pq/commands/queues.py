@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..cli import Command, VerbParser
+from ..errors import did_you_mean
 from ..producer.producer import Producer
 from .calling import answer, connected
 from .terminal import as_json, note, say, sure, table
@@ -59,7 +60,8 @@ def _switch(command: Command, verb: str, about: str, done: str) -> int:
     for name in wanted.queue:
         say(f"{done}: {name}")
         if states.keys().isdisjoint(parts[name]):
-            note(f"{name} was not used yet")
+            near = did_you_mean(name, states)
+            note(f"{name} was not used yet" + (f"\nhint: {near}" if near else ""))
     return 0
 
 

@@ -181,8 +181,12 @@ def logs(command: Command) -> int:
             "whose log?", hint=f"{command.program} logs ID, or {command.program} logs -f for all new lines"
         )
     with connected(command) as api:
-        for line in answer(api.tasks.log(answer(api.tasks.find(wanted.id)).id)):
-            say(log_text(line))
+        task = answer(api.tasks.find(wanted.id))
+        lines = answer(api.tasks.log(task.id))
+    for line in lines:
+        say(log_text(line))
+    if not lines:
+        note(f"{task.name} {task.id[:SHORT]} has logged nothing")
     return 0
 
 

@@ -1,10 +1,10 @@
 """Settings from their five sources; the later wins.
 
-    defaults  <  App(**keywords)  <  config file  <  PQ_* variables  <  command line
+    defaults  <  PulsarQueue(**keywords)  <  config file  <  PQ_* variables  <  command line
 
 The duties: take each source apart into name, value and place; refuse a name that is misspelt, wherever
 it stands; and hand all of it to `Settings`, which checks the values. A mistake names its place, down to
-the line of the config file, since "bad value" sends people to search five places.
+the line of the config file: the reader need not search five places.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Scheduler(Service):
                 if not ticks:
                     self._seen(line, now)
         for queue, claimed in claims.items():
-            await self._claim(queue, claimed, now)
+            await self._claim(queue, claimed)
         coming = self.next
         return POLL if coming is None else min(POLL, max(0.001, (coming - now) / 1000))
 
@@ -112,7 +112,7 @@ class Scheduler(Service):
             self._warn_once(f"{plan.name} {exc}", "schedule %s queues nothing: %s", plan.name, exc)
             return []
 
-    async def _claim(self, queue: str, claimed: list[tuple[_Line, Tick]], now: int) -> None:
+    async def _claim(self, queue: str, claimed: list[tuple[_Line, Tick]]) -> None:
         for start in range(0, len(claimed), AT_ONCE):
             part = claimed[start : start + AT_ONCE]
             answers = await self._context.broker.work.tick(queue, [tick for _, tick in part])

@@ -273,6 +273,8 @@ async def test_retry_and_cancel(serving: Producer, run: Run) -> None:
     await serving.tasks.size()
     assert (await run("cancel", running.id)).out == f"cancelled: held {running.id[:9]}\n"
     assert (await running).status_string == "REVOKED"
+    quiet = await serving.tasks.queue("addition")
+    assert (await run("logs", quiet.id)).err == f"addition {quiet.id[:9]} has logged nothing\n"
     said = await run("cancel", running.id)
     assert (said.code, said.err) == (1, f"held {running.id[:9]} is finished already\n")
 
@@ -282,6 +284,7 @@ async def test_pause_resume_and_purge(api: Producer, run: Run) -> None:
     await api.tasks.queue("addition", callback=False)
     assert (await run("pause", "default")).out == "paused: default\n"
     assert (await run("resume", "default")).out == "resumed: default\n"
+    assert (await run("resume", "defalt")).err == "defalt was not used yet\nhint: did you mean 'default'?\n"
     said = await run("purge", "default")
     assert (said.code, said.out) == (2, "")
     assert "1 tasks wait in default. Revoke all of them? There is no terminal to ask on" in said.err
