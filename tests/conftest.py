@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from fleets import Cluster, Watched
 from stores import Server, check_server, redis62_binary
 
 from pq.broker.embedded import find_binary
+from pq.config import SETTINGS
 from pq.errors import NoStore
 
 if TYPE_CHECKING:  # most tests want no worker, and that imports nearly all that there is
@@ -28,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is config.ArgsSource.ARGS:
         config.option.all = True  # a path that is named runs whole; the processes of xdist inherit the option
+    for setting in (*SETTINGS, "env", "web_token"):  # of the user: the tests state their own
+        os.environ.pop(f"PQ_{setting.upper()}", None)
     # Under nohup, or as `cmd &` of a script, a process starts with SIGINT ignored, and every server that a test
     # starts inherits that: the tests of Ctrl-C would wait forever.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -653,3 +653,16 @@ def test_it_costs_nothing_where_it_is_not_used(project: Project) -> None:
     tests = "def test_it():\n    import sys\n    assert not [name for name in sys.modules if name.startswith('pq.testing.')]\n"
     session = project.run({"test_shop": tests})
     assert session.outcomes == {"test_shop": {"passed": 1}}, session.output
+
+
+def test_the_types_of_the_plugin_leave_its_fixtures_alone() -> None:
+    """A submodule with the name of a fixture would take its place when a type is imported from it."""
+    code = (
+        "import pq.testing as plugin\n"
+        "for name in plugin.__all__: getattr(plugin, name)\n"
+        "print({type(getattr(plugin, name)).__name__ for name in plugin.__all__ if name[0].islower()})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "{'FixtureFunctionDefinition'}\n"

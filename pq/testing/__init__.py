@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .clock import ClockInHand
     from .harness import Harness, WorkerInTest
     from .queued import AssertQueued
-    from .run_job import RunJob
+    from .running import RunJob
 
 __all__ = [
     "AssertQueued",
@@ -42,7 +42,7 @@ __all__ = [
     "run_job",
 ]
 
-_TYPES = {"AssertQueued": "queued", "ClockInHand": "clock", "RunJob": "run_job", "WorkerInTest": "harness"}
+_TYPES = {"AssertQueued": "queued", "ClockInHand": "clock", "RunJob": "running", "WorkerInTest": "harness"}
 
 _key: pytest.StashKey[Harness] = pytest.StashKey()
 
@@ -123,7 +123,7 @@ def pq_worker(_pq_harness: Harness) -> WorkerInTest:
 @pytest.fixture
 def run_job(_pq_harness: Harness) -> RunJob:
     """`await run_job(job, *args, **kwargs)`: its result or its error; `.wait()` where no loop runs."""
-    from .run_job import RunJob
+    from .running import RunJob
 
     return RunJob(_pq_harness)
 

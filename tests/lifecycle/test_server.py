@@ -161,7 +161,7 @@ def test_what_does_not_end_in_time_is_handed_back_unspent(project: Path, api: Pr
     """After `graceful_timeout` a running task goes back, in every mode, and costs no attempt."""
     server = serve("-w", "1", "--graceful-timeout", "0.2", "--processes", "1").ready(1)
     jobs = ("nap", "nap.thread", "nap.process")
-    futures = [api.tasks.queue(job, key=job, seconds=60 if job != "nap.thread" else 3) for job in jobs]
+    futures = [api.tasks.queue(job, key=job, seconds=60 if job != "nap.thread" else 10) for job in jobs]
     until(lambda: len(runs(project)) == 3)
     assert server.stop() == 0
     assert not any(future.done() for future in futures)

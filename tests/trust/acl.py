@@ -17,7 +17,7 @@ def rules() -> dict[str, list[str]]:
 
 def more_in_a_cluster() -> list[str]:
     """Words that the page adds to each line for a cluster."""
-    (words,) = re.findall(r"^`(\+cluster\|[^`]*)` more", PAGE.read_text("utf-8"), re.MULTILINE)
+    (words,) = re.findall(r"^`(\+cluster\|[^`]*)` to each", PAGE.read_text("utf-8"), re.MULTILINE)
     return words.split()
 
 

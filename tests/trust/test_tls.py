@@ -144,7 +144,7 @@ async def test_a_port_without_tls(make_app: Any, valkey: Any) -> None:
         error = await refusal(make_app, url(server.sockets[0].getsockname()[1]))
     finally:
         server.close()
-    assert "speaks no TLS" in error.message
+    assert "does not speak TLS" in error.message
     assert "redis://" in (error.hint or "")
 
 
