@@ -138,11 +138,16 @@ def _wait(task: Task[Any], job: type[Job] | None, chance: float) -> float:
 
 
 def _count(task: Task[Any], what: str) -> int:
-    """Add one to a count in `run_info`. Anything but a number there came in a foreign message, and counts as 0."""
-    before = task.run_info.get(what)
-    count = before + 1 if type(before) is int else 1
+    """Add one to a count in `run_info`; return it."""
+    count = noted_count(task, what) + 1
     task.note(**{what: count})
     return count
+
+
+def noted_count(task: Task[Any], what: str) -> int:
+    """Return a count in `run_info`; 0 for a note that is not a count, as a foreign message may have."""
+    value = task.run_info.get(what)
+    return value if type(value) is int and value > 0 else 0
 
 
 def unstorable(exc: PqError) -> Outcome:

@@ -18,7 +18,7 @@ from ..errors import PayloadMissing, PqError, UnreadableMessage
 from ..execution.attempt import Attempt
 from ..model import outcome as outcomes
 from ..model.backend import Backend
-from ..model.ending import Ending, conclude, crashed_too_often, too_many
+from ..model.ending import Ending, conclude, crashed_too_often, noted_count, too_many
 from ..model.job import Job
 from ..model.operations import RETRY
 from ..model.options import CPUBOUND
@@ -223,7 +223,7 @@ class Admission:
     def _unknown_job(self, task: Task[Any]) -> Refused:
         """In a rolling deploy another worker may know the job: released, later and later, then failed."""
         error = self._registry.unknown(task.name)
-        tries = _count(task, "unknown") + 1
+        tries = noted_count(task, "unknown") + 1
         if tries > UNKNOWN_JOB_TRIES:
             text = f"TaskNotAvailable: {error} on any worker that took it"
             outcome = Outcome(outcomes.FAILED, None, text, None, error.slug)
@@ -235,12 +235,6 @@ class Admission:
 
     def _concluded(self, task: Task[Any], outcome: Outcome) -> Ending:
         return conclude(task, outcome, now=self._time(), chance=self._chance(), limit=self._message_size)
-
-
-def _count(task: Task[Any], name: str) -> int:
-    """Return a count from the notes of a task; 0 for a note that is not a count, as a foreign message may have."""
-    value = task.run_info.get(name)
-    return value if type(value) is int and value > 0 else 0
 
 
 def _outline(reserved: Reserved) -> Task[Any]:
